@@ -1,0 +1,1 @@
+"""The classroom: everything that needs a notebook."""
