@@ -1,0 +1,187 @@
+"""Adapters: small trainable modules around frozen layers.
+
+A method is one frozen config (where, how much) and one adapter layer (what it computes). `inject` puts the layers
+into a model, `merge` folds them away again. The model's own code never changes, and nothing is switched inside
+`forward`, `train` or `eval`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Where a method goes. Each method's config adds how much.
+
+    `targets` are names of modules or ends of names, cut at dots: "q_proj" matches "model.layers.0.self_attn.q_proj".
+    """
+
+    layer: ClassVar[type["AdapterLayer"]]
+    targets: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.targets, str):
+            raise TypeError(
+                f"targets is a tuple of names, such as ('{self.targets}',); got the string {self.targets!r}"
+            )
+        object.__setattr__(self, "targets", tuple(self.targets))
+        if not self.targets:
+            raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
+
+
+class AdapterLayer(nn.Module):
+    """A frozen `base_layer` and what a method adds to it.
+
+    A method writes two functions: `adapted(x)`, the cheap forward pass in training, and `merged()`, a new plain layer
+    that computes the same. One contract test says that they agree.
+    """
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.config = config
+        self.enabled = True
+
+    def adapted(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def merged(self) -> nn.Module:
+        raise TypeError(f"{type(self).__name__} cannot be folded into a plain layer")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.adapted(x) if self.enabled else self.base_layer(x)
+
+
+def inject(model: Model, config: AdapterConfig) -> Model:
+    """Freeze `model` and wrap each module that `config.targets` names, in place; returns `model`.
+
+    A module that is registered under several names gets one adapter, shared like the module itself. On any error the
+    model is left as it was.
+
+    Raises ValueError when a target matches nothing (the message lists what there is), when the rank does not fit, and
+    when the model has adapters already; TypeError when a target is of a kind that the method cannot adapt.
+    """
+    if present := [name for name, _ in named_adapters(model)]:
+        raise ValueError(f"the model has adapters already ({present[0]} …): merge(model) first, or load the base anew")
+    found = {target: _matches(model, target) for target in config.targets}
+    if missing := [target for target, names in found.items() if not names]:
+        raise ValueError(f"no module ends with {_quoted(missing)}; this model has {_quoted(_linear_suffixes(model))}")
+
+    wrappers: dict[nn.Module, AdapterLayer] = {}
+    for name in chain.from_iterable(found.values()):
+        base_layer = model.get_submodule(name)
+        if base_layer in wrappers:
+            continue
+        try:
+            wrappers[base_layer] = config.layer(base_layer, config)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
+    model.requires_grad_(False)
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in wrappers:
+            _replace(model, name, wrappers[module].train(module.training))
+    return model
+
+
+def merge(model: Model) -> Model:
+    """Replace each adapter by the plain layer that computes the same, in place; returns `model`.
+
+    Sums are in fp32 and rounded once to the base's dtype; a quantized base becomes a dense layer. The base weights are
+    not written to, so a weight that is tied to another stays as it is there.
+
+    Raises ValueError when there is no adapter, TypeError when a method cannot be folded (the model is left as it was).
+    """
+    adapters = list(named_adapters(model))
+    if not adapters:
+        raise ValueError("nothing to merge: the model has no adapters")
+    plain = {layer: layer.merged() for layer in {layer for _, layer in adapters}}
+    for name, layer in adapters:
+        _replace(model, name, plain[layer])
+    return model
+
+
+@contextmanager
+def adapters_disabled(model: Model) -> Iterator[Model]:
+    """Inside this context the model computes exactly what its base computes. Contexts may nest.
+
+    Raises ValueError when there is no adapter: a merged model cannot be switched back.
+    """
+    layers = {layer for _, layer in named_adapters(model)}
+    if not layers:
+        raise ValueError("nothing to disable: the model has no adapters (once merged, an adapter cannot be taken out)")
+    before = {layer: layer.enabled for layer in layers}
+    try:
+        for layer in layers:
+            layer.enabled = False
+        yield model
+    finally:
+        for layer, enabled in before.items():
+            layer.enabled = enabled
+
+
+def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that an optimizer should get: those that require a gradient, each once."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors that belong to adapters, by name. With the base weights they are the whole adapted model."""
+    return {
+        f"{name}.{key}": tensor
+        for name, layer in named_adapters(model)
+        for key, tensor in layer.state_dict().items()
+        if not key.startswith("base_layer.")
+    }
+
+
+def load_adapter_state_dict(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Copy `state` into the adapters of `model`. Raises ValueError unless names and shapes are exactly equal."""
+    own = adapter_state_dict(model)
+    problems = [f"missing {name}" for name in own if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in own]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise ValueError(f"these weights do not fit this model: {listed}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def named_adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
+    """Every place in `model` that holds an adapter. A shared adapter comes once for each of its names."""
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, AdapterLayer):
+            yield name, module
+
+
+def _matches(model: nn.Module, target: str) -> list[str]:
+    names = (name for name, _ in model.named_modules() if name)
+    return [name for name in names if f".{name}".endswith(f".{target}")]
+
+
+def _linear_suffixes(model: nn.Module) -> list[str]:
+    """Last parts of the names of all layers that map in_features to out_features, in order, each once."""
+    linear = (name for name, module in model.named_modules() if name and hasattr(module, "in_features"))
+    return list(dict.fromkeys(name.rsplit(".")[-1] for name in linear))
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "no linear layer inside"
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,60 @@
+"""Methods of the form W + ΔW, on any layer that reads like `nn.Linear`."""
+
+import torch
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+
+
+class LinearAdapter(AdapterLayer):
+    """An adapter on a linear layer: dense (`nn.Linear`) or quantized, whose `weight` dequantizes itself.
+
+    Adapter weights are kept in `adapter_dtype`, fp32 also over a bf16 or 4-bit base: an update of 1e-4 is smaller than
+    half a bf16 step at 0.1 and would be lost.
+
+    Raises TypeError when `base_layer` is no linear layer.
+    """
+
+    base_layer: nn.Linear
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "weight", "bias")):
+            raise TypeError(f"{type(self).__name__} adapts linear layers, got {type(base_layer).__name__}")
+        super().__init__(base_layer, config)
+
+    @property
+    def adapter_dtype(self) -> torch.dtype:
+        own = next(self.base_layer.parameters(), None)
+        return torch.float32 if own is None else torch.promote_types(own.dtype, torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        state = next(self.base_layer.parameters(), None)
+        return (state if state is not None else next(self.base_layer.buffers())).device
+
+    @property
+    def in_features(self) -> int:
+        return self.base_layer.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.base_layer.out_features
+
+
+class DeltaLinear(LinearAdapter):
+    """y = (W + ΔW) x + b, where a method says what ΔW is."""
+
+    def delta(self) -> Tensor:
+        """ΔW, shape (out_features, in_features), in the precision that merging needs (fp32 or higher)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """A new `nn.Linear` with weight W + ΔW, summed in fp32 and rounded once, and its own copy of the bias."""
+        base, delta = self.base_layer, self.delta()
+        weight = base.weight
+        linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        linear.weight = nn.Parameter((weight.to(delta.dtype) + delta).to(weight.dtype), requires_grad=False)
+        if base.bias is not None:
+            linear.bias = nn.Parameter(base.bias.clone(), requires_grad=False)
+        return linear.train(self.training)
