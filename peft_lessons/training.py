@@ -1,0 +1,184 @@
+"""One training loop for every lesson, and the batches that it eats.
+
+A batch is `(input_ids, labels)`, both (batch, tokens) of int64. As in Hugging Face's libraries labels are not shifted,
+and a label of -100 is not scored.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.adapters import trainable_parameters
+
+IGNORED = -100
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass
+class History:
+    """What happened in training, a number a step."""
+
+    losses: list[float] = field(default_factory=list)  # training loss, nats per scored token
+    evaluations: list[tuple[int, float]] = field(default_factory=list)  # (steps done, value of `evaluate`)
+    seconds: float = 0.0  # wall clock of the training steps alone
+    interrupted: bool = False
+
+
+def train(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    steps: int,
+    learning_rate: float,
+    warmup: float = 0.1,
+    weight_decay: float = 0.0,
+    max_norm: float = 1.0,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate_every: int | None = None,
+    seed: int = 0,
+    loss: Callable[..., Tensor] | None = None,
+    bar: Callable[..., Iterable[int]] | None = None,
+) -> History:
+    """Train what requires a gradient with AdamW; returns the history. The model is left in eval mode.
+
+    The learning rate rises linearly over the first `warmup` share of the steps, then falls to zero on a cosine.
+    Gradients are clipped to a total norm of `max_norm`. `seed` fixes dropout; the order of the data is fixed by whoever
+    makes the batches. `evaluate(model)` is called at the start, every `evaluate_every` steps and at the end.
+    `bar(range(steps))` shows progress: tqdm's bar in a terminal unless told otherwise.
+
+    An interrupt from the keyboard ends training early and keeps what was learnt.
+    Raises ValueError when nothing requires a gradient, when the batches run out, or when the loss is not finite.
+    """
+    parameters = trainable_parameters(model)
+    if not parameters:
+        raise ValueError("nothing to train: no parameter requires a gradient (inject an adapter first?)")
+    loss = loss or language_model_loss
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
+    history = History()
+
+    def evaluated(step: int) -> None:
+        if evaluate is not None:
+            model.eval()
+            history.evaluations.append((step, evaluate(model)))
+            model.train()
+
+    torch.manual_seed(seed)
+    model.train()
+    evaluated(0)
+    source = iter(batches)
+    try:
+        for step in (bar or terminal_bar)(range(steps)):
+            started = time.perf_counter()
+            batch = next(source, None)
+            if batch is None:
+                raise ValueError(f"the batches ran out after {step} of {steps} steps")
+            value = loss(model, *batch)
+            if not torch.isfinite(value):
+                raise ValueError(f"the loss is {value.item()} at step {step}: try a lower learning rate")
+            value.backward()
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            history.losses.append(value.item())
+            history.seconds += time.perf_counter() - started
+            if evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps:
+                evaluated(step + 1)
+    except KeyboardInterrupt:
+        history.interrupted = True
+    evaluated(len(history.losses))
+    model.eval()
+    return history
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate that step `step` of `steps` uses: linear warm-up, then a cosine to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def terminal_bar(steps: Iterable[int]) -> Iterable[int]:
+    """tqdm's bar when a terminal is watching, nothing otherwise."""
+    if not sys.stderr.isatty():
+        return steps
+    from tqdm import tqdm
+
+    return tqdm(steps)
+
+
+def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the next token, in nats, over all labels that are not ignored. A scalar."""
+    return _token_losses(model, input_ids, labels).mean()
+
+
+def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    logits = model(input_ids)[:, :-1]
+    targets = labels[:, 1:]
+    scored = targets != IGNORED
+    return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
+
+
+@torch.no_grad()
+def evaluate_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
+    """Cross-entropy over all scored tokens of `batches`, in nats per token. exp of it is the perplexity."""
+    losses = torch.cat([_token_losses(model, *batch) for batch in batches])
+    return losses.double().mean().item()
+
+
+def windows(token_ids: Sequence[int], *, batch_size: int, length: int, seed: int) -> Iterator[Batch]:
+    """Endless batches of random windows of `length` tokens from one long text; the seed fixes them."""
+    ids = torch.as_tensor(token_ids)
+    if len(ids) < length:
+        raise ValueError(f"the text has {len(ids)} tokens, too few for windows of {length}")
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        starts = torch.randint(len(ids) - length + 1, (batch_size,), generator=generator)
+        batch = torch.stack([ids[start : start + length] for start in starts])
+        yield batch, batch
+
+
+def consecutive_windows(token_ids: Sequence[int], *, batch_size: int, length: int) -> list[Batch]:
+    """The text cut into windows of `length` tokens, in order, for evaluation; a rest that is too short is left out."""
+    ids = torch.as_tensor(token_ids)
+    count = len(ids) // length
+    if count == 0:
+        raise ValueError(f"the text has {len(ids)} tokens, too few for a window of {length}")
+    return [(batch, batch) for batch in ids[: count * length].view(count, length).split(batch_size)]
+
+
+def padded(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int) -> Batch:
+    """One batch from (prompt ids, answer ids) pairs, padded on the right; only answers are scored.
+
+    Padding needs no mask: attention is causal, so no scored token sees what stands to its right.
+    """
+    length = max(len(prompt) + len(answer) for prompt, answer in examples)
+    input_ids = torch.full((len(examples), length), pad_id)
+    labels = torch.full((len(examples), length), IGNORED)
+    for row, (prompt, answer) in enumerate(examples):
+        end = len(prompt) + len(answer)
+        input_ids[row, :end] = torch.tensor([*prompt, *answer])
+        labels[row, len(prompt) : end] = torch.tensor(answer)
+    return input_ids, labels
+
+
+def shuffled(
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]], *, batch_size: int, pad_id: int, seed: int
+) -> Iterator[Batch]:
+    """Endless padded batches; each pass over the examples is in a new order that the seed fixes."""
+    if len(examples) < batch_size:
+        raise ValueError(f"{len(examples)} examples cannot fill a batch of {batch_size}")
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(examples), generator=generator).tolist()
+        for start in range(0, len(order) - batch_size + 1, batch_size):
+            yield padded([examples[i] for i in order[start : start + batch_size]], pad_id)
