@@ -12,6 +12,7 @@ from peft_lessons.adapters import (
     adapters_disabled,
     inject,
     merge,
+    remove_adapters,
     trainable_parameters,
 )
 from peft_lessons.checkpoint import load_adapter, save_adapter
@@ -27,6 +28,7 @@ __all__ = [
     "inject",
     "load_adapter",
     "merge",
+    "remove_adapters",
     "save_adapter",
     "trainable_parameters",
 ]

@@ -108,6 +108,13 @@ def merge(model: Model) -> Model:
     return model
 
 
+def remove_adapters(model: Model) -> Model:
+    """Replace each adapter by the base layer that it wraps, in place; returns `model`. What was learnt is dropped."""
+    for name, layer in list(named_adapters(model)):
+        _replace(model, name, layer.base_layer)
+    return model
+
+
 @contextmanager
 def adapters_disabled(model: Model) -> Iterator[Model]:
     """Inside this context the model computes exactly what its base computes. Contexts may nest.

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from peft_lessons.adapters import AdapterConfig, Model, adapter_state_dict, inject, load_adapter_state_dict, merge
+from peft_lessons.adapters import AdapterConfig, Model, adapter_state_dict, inject, load_adapter_state_dict, remove_adapters
 from peft_lessons.methods.lora import LoRAConfig
 
 CONFIG_FILE = "adapter_config.json"
@@ -51,7 +51,8 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
         raise ValueError(f"the model holds adapters of rank {sorted(ranks)}, the config says rank {config.rank}")
     settings = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        # peft demands generation methods of whatever claims to be a causal language model
+        "task_type": "CAUSAL_LM" if hasattr(model, "lm_head") else None,
         "base_model_name_or_path": base_model,
         "inference_mode": True,
         "r": config.rank,
@@ -93,7 +94,7 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
             model, {n.removeprefix(PREFIX).removesuffix(".weight"): tensor for n, tensor in tensors.items()}
         )
     except ValueError:
-        merge(model)  # B = 0: this takes the fresh adapters out again and changes nothing
+        remove_adapters(model)
         raise
     return model
 

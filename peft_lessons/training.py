@@ -122,8 +122,9 @@ def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor) -> 
 
 
 def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
-    logits = model(input_ids)[:, :-1]
-    targets = labels[:, 1:]
+    device = next(model.parameters()).device
+    logits = model(input_ids.to(device))[:, :-1]
+    targets = labels[:, 1:].to(device)
     scored = targets != IGNORED
     return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
 

@@ -1,0 +1,107 @@
+"""Adapters on disk: what is refused, and that files are written whole or not at all."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
+from peft_lessons.adapters import named_adapters
+
+CONFIG = LoRAConfig(rank=2, alpha=5, targets=("q", "v"))
+
+
+def base() -> nn.ModuleDict:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"q": nn.Linear(6, 6), "v": nn.Linear(6, 4)})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_adapter(inject(base(), CONFIG), CONFIG, tmp_path / "deep" / "adapter", base_model="a-base")
+
+
+def test_layout(folder) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert {name: tuple(t.shape) for name, t in load_file(folder / "adapter_model.safetensors").items()} == {
+        "base_model.model.q.lora_A.weight": (2, 6),
+        "base_model.model.q.lora_B.weight": (6, 2),
+        "base_model.model.v.lora_A.weight": (2, 6),
+        "base_model.model.v.lora_B.weight": (4, 2),
+    }
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["base_model_name_or_path"]) == (2, 5, "a-base")
+
+
+def edit_config(folder, **changes) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "VERA"}, "describes 'VERA'; supported: 'LORA'"),
+        ({"use_dora": True}, "not supported here: use_dora=True"),
+        ({"bias": "all"}, "not supported here: bias='all'"),
+        ({"rank_pattern": {"q": 3}}, "rank_pattern"),
+        ({"target_modules": "all-linear"}, "target_modules must be a list of names, got 'all-linear'"),
+        ({"target_modules": ["q", "w"]}, "no module ends with 'w'; this model has 'q', 'v'"),
+        ({"r": 3}, r"q.lora_A is \(2, 6\), expected \(3, 6\)"),
+        ({"target_modules": ["q"]}, "unexpected v.lora_A"),
+        ({"r": 0}, "rank must be at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit(folder, changes: dict, message: str) -> None:
+    edit_config(folder, **changes)
+    model = base()
+    with pytest.raises(ValueError, match=message):
+        load_adapter(model, folder)
+    assert not list(named_adapters(model)), "a failed load left adapters behind"
+
+
+def test_missing_weights_are_listed(folder) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    del tensors["base_model.model.v.lora_B.weight"]
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match=r"missing v\.lora_B"):
+        load_adapter(base(), folder)
+
+
+def test_damaged_and_missing_files(folder) -> None:
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:40])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_adapter(base(), folder)
+    weights.rename(folder / "adapter_model.bin")
+    with pytest.raises(FileNotFoundError, match="only safetensors are read, never pickled"):
+        load_adapter(base(), folder)
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable JSON"):
+        load_adapter(base(), folder)
+    with pytest.raises(FileNotFoundError, match=r"holds no adapter_config\.json"):
+        load_adapter(base(), folder / "elsewhere")
+
+
+def test_a_failed_save_keeps_the_old_files(folder, monkeypatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def half_a_file(tensors, path, metadata) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("peft_lessons.checkpoint.save_file", half_a_file)
+    with pytest.raises(OSError, match="disk full"):
+        save_adapter(inject(base(), CONFIG), CONFIG, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_saving_refuses_what_does_not_belong_together(tmp_path) -> None:
+    with pytest.raises(ValueError, match="nothing to save"):
+        save_adapter(base(), CONFIG, tmp_path)
+    with pytest.raises(ValueError, match=r"adapters of rank \[2\], the config says rank 3"):
+        save_adapter(inject(base(), CONFIG), LoRAConfig(rank=3, targets=("q", "v")), tmp_path)
+    assert not list(tmp_path.iterdir())

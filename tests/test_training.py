@@ -1,0 +1,176 @@
+"""The training loop and its batches."""
+
+import math
+from itertools import chain
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from peft_lessons import LoRAConfig, inject
+from peft_lessons.training import (
+    IGNORED,
+    consecutive_windows,
+    evaluate_loss,
+    language_model_loss,
+    learning_rate_factor,
+    padded,
+    shuffled,
+    train,
+    windows,
+)
+
+VOCABULARY = 11
+
+
+class Bigram(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, 16)
+        self.head = nn.Linear(16, VOCABULARY)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(input_ids))
+
+
+def bigram() -> Bigram:
+    torch.manual_seed(0)
+    return Bigram()
+
+
+TEXT = [i % VOCABULARY for i in range(500)]
+
+
+def run(model: nn.Module, **settings):
+    batches = windows(TEXT, batch_size=4, length=12, seed=0)
+    return train(model, batches, **{"steps": 40, "learning_rate": 0.05, **settings})
+
+
+def test_learns_and_reports() -> None:
+    model = bigram()
+    held_out = consecutive_windows(TEXT[:120], batch_size=2, length=12)
+    history = run(model, evaluate=lambda m: evaluate_loss(m, held_out), evaluate_every=15)
+    assert [step for step, _ in history.evaluations] == [0, 15, 30, 40]
+    assert history.evaluations[0][1] == pytest.approx(math.log(VOCABULARY), abs=0.5)
+    assert history.evaluations[-1][1] < 0.05
+    assert len(history.losses) == 40
+    assert history.seconds > 0
+    assert not history.interrupted
+    assert not model.training
+
+
+def test_same_seed_same_losses() -> None:
+    def losses(seed: int) -> list[float]:
+        model = inject(bigram(), LoRAConfig(rank=4, dropout=0.3, targets=("head",)))
+        return run(model, seed=seed).losses
+
+    first = losses(1)
+    assert first == losses(1)
+    assert first != losses(2)
+
+
+def test_only_the_adapter_moves() -> None:
+    model = inject(bigram(), LoRAConfig(rank=4, targets=("head",)))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    run(model)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"head.lora_A", "head.lora_B"}
+
+
+def test_an_interrupt_keeps_what_was_learnt() -> None:
+    model = bigram()
+    before = model.head.weight.clone()
+
+    def stop_after(steps):
+        for step in steps:
+            if step == 5:
+                raise KeyboardInterrupt
+            yield step
+
+    history = run(model, bar=stop_after, evaluate=lambda m: 1.0)
+    assert history.interrupted
+    assert len(history.losses) == 5
+    assert history.evaluations[-1][0] == 5
+    assert not torch.equal(model.head.weight, before)
+    assert not model.training
+
+
+def test_gradients_are_clipped() -> None:
+    """With plain SGD's first step hidden by Adam, look at what reaches the optimizer."""
+    model = bigram()
+    seen = []
+    model.head.weight.register_post_accumulate_grad_hook(lambda p: seen.append(p))
+    original = torch.optim.AdamW.step
+
+    def step(optimizer, *args, **kwargs):
+        norms = [p.grad.norm() for group in optimizer.param_groups for p in group["params"]]
+        assert torch.stack(norms).norm() <= 0.0101
+        return original(optimizer, *args, **kwargs)
+
+    torch.optim.AdamW.step = step
+    try:
+        run(model, max_norm=0.01, steps=3)
+    finally:
+        torch.optim.AdamW.step = original
+    assert len(seen) == 3
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="nothing to train"):
+        run(bigram().requires_grad_(False))
+    with pytest.raises(ValueError, match="ran out after 1 of 2 steps"):
+        train(bigram(), [(torch.zeros(1, 3).long(),) * 2], steps=2, learning_rate=0.1)
+    broken = bigram()
+    nn.init.constant_(broken.head.bias, math.nan)
+    with pytest.raises(ValueError, match="the loss is nan at step 0"):
+        run(broken)
+
+
+def test_learning_rate_schedule() -> None:
+    factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0, abs=1e-12)
+    assert learning_rate_factor(0, 1, 0.1) == 1
+
+
+def test_loss_is_the_shifted_cross_entropy_over_scored_tokens() -> None:
+    model = bigram()
+    input_ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+    labels = torch.tensor([[IGNORED, IGNORED, 3, 4], [IGNORED, 6, IGNORED, IGNORED]])
+    logits = model(input_ids)
+    by_hand = -sum(F.log_softmax(logits[r, c - 1], -1)[labels[r, c]] for r, c in [(0, 2), (0, 3), (1, 1)]) / 3
+    torch.testing.assert_close(language_model_loss(model, input_ids, labels), by_hand)
+    two_batches = [(input_ids[:1], labels[:1]), (input_ids[1:], labels[1:])]
+    assert evaluate_loss(model, two_batches) == pytest.approx(by_hand.item(), rel=1e-6)
+
+
+def test_windows() -> None:
+    first, again = (next(windows(TEXT, batch_size=3, length=7, seed=5))[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.shape == (3, 7)
+    assert ((first[:, 1:] - first[:, :-1]) % VOCABULARY == 1).all()
+    ordered = consecutive_windows(range(23), batch_size=2, length=5)
+    assert torch.cat([batch for batch, _ in ordered]).flatten().tolist() == list(range(20))
+    with pytest.raises(ValueError, match="3 tokens, too few for windows of 7"):
+        next(windows([1, 2, 3], batch_size=1, length=7, seed=0))
+    with pytest.raises(ValueError, match="too few"):
+        consecutive_windows([1], batch_size=1, length=2)
+
+
+def test_padding_and_labels() -> None:
+    input_ids, labels = padded([([1, 2], [3]), ([4], [5, 6, 7])], pad_id=9)
+    assert input_ids.tolist() == [[1, 2, 3, 9], [4, 5, 6, 7]]
+    assert labels.tolist() == [[IGNORED, IGNORED, 3, IGNORED], [IGNORED, 5, 6, 7]]
+
+
+def test_shuffled_sees_each_example_once_a_pass() -> None:
+    examples = [([i], [i]) for i in range(6)]
+    batches = shuffled(examples, batch_size=2, pad_id=0, seed=3)
+    passes = [[next(batches)[0][:, 0].tolist() for _ in range(3)] for _ in range(2)]
+    assert all(sorted(chain.from_iterable(one)) == list(range(6)) for one in passes)
+    assert passes[0] != passes[1]
+    with pytest.raises(ValueError, match="6 examples cannot fill a batch of 7"):
+        next(shuffled(examples, batch_size=7, pad_id=0, seed=0))
