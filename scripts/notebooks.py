@@ -1,0 +1,228 @@
+"""Lessons from their text: `build` executes notebooks/NN_name.md into NN_name.ipynb, `check` proves that the two agree.
+
+The MyST Markdown file is the truth; the notebook beside it is that text plus the outputs of one run in a fresh kernel.
+Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
+
+    python scripts/notebooks.py build          every lesson
+    python scripts/notebooks.py build 03 06    two of them
+    python scripts/notebooks.py check          parity of text and notebook, then the guard (notebook_guard.py)
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import jupytext
+import nbformat
+import notebook_guard
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+PAIRING = "ipynb,md:myst"
+HEADER = f"""\
+---
+jupytext:
+  formats: {PAIRING}
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3 (ipykernel)
+  language: python
+  name: python3
+---
+"""
+METADATA = {
+    "jupytext": {"formats": PAIRING},
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # else jupytext sees two different texts
+}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def sources(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
+    """The lessons' text files, all of them or those that `names` picks by number ("03"), name or path."""
+    lessons = sorted(folder.glob("[0-9][0-9]_*.md"))
+    chosen = []
+    for name in names:
+        stem = Path(name).stem
+        found = [path for path in lessons if path.stem == stem or path.stem.startswith(f"{stem}_")]
+        if not found:
+            raise ValueError(f"no lesson is called {name!r}; there are {', '.join(p.stem for p in lessons) or 'none'}")
+        chosen += found
+    return chosen or lessons
+
+
+def read_text(path: Path) -> NotebookNode:
+    """The notebook, without outputs, that a lesson's MyST Markdown stands for."""
+    text = path.read_text(encoding="utf-8")
+    notebook = jupytext.reads(text, fmt="md:myst")
+    if notebook.metadata.get("jupytext", {}).get("formats") != PAIRING:
+        raise ValueError(f"{path.name} does not say that it is paired; let it begin with\n{HEADER}")
+    if set(re.findall(r"^`{3,}\{code-cell\}(.*)$", text, re.MULTILINE)) - {" ipython3"}:
+        raise ValueError(f"{path.name}: let every code cell begin with ```{{code-cell}} ipython3")
+    seen: Counter[str] = Counter()
+    for cell in notebook.cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] += 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def kernel_environment(home: Path, **variables: str) -> dict[str, str]:
+    """Variables of a kernel that no user's settings, progress or network can colour."""
+    return os.environ | {
+        "PEFT_LESSONS_HOME": str(home / "progress"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_WAIT_POLICY": "passive",
+        **variables,
+    }
+
+
+def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) -> NotebookNode:
+    """Run every cell, in place, in a fresh kernel of this Python that works in `folder`.
+
+    Raises nbclient's CellExecutionError at the first cell that raises and is not tagged `raises-exception`.
+    """
+    with tempfile.TemporaryDirectory(prefix="peft-lessons-") as home:
+        only_this_python = KernelSpecManager(kernel_dirs=[])
+        client = NotebookClient(
+            notebook,
+            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=only_this_python),
+            timeout=None,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # at its default it warns of its own TCP sockets
+            record_timing=False,
+            coalesce_streams=True,
+            store_widget_state=True,  # without it, nbclient fails on Output widgets; `strip` takes the state out again
+            resources={"metadata": {"path": str(folder)}},
+        )
+        client.execute(env=kernel_environment(Path(home), **variables))
+    return notebook
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Take out, in place, what belongs to a run, not to the lesson: widget state and views, the kernel's metadata."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET_VIEW, None)
+            output.pop("transient", None)
+    return notebook
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write the notebook beside its place first, so that an interrupted run leaves the old one whole."""
+    nbformat.validate(notebook)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def build(path: Path, **variables: str) -> float:
+    """Execute the lesson at `path` (.md) and write its notebook; returns the seconds that running it took."""
+    notebook = read_text(path)
+    start = time.perf_counter()
+    execute(notebook, path.parent, **variables)
+    seconds = time.perf_counter() - start
+    write(strip(notebook), path.with_suffix(".ipynb"))
+    return seconds
+
+
+def differences(path: Path) -> list[str]:
+    """Why the notebook beside the lesson at `path` (.md) is not the same: the first cell that differs, or nothing."""
+    stored_path = path.with_suffix(".ipynb")
+    mend = f"run `python scripts/notebooks.py build {path.stem[:2]}`"
+    if not stored_path.exists():
+        return [f"{path.name} has no notebook: {mend}"]
+    text, stored = read_text(path), nbformat.read(stored_path, as_version=nbformat.NO_CONVERT)
+    if stored.metadata != text.metadata:
+        return [f"{stored_path.name}: the notebook's metadata differs from what a build writes: {mend}"]
+    for number, (ours, theirs) in enumerate(zip(text.cells, stored.cells, strict=False)):
+        for part in ("cell_type", "source", "metadata", "id"):
+            if ours.get(part) != theirs.get(part):
+                return [
+                    f"{stored_path.name}: {part} of cell {number} differs from {path.name}\n"
+                    f"  text:     {_short(ours.get(part))}\n  notebook: {_short(theirs.get(part))}\n"
+                    f"  The text is the truth: {mend}. Carry a change made in the notebook into the text first."
+                ]
+    if len(text.cells) != len(stored.cells):
+        return [f"{stored_path.name} has {len(stored.cells)} cells and {path.name} has {len(text.cells)}: {mend}"]
+    return []
+
+
+def orphans(folder: Path = NOTEBOOKS) -> list[str]:
+    """Notebooks in `folder` that no text stands for."""
+    return [
+        f"{notebook.name} has no text: write {notebook.with_suffix('.md').name}, or delete the notebook"
+        for notebook in sorted(folder.glob("*.ipynb"))
+        if not notebook.with_suffix(".md").exists()
+    ]
+
+
+def _short(value: object, limit: int = 300) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def run_build(paths: list[Path]) -> int:
+    failed = 0
+    for path in paths:
+        try:
+            seconds = build(path)
+        except (CellExecutionError, ValueError) as error:
+            print(f"{path.stem:<40} failed\n{error}", flush=True)
+            failed += 1
+        else:
+            size = path.with_suffix(".ipynb").stat().st_size
+            print(f"{path.stem:<40} {seconds:6.1f} s  {size / 1e6:5.2f} MB", flush=True)
+    return failed
+
+
+def run_check(paths: list[Path], names: list[str]) -> int:
+    problems = [] if names else orphans()
+    for path in paths:
+        try:
+            found = differences(path)
+        except ValueError as error:
+            found = [str(error)]
+        stored = path.with_suffix(".ipynb")
+        if stored.exists():
+            found += [f"{stored.name}: {problem}" for problem in notebook_guard.problems_of(stored)]
+        print(f"{path.stem:<40} {'agrees' if not found else f'{len(found)} problems'}")
+        problems += found
+    print(*problems, sep="\n")
+    return len(problems)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["build", "check"])
+    parser.add_argument("names", nargs="*", help="numbers or names of lessons; all when none is given")
+    arguments = parser.parse_args()
+    try:
+        paths = sources(arguments.names)
+    except ValueError as error:
+        parser.error(str(error))
+    failed = run_build(paths) if arguments.command == "build" else run_check(paths, arguments.names)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
