@@ -14,7 +14,14 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from peft_lessons.adapters import AdapterConfig, Model, adapter_state_dict, inject, load_adapter_state_dict, remove_adapters
+from peft_lessons.adapters import (
+    AdapterConfig,
+    Model,
+    adapter_state_dict,
+    inject,
+    load_adapter_state_dict,
+    remove_adapters,
+)
 from peft_lessons.methods.lora import LoRAConfig
 
 CONFIG_FILE = "adapter_config.json"
