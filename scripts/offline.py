@@ -4,7 +4,7 @@ On Linux the command gets a network of its own that holds nothing but the loopba
 works, and no outside address has a route. That needs root or unprivileged user namespaces. Where it cannot be had, this
 says so and runs the command all the same.
 
-The command finds HF_HUB_OFFLINE=1 in its environment, and in PEFT_LESSONS_NETWORK whether the network is `cut` or `open`.
+The command finds HF_HUB_OFFLINE=1 in its environment, and PEFT_LESSONS_NETWORK: `cut` or `open`.
 """
 
 import ctypes

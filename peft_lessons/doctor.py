@@ -1,0 +1,213 @@
+"""`python -m peft_lessons doctor`: what of the course's set-up is fine and what is not, in plain words.
+
+One line a check: `ok`, `note` (worth knowing, nothing is broken) or `problem`, and under it what mends it. The exit
+status is 1 when there is a problem. A check imports what it looks at only when it runs, so that the doctor can speak
+where torch, or anything else, is missing or broken.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PINS = ROOT / "requirements" / "pins.txt"
+OLDEST_PYTHON = (3, 11)
+MEMORY_GIB = 4  # a LoRA step on SmolLM2, fp32, batch 4 of 128 tokens, peaks at 2.5 GB; full fine-tuning at 3.3 GB
+DISK_GIB = 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: `verdict` is "ok", "note" or "problem"; `mend` is a command, or what to do."""
+
+    verdict: str
+    says: str
+    mend: str = ""
+
+
+def pip(arguments: str) -> str:
+    """A pip command for this very Python, as one would type it in the course's folder."""
+    python = Path(sys.executable)
+    if python.is_relative_to(ROOT):
+        python = python.relative_to(ROOT)
+    return f"{shlex.quote(str(python))} -m pip {arguments}"
+
+
+def install() -> str:
+    return pip("install --constraint requirements/pins.txt --editable .")
+
+
+def python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding("problem", f"Python {version} is too old: 3.11 or newer is needed", "make lab PYTHON=python3.12")
+    return Finding("ok", f"Python {version} ({sys.executable})")
+
+
+def packages() -> Finding:
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires("peft-lessons") or []
+    except metadata.PackageNotFoundError:
+        return Finding("problem", "the package peft-lessons is not installed in this Python", install())
+    needed = [requirement for requirement in map(Requirement, lines) if not requirement.marker]
+    pins = {pin.name: pin for pin in map(Requirement, read_pins()) if not pin.marker or pin.marker.evaluate()}
+    missing, different = [], []
+    for requirement in needed:
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            missing.append(requirement.name)
+            continue
+        pin = pins.get(requirement.name.lower().replace("_", "-"))
+        if pin and version not in pin.specifier:
+            different.append(f"{requirement.name} {version} ({pin.specifier})")
+    if missing:
+        return Finding("problem", f"packages are missing: {', '.join(missing)}", install())
+    if different:
+        says = f"packages at other versions than the lessons were checked with: {', '.join(different)}"
+        return Finding("note", says, install())
+    return Finding("ok", f"{len(needed)} packages, at the versions that the lessons were checked with")
+
+
+def read_pins() -> list[str]:
+    """The lines of requirements/pins.txt; none where the package is installed without the course's folder."""
+    lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def torch() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that torch was built against does not load
+        return Finding("problem", f"torch cannot be imported: {error}", install())
+    return Finding("ok", f"torch {torch.__version__}, computing with {torch.get_num_threads()} threads")
+
+
+def waiting() -> Finding:
+    policy = os.environ.get("OMP_WAIT_POLICY", "")
+    if policy.lower() == "passive":
+        return Finding("ok", "threads that wait leave the processor to others (OMP_WAIT_POLICY=passive)")
+    # 0.9 instead of 10.3 tokens a second: SmolLM2 on two threads beside another program that computes
+    return Finding(
+        "note",
+        "threads that wait keep the processor busy: beside other programs, lessons can run ten times slower",
+        "start the course with `make lab`, or set OMP_WAIT_POLICY=passive before JupyterLab starts",
+    )
+
+
+def processor() -> Finding:
+    """bf16 arithmetic: torch's own check can mislead, the processor's flags do not."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    fast = sorted(words & {"avx512_bf16", "amx_bf16"})
+    if fast:
+        return Finding("ok", f"this processor computes bf16 in hardware ({', '.join(fast)}); lessons use fp32")
+    return Finding("ok", "lessons use fp32; nothing says that bf16 would be faster on this processor")
+
+
+def gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("ok", f"a GPU is there for those who choose it: {torch.cuda.get_device_name()}")
+    if torch.backends.mps.is_available():
+        return Finding("ok", "Apple's GPU is there for those who choose it")
+    return Finding("ok", "no GPU is found, and none is needed")
+
+
+def memory() -> Finding:
+    import psutil
+
+    available = psutil.virtual_memory().available
+    limit = Path("/sys/fs/cgroup/memory.max")  # of a container, which psutil does not see
+    if limit.exists() and limit.read_text().strip() != "max":
+        available = min(available, int(limit.read_text()))
+    gib = available / 2**30
+    if gib < MEMORY_GIB:
+        says = f"{gib:.1f} GiB of memory are available, and some lessons need {MEMORY_GIB}"
+        return Finding("problem", says, "close other programs and notebooks (Kernel, Shut Down All Kernels)")
+    return Finding("ok", f"{gib:.1f} GiB of memory are available ({MEMORY_GIB} are needed)")
+
+
+def disk() -> Finding:
+    gib = shutil.disk_usage(ROOT).free / 2**30
+    if gib < DISK_GIB:
+        says = f"{gib:.1f} GiB of disk are free in {ROOT}, and {DISK_GIB} is needed"
+        return Finding("problem", says, pip("cache purge") + "   (often frees gigabytes)")
+    return Finding("ok", f"{gib:.1f} GiB of disk are free ({DISK_GIB} is needed)")
+
+
+def notebooks() -> Finding:
+    from peft_lessons.classroom.progress import lessons
+
+    names = [lesson.notebook for lesson in lessons()]
+    missing = [name for name in names if not (ROOT / "notebooks" / name).exists()]
+    if missing:
+        return Finding(
+            "problem",
+            f"notebooks are missing in {ROOT / 'notebooks'}: {', '.join(missing)}",
+            "git checkout -- notebooks   (or download the course again)",
+        )
+    return Finding("ok", f"{len(names)} notebooks in {ROOT / 'notebooks'}")
+
+
+def progress() -> Finding:
+    from peft_lessons.classroom.progress import store_status
+
+    status = store_status()
+    return Finding("ok" if status.ok else "problem", status.message, status.remedy)
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    python,
+    packages,
+    torch,
+    waiting,
+    processor,
+    gpu,
+    memory,
+    disk,
+    notebooks,
+    progress,
+)
+
+
+def examine() -> list[Finding]:
+    """Runs every check. One that cannot be made, since something that it needs does not work, is itself a problem."""
+    findings = []
+    for check in CHECKS:
+        try:
+            findings.append(check())
+        except Exception as error:
+            says = f"{check.__name__} could not be checked: {type(error).__name__}: {error}"
+            findings.append(Finding("problem", says, install()))
+    return findings
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings in plain words, a line each with what mends it below, and a sentence that sums them up."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.verdict:<9}{finding.says}")
+        if finding.mend:
+            lines.append(f"{'':9}mend it: {finding.mend}")
+    problems = sum(finding.verdict == "problem" for finding in findings)
+    if problems:
+        lines.append(f"\n{problems} {'problem' if problems == 1 else 'problems'}. Commands are meant for {ROOT}.")
+    else:
+        lines.append("\nEverything that the lessons need is here.")
+    return "\n".join(lines)
+
+
+def doctor() -> int:
+    """Prints the report; returns 1 when something must be mended, else 0."""
+    findings = examine()
+    print(report(findings))
+    return int(any(finding.verdict == "problem" for finding in findings))
