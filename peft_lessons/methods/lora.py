@@ -38,7 +38,8 @@ class LoRALinear(DeltaLinear):
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, dtype=self.adapter_dtype, device=self.device))
         self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, dtype=self.adapter_dtype, device=self.device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        self.dropout = nn.Dropout(config.dropout)
+        # nn.Dropout(0.0) in training still writes a mask and a copy of x
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
 
     @property
     def scaling(self) -> float:
