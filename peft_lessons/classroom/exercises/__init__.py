@@ -1,0 +1,118 @@
+"""The exercises: one Python file each, read here.
+
+The file of exercise "03-merge" is `l03_merge.py`: "l", the lesson, and the rest of the id with underscores. It holds
+
+    its docstring   the task, in markdown
+    TITLE           a few words
+    MINUTES         how long a student needs
+    STARTER         the source that the notebook gives to the student; it must not pass
+    HINTS           at least three, from a nudge to almost the answer
+    SOLUTION        the reference source, which passes
+    WRONG           name → (source of a typical wrong solution, phrase that its message must contain)
+    check(student)  returns None for a right solution, raises `Incorrect` with the smallest failing case for a wrong one
+
+The name that STARTER, SOLUTION and every wrong source define (the last one, when there are several) is what a student
+hands to `check`. Cases go from small to large, so that the first failure is the easiest to understand.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+FOLDER = Path(__file__).parent
+
+
+class Incorrect(Exception):  # noqa: N818 - an outcome, not an error
+    """The student's solution is wrong; the message says what, with the smallest failing case."""
+
+
+class NotAttempted(Exception):  # noqa: N818 - an outcome, not an error
+    """The student has not written anything yet: an Ellipsis came back."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """An exercise file, read."""
+
+    id: str
+    title: str
+    minutes: int
+    task: str
+    starter: str
+    hints: tuple[str, ...]
+    solution: str
+    wrong: dict[str, tuple[str, str]]
+    module: ModuleType
+
+    def check(self, student: Any) -> None:
+        self.module.check(student)
+
+    def build(self, source: str) -> Any:
+        """Run `source` and return the last function or class that it defines."""
+        namespace: dict[str, Any] = {"__name__": f"exercise {self.id}"}
+        exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
+        defined = [value for value in namespace.values() if getattr(value, "__module__", None) == f"exercise {self.id}"]
+        if not defined:
+            raise ValueError(f"exercise {self.id}: this source defines no function or class:\n{source}")
+        return defined[-1]
+
+
+def exercise_ids(lesson: str | None = None) -> list[str]:
+    """The ids of all exercises, or of one lesson's, in alphabetical order."""
+    ids = sorted(path.stem[1:].replace("_", "-") for path in FOLDER.glob("l[0-9][0-9]_*.py"))
+    return [name for name in ids if lesson is None or name.startswith(f"{lesson}-")]
+
+
+def load_exercise(exercise_id: str) -> Specification:
+    """The exercise with this id; ValueError that lists what there is when there is none."""
+    if exercise_id not in exercise_ids():
+        raise ValueError(f"no exercise {exercise_id!r}; there are {', '.join(exercise_ids())}")
+    module = importlib.import_module(f"{__name__}.l{exercise_id.replace('-', '_')}")
+    return Specification(
+        id=exercise_id,
+        title=module.TITLE,
+        minutes=module.MINUTES,
+        task=(module.__doc__ or "").strip(),
+        starter=module.STARTER,
+        hints=tuple(module.HINTS),
+        solution=module.SOLUTION,
+        wrong=module.WRONG,
+        module=module,
+    )
+
+
+def require_tensor(returned: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str = "the result") -> torch.Tensor:
+    """`returned`, if it is a finite tensor of this shape and dtype; otherwise the outcome that says what it is."""
+    if returned is ...:
+        raise NotAttempted
+    if returned is None:
+        raise Incorrect(f"{name} is None: is there a `return`?")
+    if not isinstance(returned, torch.Tensor):
+        raise Incorrect(f"{name} is a {type(returned).__name__}, not a tensor")
+    if tuple(returned.shape) != shape:
+        raise Incorrect(f"{name} has the shape {tuple(returned.shape)}, it should have {shape}")
+    if returned.dtype != dtype:
+        raise Incorrect(f"{name} is {_short(returned.dtype)}, it should be {_short(dtype)}")
+    if not torch.isfinite(returned).all():
+        raise Incorrect(f"{name} has values that are NaN or infinite: {describe(returned)}")
+    return returned
+
+
+def describe(value: Any) -> str:
+    """A value in a few words: small tensors in full, large ones by shape and dtype."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() <= 9:
+            return str([round(x, 6) for x in value.tolist()] if value.dim() == 1 else value.tolist())
+        return f"a {_short(value.dtype)} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, torch.nn.Module):
+        return f"a {type(value).__name__}"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
