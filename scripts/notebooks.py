@@ -5,7 +5,7 @@ Outputs stay and widget views and state go: a reader without a kernel then sees 
 
     python scripts/notebooks.py build          every lesson
     python scripts/notebooks.py build 03 06    two of them
-    python scripts/notebooks.py check          parity of text and notebook, then the guard (notebook_guard.py)
+    python scripts/notebooks.py check          parity of text and notebook, then the guards
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import jupytext
+import lesson_guard
 import nbformat
 import notebook_guard
 from jupyter_client.kernelspec import KernelSpecManager
@@ -48,7 +49,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # else jupytext sees two different texts
 }
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MEGABYTES = 3
 
 
 def sources(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
@@ -88,6 +89,7 @@ def kernel_environment(home: Path, **variables: str) -> dict[str, str]:
         "PEFT_LESSONS_HOME": str(home / "progress"),
         "IPYTHONDIR": str(home / "ipython"),
         "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "2",  # the order of a sum, hence its last digit, depends on the number of threads
         "OMP_WAIT_POLICY": "passive",
         **variables,
     }
@@ -119,7 +121,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(WIDGET_VIEW, None)
+            output.get("data", {}).pop(notebook_guard.WIDGET_VIEW, None)
             output.pop("transient", None)
     return notebook
 
@@ -167,6 +169,17 @@ def differences(path: Path) -> list[str]:
     return []
 
 
+def faults(path: Path) -> list[str]:
+    """All that the guards find in the notebook of the lesson at `path` (.md): outputs, parts, prose, links and size."""
+    stored = path.with_suffix(".ipynb")
+    notebook = nbformat.read(stored, as_version=nbformat.NO_CONVERT)
+    found = notebook_guard.problems(notebook) + lesson_guard.problems(notebook, lesson_guard.facts_of(path.stem))
+    found += lesson_guard.broken_links(notebook, path.parent)
+    if (size := stored.stat().st_size) > MEGABYTES * 1_000_000:
+        found.append(f"the file is {size / 1e6:.1f} MB; at most {MEGABYTES} are allowed")
+    return [f"{stored.name}: {fault}" for fault in found]
+
+
 def orphans(folder: Path = NOTEBOOKS) -> list[str]:
     """Notebooks in `folder` that no text stands for."""
     return [
@@ -200,11 +213,10 @@ def run_check(paths: list[Path], names: list[str]) -> int:
     for path in paths:
         try:
             found = differences(path)
+            if path.with_suffix(".ipynb").exists():
+                found += faults(path)
         except ValueError as error:
             found = [str(error)]
-        stored = path.with_suffix(".ipynb")
-        if stored.exists():
-            found += [f"{stored.name}: {problem}" for problem in notebook_guard.problems_of(stored)]
         print(f"{path.stem:<40} {'agrees' if not found else f'{len(found)} problems'}")
         problems += found
     print(*problems, sep="\n")
