@@ -1,0 +1,137 @@
+"""Reads GGUF, llama.cpp's file format for quantized models: as much of it as the course's model needs.
+
+A file is a header, named metadata, the names, shapes and offsets of tensors, then their bytes; all little-endian.
+Source: the specification, ggml's docs/gguf.md. Block formats, from ggml's `block_q4_1` and `block_q8_0`:
+
+- Q4_1, 20 bytes for 32 weights: fp16 scale, fp16 minimum, 16 bytes of codes; weight = scale · code + minimum. A byte
+  holds weight i in its low four bits and weight i + 16 in its high four.
+- Q8_0, 34 bytes for 32 weights: fp16 scale, 32 int8 codes; weight = scale · code.
+"""
+
+import math
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+F32, Q4_1, Q8_0 = 0, 3, 8
+BLOCKS = {F32: (1, 4), Q4_1: (32, 20), Q8_0: (32, 34)}  # (weights, bytes) in a block, by type
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    shape: tuple[int, ...]  # as torch has it: a linear weight is (out, in)
+    type: int
+    start: int  # bytes from the start of the file
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        weights, size = BLOCKS[self.type]
+        return self.weights // weights * size
+
+
+class GGUFFile:
+    """An open GGUF file: `metadata`, a dict, and `tensors`, their infos by name.
+
+    Raises ValueError when the file is not GGUF, is cut short, or holds tensors of another type than F32, Q4_1 and Q8_0.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with open(self.path, "rb") as file:
+            if file.read(4) != MAGIC:
+                raise ValueError(f"{self.path} is not a GGUF file: it does not begin with {MAGIC.decode()!r}")
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        self._position = len(MAGIC)
+        try:
+            self.metadata, self.tensors = self._header()
+        except (struct.error, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path} is cut short or damaged: {error}") from error
+        end = max((info.start + info.bytes for info in self.tensors.values()), default=0)
+        if end > len(self._bytes):
+            raise ValueError(f"{self.path} is cut short: {len(self._bytes)} bytes, its tensors need {end}")
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor as fp32, dequantized when it is stored in blocks. A new tensor each time."""
+        if name not in self.tensors:
+            raise ValueError(f"{self.path} has no tensor {name!r}; it has {', '.join(list(self.tensors)[:4])}, …")
+        info = self.tensors[name]
+        raw = torch.frombuffer(self._bytes, dtype=torch.uint8, count=info.bytes, offset=info.start)
+        blocks = raw.view(-1, BLOCKS[info.type][1])  # (blocks, bytes in a block)
+        return _DEQUANTIZE[info.type](blocks).view(info.shape)
+
+    def _header(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+        version = self._scalar("I")
+        if version not in VERSIONS:
+            raise ValueError(f"{self.path} is GGUF version {version}; versions {VERSIONS} can be read")
+        tensor_count, metadata_count = self._scalar("Q"), self._scalar("Q")
+        metadata = {self._string(): self._value(self._scalar("I")) for _ in range(metadata_count)}
+        entries = [self._tensor_entry() for _ in range(tensor_count)]
+        alignment = metadata.get("general.alignment", 32)
+        data = -(-self._position // alignment) * alignment
+        return metadata, {name: TensorInfo(shape, kind, data + offset) for name, shape, kind, offset in entries}
+
+    def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string()
+        shape = tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]  # the file has the fastest axis first
+        kind, offset = self._scalar("I"), self._scalar("Q")
+        if kind not in BLOCKS:
+            raise ValueError(f"{self.path}: {name} has tensor type {kind}; F32 (0), Q4_1 (3) and Q8_0 (8) can be read")
+        if not shape or shape[-1] % BLOCKS[kind][0]:
+            raise ValueError(f"{self.path}: {name} has shape {shape}, not whole blocks of {BLOCKS[kind][0]}")
+        return name, shape, kind, offset
+
+    def _value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            inner, count = self._scalar("I"), self._scalar("Q")
+            return [self._value(inner) for _ in range(count)]
+        if kind not in SCALARS:
+            raise ValueError(f"{self.path} is damaged: metadata of unknown type {kind}")
+        return self._scalar(SCALARS[kind])
+
+    def _scalar(self, code: str) -> Any:
+        (value,) = struct.unpack_from(f"<{code}", self._bytes, self._position)
+        self._position += struct.calcsize(code)
+        return value
+
+    def _string(self) -> str:
+        length = self._scalar("Q")
+        start, self._position = self._position, self._position + length
+        if self._position > len(self._bytes):
+            raise ValueError(f"{self.path} is cut short or damaged: a text of {length} bytes does not fit")
+        return self._bytes[start : self._position].decode()
+
+
+def _f32(blocks: Tensor) -> Tensor:
+    return blocks.clone().view(torch.float32)
+
+
+def _q4_1(blocks: Tensor) -> Tensor:
+    scale, minimum = blocks[:, :4].contiguous().view(torch.float16).float().chunk(2, dim=1)
+    packed = blocks[:, 4:]
+    weights = torch.empty(len(blocks), 32)
+    weights[:, :16] = packed & 15
+    weights[:, 16:] = packed >> 4
+    return weights.mul_(scale).add_(minimum)
+
+
+def _q8_0(blocks: Tensor) -> Tensor:
+    scale = blocks[:, :2].contiguous().view(torch.float16).float()
+    return blocks[:, 2:].contiguous().view(torch.int8).float().mul_(scale)
+
+
+_DEQUANTIZE = {F32: _f32, Q4_1: _q4_1, Q8_0: _q8_0}

@@ -1,0 +1,84 @@
+"""Text to token ids and back: a byte-level BPE tokenizer with, for chat models, the template of a conversation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tokenizers
+
+CONTROL = 3  # GGUF's token type for special tokens, such as <|im_end|>
+
+
+class Tokenizer:
+    """Wraps a tokenizer of Hugging Face's `tokenizers`. `eos_id` is the token that ends an answer or a text."""
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", eos_id: int, chat_template: str | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.eos_id = eos_id
+        self.chat_template = chat_template
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
+        """The tokenizer that a GGUF file's metadata describes. Raises ValueError for a kind other than SmolLM's."""
+        kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+        if kind != ("gpt2", "smollm"):
+            raise ValueError(f"this GGUF file has a tokenizer of kind {kind}; ('gpt2', 'smollm') can be read")
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+        tokens = metadata["tokenizer.ggml.tokens"]
+        merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+        tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        types = metadata["tokenizer.ggml.token_type"]
+        special = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL]
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+        return cls(tokenizer, metadata["tokenizer.ggml.eos_token_id"], metadata.get("tokenizer.chat_template"))
+
+    @classmethod
+    def from_file(cls, path: str | Path, eos_token: str, chat_template: str | None = None) -> "Tokenizer":
+        """The tokenizer in a `tokenizer.json`. Raises ValueError when the file is damaged or lacks `eos_token`."""
+        from tokenizers import Tokenizer
+
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            tokenizer = Tokenizer.from_str(text)
+        except Exception as error:  # tokenizers raises a bare Exception
+            raise ValueError(f"{path} is not a readable tokenizer.json: {error}") from error
+        eos_id = tokenizer.token_to_id(eos_token)
+        if eos_id is None:
+            raise ValueError(f"{path} has no token {eos_token!r}")
+        return cls(tokenizer, eos_id, chat_template)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`; nothing is added. Special tokens written in the text become their ids."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids, a list or a tensor (tokens,), without special tokens unless they are asked for."""
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation in the form that the model was trained on, up to where its next answer begins.
+
+        A message is {"role": "system", "user" or "assistant", "content": text}. The text still has to be encoded.
+        Raises ValueError when the model has no chat template, or when the messages are none.
+        """
+        if self.chat_template is None:
+            raise ValueError("this model has no chat template: it continues text, it was not trained to converse")
+        for message in [messages] if isinstance(messages, str | Mapping) or not messages else messages:
+            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+                raise ValueError(
+                    f'messages is a list such as [{{"role": "user", "content": "Hello"}}]; got {messages!r}'
+                )
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(self.chat_template)
+        return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
