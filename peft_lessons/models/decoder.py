@@ -1,8 +1,8 @@
 """The Llama decoder (arXiv:2302.13971 §2.2), one page for both models of the course.
 
 A block is pre-norm: x + attention(RMSNorm(x)), then x + SwiGLU(RMSNorm(x)). RMSNorm is arXiv:1910.07467, rotary
-positions (RoPE) are arXiv:2104.09864 in Llama's half-split order, grouped-query attention is arXiv:2305.13245 and SwiGLU
-arXiv:2002.05202. Modules carry Hugging Face's names, so that adapters and checkpoints fit there too.
+positions (RoPE) are arXiv:2104.09864 in Llama's half-split order, grouped-query attention is arXiv:2305.13245, and
+SwiGLU is arXiv:2002.05202. Modules carry Hugging Face's names, so that adapters and checkpoints fit there too.
 
 Left out, since no model here uses them: biases, dropout, scaled rotary frequencies, sliding windows.
 """
