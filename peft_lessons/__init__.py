@@ -16,18 +16,41 @@ from peft_lessons.adapters import (
     trainable_parameters,
 )
 from peft_lessons.checkpoint import load_adapter, save_adapter
+from peft_lessons.fake_quantization import FakeQuantizedLinear, fake_quantize
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
+from peft_lessons.quantization import (
+    FP4,
+    NF4,
+    Codebook,
+    QuantizedLinear,
+    QuantizedTensor,
+    dequantize,
+    integer_codebook,
+    quantize,
+    quantize_model,
+)
 
 __all__ = [
+    "FP4",
+    "NF4",
     "AdapterConfig",
     "AdapterLayer",
+    "Codebook",
+    "FakeQuantizedLinear",
     "LoRAConfig",
     "LoRALinear",
+    "QuantizedLinear",
+    "QuantizedTensor",
     "adapter_state_dict",
     "adapters_disabled",
+    "dequantize",
+    "fake_quantize",
     "inject",
+    "integer_codebook",
     "load_adapter",
     "merge",
+    "quantize",
+    "quantize_model",
     "remove_adapters",
     "save_adapter",
     "trainable_parameters",
