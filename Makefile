@@ -29,7 +29,7 @@ help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 lab: setup
-	$(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 $(JUPYTER_FLAGS) notebooks/00_start_here.ipynb
+	$(PY) -m jupyterlab --config=jupyter_lab_config.py $(JUPYTER_FLAGS) notebooks/00_start_here.ipynb
 
 doctor: setup
 	@$(PY) -m peft_lessons doctor

