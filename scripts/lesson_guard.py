@@ -1,7 +1,8 @@
 """What makes a notebook a lesson: its parts, the numbers in its prose, its links. Rules over the notebook's JSON.
 
-The rule about numbers: a number in a lesson's prose stands in a `claim(…)` of the same notebook too, in its sentence or
-as the value that is expected, so that running the lesson checks it. What is exempt is taken out first, by `prose_of`.
+The rule about numbers: a number in a lesson's prose stands on the card of a `claim(…)` in the same notebook too, in its
+sentence or as what was expected, so that running the lesson checks it. `prose_of` first takes out what is exempt: names,
+formulas, code, references, quotations, and sentences that report what a paper found and give its arXiv number.
 """
 
 import ast
@@ -12,14 +13,14 @@ from decimal import Decimal
 from pathlib import Path
 
 from nbformat import NotebookNode
-from notebook_guard import cells, name_of, tags_of, without_code
+from notebook_guard import cells, name_of, outputs, tags_of, without_code
 
 from peft_lessons.classroom import exercises, progress, questions
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the course knows of a lesson: its number ("03"), minutes to read and to run, starters by exercise, questions."""
+    """What the course knows of a lesson: number ("03"), minutes to read and to run, starters by exercise, questions."""
 
     number: str
     minutes: tuple[int, int] | None = None
@@ -51,20 +52,20 @@ class Number:
 
 SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 NUMBER = re.compile(
-    r"(?<![\w.])(?P<digits>\d+(?:[,\u00a0\u2009\u202f]\d{3})*(?:\.\d+)?(?:e[−+-]?\d+)?)"
+    r"(?<![\w.])(?P<digits>(?>\d+(?:[,\u00a0\u2009\u202f]\d{3})*(?:\.\d+)?(?:e[−+-]?\d+)?))"
     r"(?:(?P<suffix>[kMGBT])\b|(?P<percent>[\s\u00a0\u202f]?%)|(?P<times>x\b|[\s\u00a0\u202f]?×(?!\s?\d)))?(?![A-Za-z_])"
 )
 EXEMPT = [
     re.compile(pattern, re.MULTILINE | re.DOTALL)
     for pattern in (
+        r"(?:(?!\.\s|\n\s*\n)[^!?])*arXiv:\s?\d{4}\.\d{4,5}(?:(?!\.\s|\n\s*\n).)*",  # sentences that report a paper
         r"\$\$.*?\$\$|\$(?!\s)[^$\n]+?(?<!\s)\$|\\\(.*?\\\)|\\\[.*?\\\]",  # formulas
         r"!?\[[^\]]*\]\([^)]*\)|<?https?://\S+",  # links
         r"</?[A-Za-z][^>]*>|&#?\w+;",  # tags and entities
         r"^#+\s*\d+\b",  # the lesson's number in its heading
         r"^\s*\d+[.)]\s",  # numbered lists
         r"“[^”\n]*”|\"[^\"\n]*\"",  # quotations
-        r"arXiv:\s?\d{4}\.\d{4,5}(?:v\d+)?",
-        r"(?:(?<=\()|(?<=, )|(?<=in )|(?<=since )|(?<=al\. ))(?:19[5-9]|20[0-3])\d[a-z]?(?![\d.,]*\d|\w|\s?%)",  # years
+        r"(?:(?<=\()|(?<=, )|(?<=in )|(?<=since )|(?<=al\. ))(?:1[5-9]\d|20[0-3])\d(?=[a-z]?[),.;:](?!\d))",  # years
         r"\b(?:[Ll]essons?|[Ss]ections?|[Tt]ables?|[Ff]igures?|[Ee]quations?|[Ee]qs?\.|[Aa]ppendix|[Pp]ages?|Python)"
         r"\s+\(?\d[\d.]*\d?(?:(?:,\s|\s?(?:–|and|to)\s?)\d[\d.]*)*|§+\s?\d[\d.]*\d?",
         r"\b(?:[A-Z]\w*|[A-Za-z_]+\d\w*)(?:[-./]\w+)*",  # names: SmolLM2-135M, GPT-2, NF4, fp32
@@ -90,28 +91,18 @@ def numbers_in(text: str) -> Iterator[Number]:
         yield Number(match[0], value, bool(match["percent"]), bare and value <= 10)
 
 
+CLAIM_CARD = re.compile(r"\A✔ (?P<sentence>.*?)\n\s*measured .*? · expected (?P<expected>[^·]*)", re.DOTALL)
+
+
 def claimed(notebook: NotebookNode) -> set[tuple[Decimal, bool]]:
-    """(value, whether in per cent) for every number in a claim's sentence or expected values."""
+    """(value, whether in per cent) for every number on a claim's card, but for the measured one and the source."""
     found: set[tuple[Decimal, bool]] = set()
-    for call in calls(notebook, "claim"):
-        for constant in ast.walk(call.args[0]) if call.args else []:
-            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                found |= {(number.value, number.percent) for number in numbers_in(constant.value)}
-        for keyword in call.keywords:
-            if keyword.arg in {"equals", "within", "at_most", "at_least", "between"}:
-                for value in _values(keyword.value):
-                    found |= {(value, False), (value * 100, True)}
+    for _, _, texts in outputs(notebook):
+        if card := CLAIM_CARD.match(texts.get("text/plain", "")):
+            found |= {(number.value, number.percent) for number in numbers_in(card["sentence"])}
+            for number in numbers_in(card["expected"]):  # 0.577 there may be 57.7 % in the prose
+                found |= {(number.value, False), (number.value * 100, True)}
     return found
-
-
-def _values(expression: ast.expr) -> Iterator[Decimal]:
-    """The constants of an expression such as 0.577 or (2, 3) or 2 * 4096 * 8, and the value of such a product."""
-    for part in ast.walk(expression):
-        if isinstance(part, ast.Constant) and isinstance(part.value, int | float) and not isinstance(part.value, bool):
-            yield abs(Decimal(repr(part.value)))
-    arithmetic = (ast.BinOp, ast.UnaryOp, ast.Constant, ast.operator, ast.unaryop)
-    if isinstance(expression, ast.BinOp) and all(isinstance(part, arithmetic) for part in ast.walk(expression)):
-        yield abs(Decimal(repr(eval(compile(ast.Expression(expression), "claim", "eval"), {"__builtins__": {}}))))
 
 
 def calls(notebook: NotebookNode, name: str) -> Iterator[ast.Call]:
@@ -156,10 +147,10 @@ def opening(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
 
 
 def _without_minutes(notebook: NotebookNode, number: int, source: str) -> str:
-    """A cell's text without the opening's lines on minutes, which `opens_well` checks."""
+    """A cell's text without the opening's lines on minutes, whose numbers `opens_well` checks."""
     if number not in dict(opening(notebook)):
         return source
-    return "\n".join(line for line in source.splitlines() if "minute" not in line)
+    return "\n".join(line for line in source.splitlines() if "minute" not in line.lower())
 
 
 def opens_well(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
@@ -169,7 +160,7 @@ def opens_well(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
     for phrase in ("You will be able to", "need", "minutes"):
         if phrase.lower() not in text.lower():
             yield f"the opening, before the first code cell, does not say {phrase!r}"
-    line = " ".join(line for line in text.splitlines() if "minute" in line)
+    line = " ".join(line for line in text.splitlines() if "minute" in line.lower())
     if facts.minutes and [int(digits) for digits in re.findall(r"\d+", line)][:2] != list(facts.minutes):
         yield f"the opening's minutes must be lessons.toml's, reading then running, {facts.minutes}; it says {line!r}"
 
