@@ -52,8 +52,8 @@ class Specification:
         self.module.check(student)
 
     def build(self, source: str) -> Any:
-        """Run `source` and return the last function or class that it defines."""
-        namespace: dict[str, Any] = {"__name__": f"exercise {self.id}"}
+        """Run `source`, with torch and nn imported, and return the last function or class that it defines."""
+        namespace: dict[str, Any] = {"__name__": f"exercise {self.id}", "torch": torch, "nn": torch.nn}
         exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
         defined = [value for value in namespace.values() if getattr(value, "__module__", None) == f"exercise {self.id}"]
         if not defined:
