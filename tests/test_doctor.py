@@ -1,4 +1,4 @@
-"""The doctor on healthy and on broken set-ups: breakages that are real where a test can make them, else one faked fact."""
+"""The doctor on healthy and on broken set-ups: real breakages where a test can make them, else one faked fact."""
 
 import os
 import subprocess
