@@ -17,7 +17,7 @@ from .figures import DASHES, PALETTE
 
 WIDTH, HEIGHT = 640, 360  # pixels of the view box; the browser scales it
 CHARACTER = 7  # pixels, the mean width of one at font size 13
-MARKED = 40  # a line with more points than this shows no markers
+MARKED = 40  # a line with more points than this has a marker at every tenth part of it
 KINDS = ("line", "bar", "step")
 SCALES = ("linear", "log")
 
@@ -133,12 +133,14 @@ class Chart:
         return "".join(pieces)
 
     def marks(self, series: int, x: np.ndarray, y: np.ndarray) -> str:
-        """The `d` of the markers: at every point of a short line, and at any point without a neighbour."""
+        """The `d` of the markers: along a line, and at any point without a neighbour, which no line shows."""
         if self.kind == "bar":
             return ""
         finite = np.isfinite(y)
         beside = np.concatenate([[False], finite[:-1]]) | np.concatenate([finite[1:], [False]])
-        shown = finite & (~beside | (len(y) <= MARKED and self.kind == "line"))
+        stride = 1 if len(y) <= MARKED else len(y) // 10
+        along = np.arange(len(y)) % stride == series * stride // len(self.names)
+        shown = finite & (~beside | (along & (self.kind == "line")))
         return "".join(
             _marker(series, place, height) for place, height in zip(self.x(x[shown]), self.y(y[shown]), strict=True)
         )

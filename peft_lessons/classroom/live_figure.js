@@ -5,11 +5,12 @@ function render({ model, el }) {
   const paint = () => {
     const last = shown;
     shown = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
-    picture.onload = () => URL.revokeObjectURL(last);
     picture.src = shown;
+    URL.revokeObjectURL(last);
   };
   const readouts = () => model.get("readouts");
-  return sliders({ model, el }, { picture, paint, readouts, repaintOn: "change:png", delay: 0 });
+  const events = { paintOn: "change:png", readoutsOn: "change:readouts" };
+  return sliders({ model, el }, { picture, paint, readouts, ...events, delay: 0 });
 }
 
 export default { render };

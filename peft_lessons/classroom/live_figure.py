@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from .figures import image_tag, new_figure, number, style
-from .sliders import HERE, Sliders, checked_settings, describe, label, setting_at, several_positions
+from .sliders import HERE, Sliders, checked_settings, describe, label, middle_of, setting_at, several_positions
 
 Update = Callable[..., Mapping[str, Any]]
 
@@ -28,7 +28,7 @@ class Canvas:
         update: called as `update(artists, bits=4)`; changes them and returns readouts by name.
     """
 
-    dpi = 120
+    dpi = 144
 
     def __init__(self, setup: Callable[[Axes], Any], update: Update):
         self.figure, self.axes = new_figure()
@@ -79,14 +79,18 @@ class LiveFigure(Sliders):
         for position in several_positions(settings):
             setting = setting_at(settings, position)
             self._rows.append(([label(value) for value in setting.values()], canvas.draw(setting)[1]))
-        start = setting_at(settings, [len(values) // 2 for values in settings.values()])
+        start = setting_at(settings, middle_of(settings))
         self._static, first = canvas.draw(start, compression=9)
         width = round(canvas.figure.get_figwidth() * 96)
         super().__init__(settings, png=self._static, readouts=_pairs(first), width=width, **words)
         self.observe(self._redraw, "position")
 
     def _redraw(self, _: Any) -> None:
-        png, readouts = self._canvas.draw(self.setting)
+        try:
+            png, readouts = self._canvas.draw(self.setting)
+        except Exception as error:  # the notebook shows no error of a slider's, so the figure does
+            self.readouts = [["error", f"{type(error).__name__}: {error}"]]
+            raise
         with self.hold_sync():
             self.readouts = _pairs(readouts)
             self.png = png

@@ -1,6 +1,7 @@
-// A figure with one labelled slider per setting. `picture` shows it; `readouts()` gives [name, text] pairs for now;
-// `paint()` brings the picture up to date. `delay` (ms) is how long a moved slider waits before Python hears of it.
-function sliders({ model, el }, { picture, paint, readouts, repaintOn, delay }) {
+// A figure with one labelled slider per setting. The element `picture` shows it, `paint()` brings it up to date, and
+// `readouts()` gives the [name, text] pairs below it, each when the event `…On` says that there is something new.
+// `delay` (ms) is how long a slider rests before Python hears where it is.
+function sliders({ model, el }, { picture, paint, paintOn, readouts, readoutsOn, delay }) {
   const make = (tag, parent, properties = {}) => parent.appendChild(Object.assign(document.createElement(tag), properties));
   const figure = make("figure", el, { className: "peft-theme peft-figure" });
   make("p", figure, { className: "peft-title", textContent: model.get("title") });
@@ -39,7 +40,6 @@ function sliders({ model, el }, { picture, paint, readouts, repaintOn, delay }) 
     });
   };
   const tell = () => {
-    paint();
     const table = document.createElement("table");
     for (const [name, text] of readouts()) {
       const row = make("tr", make("tbody", table));
@@ -48,12 +48,10 @@ function sliders({ model, el }, { picture, paint, readouts, repaintOn, delay }) 
     }
     status.replaceChildren(table);
   };
-  model.on("change:position", move);
-  model.on(repaintOn, tell);
-  move();
-  tell();
-  return () => {
-    model.off("change:position", move);
-    model.off(repaintOn, tell);
-  };
+  const reactions = [["change:position", move], [paintOn, paint], [readoutsOn, tell]];
+  for (const [event, react] of reactions) {
+    model.on(event, react);
+    react();
+  }
+  return () => reactions.forEach(([event, react]) => model.off(event, react));
 }

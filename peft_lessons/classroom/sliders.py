@@ -36,6 +36,8 @@ class Sliders(anywidget.AnyWidget):
         require_words(title=title, caption=caption, alt=alt)
         self.caption = caption
         self.settings = checked_settings(settings)
+        middle = setting_at(self.settings, middle_of(self.settings))
+        self._shown = ", ".join(f"{name.replace('_', ' ')} {label(value)}" for name, value in middle.items())
         super().__init__(
             title=title,
             caption_html=inline_html(caption),
@@ -44,7 +46,7 @@ class Sliders(anywidget.AnyWidget):
                 {"name": name.replace("_", " "), "labels": [label(value) for value in values]}
                 for name, values in self.settings.items()
             ],
-            position=[len(values) // 2 for values in self.settings.values()],
+            position=middle_of(self.settings),
             **state,
         )
 
@@ -75,7 +77,7 @@ class Sliders(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_() or ({}, {})
-        words = f"<strong>{html.escape(self.title)}.</strong> {self.caption_html}"
+        words = f"<strong>{html.escape(self.title)}</strong><br>{self.caption_html}<br>Picture at {self._shown}."
         figure = f"<figure>{self._picture()}<figcaption>{words}</figcaption></figure>"
         return {**data, "text/plain": repr(self), "text/html": figure + html_table(*self._table())}, metadata
 
@@ -102,6 +104,11 @@ def setting_at(settings: Mapping[str, Sequence[Any]], position: Sequence[int]) -
     return {name: values[i] for (name, values), i in zip(settings.items(), position, strict=True)}
 
 
+def middle_of(settings: Mapping[str, Sequence[Any]]) -> list[int]:
+    """Where the sliders start, and what the static picture shows."""
+    return [len(values) // 2 for values in settings.values()]
+
+
 def all_positions(settings: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, ...]]:
     """Every combination of the sliders, the last one fastest."""
     return itertools.product(*(range(len(values)) for values in settings.values()))
@@ -109,7 +116,7 @@ def all_positions(settings: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, 
 
 def several_positions(settings: Mapping[str, Sequence[Any]]) -> list[tuple[int, ...]]:
     """The rows of the table: each slider moves through its values, nine at most, the others in the middle."""
-    middle = [len(values) // 2 for values in settings.values()]
+    middle = middle_of(settings)
     positions = {tuple(middle)}
     for place, values in enumerate(settings.values()):
         for i in np.unique(np.linspace(0, len(values) - 1, min(len(values), SHOWN)).round().astype(int)):

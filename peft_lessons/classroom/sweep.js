@@ -14,7 +14,8 @@ function render({ model, el }) {
     frame().marks.forEach((d, i) => marks[i].setAttribute("d", d));
   };
   const readouts = () => frame().readouts;
-  return sliders({ model, el }, { picture, paint, readouts, repaintOn: "change:position", delay: 100 });
+  const moved = "change:position";
+  return sliders({ model, el }, { picture, paint, paintOn: moved, readouts, readoutsOn: moved, delay: 100 });
 }
 
 export default { render };

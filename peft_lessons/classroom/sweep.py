@@ -10,9 +10,20 @@ import traitlets
 
 from .chart import KINDS, SCALES, Axis, Chart, span, tick_text
 from .figures import PALETTE, Measured, as_array, image_tag, number
-from .sliders import HERE, Sliders, all_positions, checked_settings, describe, label, setting_at, several_positions
+from .sliders import (
+    HERE,
+    Sliders,
+    all_positions,
+    checked_settings,
+    describe,
+    label,
+    middle_of,
+    setting_at,
+    several_positions,
+)
 
-LARGEST_GRID = 4096  # combinations of the sliders
+LARGEST_GRID = 2048  # combinations of the sliders
+LARGEST_DRAWING = 8_000_000  # characters of all paths together, which the browser holds
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,13 @@ class Sweep(Sliders):
 
     def __init__(self, settings: Mapping[str, Sequence[Any]], frames: list[Frame], chart: Chart, **words: str):
         drawn = [_drawn(chart, frame) for frame in frames]
-        start = drawn[_flat(settings, [len(values) // 2 for values in settings.values()])]
+        size = sum(len(d) for frame in drawn for d in frame["paths"])
+        if size > LARGEST_DRAWING:
+            raise ValueError(
+                f"{len(frames):,} settings with {chart.names} make paths of {size / 1e6:.0f} MB; the largest drawing is "
+                f"{LARGEST_DRAWING / 1e6:.0f} MB: fewer settings or fewer points would do"
+            )
+        start = drawn[_flat(settings, middle_of(settings))]
         self._frames = frames
         self._static = chart.svg(start["paths"], start["marks"], words["alt"], static=True)
         drawing = chart.svg(start["paths"], start["marks"], words["alt"])

@@ -1,0 +1,162 @@
+"""The live figure: each move draws what a whole redraw would draw, and tells the browser once."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from js_runner import front_end
+from PIL import Image
+
+from peft_lessons.classroom.figures import Measured
+from peft_lessons.classroom.live_figure import live_figure
+
+WORDS = {"title": "Levels", "caption": "They double with each bit.", "alt": "a wave <rounded>"}
+WAVE = np.sin(np.linspace(0, 6, 200))
+
+
+def setup(axes):
+    axes.plot(WAVE)
+    axes.set_ylim(-1.2, 1.2)
+    (line,) = axes.plot([], [], label="rounded")
+    bars = axes.bar([20, 60], [0, 0], width=10)
+    return {"line": line, "bars": bars}
+
+
+def update(artists, bits):
+    levels = 2 ** (bits - 1)
+    rounded = np.round(WAVE * levels) / levels
+    artists["line"].set_data(np.arange(200), rounded)
+    for bar, height in zip(artists["bars"], (rounded.max(), rounded.min()), strict=True):
+        bar.set_height(height)
+    return {"levels": 2 * levels + 1, "error": Measured(float(np.abs(rounded - WAVE).max()))}
+
+
+def make(setup=setup, update=update, settings=None):
+    return live_figure(setup, update, settings=settings or {"bits": range(1, 6)}, **WORDS)
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png))).astype(int)
+
+
+def test_a_move_draws_what_a_whole_redraw_draws():
+    """The oracle is matplotlib itself: the same artists, not animated, in a figure drawn from nothing."""
+    widget = make()
+    for bits in (5, 1, 3):
+        widget.position = [bits - 1]
+        whole = make()._canvas
+        for artist in whole.moving:
+            artist.set_animated(False)
+        whole.update(whole.artists, bits=bits)
+        whole.canvas.draw()
+        expected = np.asarray(whole.canvas.buffer_rgba())[..., :3].astype(int)
+        seen = pixels(widget.png)
+        assert seen.shape == expected.shape
+        # Blitting draws the moving artists last, over the axes' frame, which a whole redraw puts on top: a few pixels.
+        assert (np.abs(seen - expected).max(axis=2) > 40).mean() < 0.001
+        assert widget.readouts == [["levels", str(2**bits + 1)], ["error", widget.readouts[1][1]]]
+        assert widget.readouts[1][1].startswith("≈ ")
+
+
+def test_pictures_differ_and_nothing_is_left_behind():
+    widget = make()
+    first = widget.png
+    widget.position = [0]
+    assert (pixels(widget.png) != pixels(first)).any()
+    widget.position = [2]
+    np.testing.assert_array_equal(pixels(widget.png), pixels(first))
+
+
+def test_limits_that_update_changes_are_drawn():
+    def widen(artists, bits):
+        artists["line"].axes.set_ylim(-bits, bits)
+        return update(artists, bits)
+
+    widget = make(update=widen)
+    widget.position = [4]
+    seen = pixels(widget.png)
+    canvas = make(update=widen)._canvas
+    canvas.draw({"bits": 5})
+    canvas.limits = ()  # forget the background
+    np.testing.assert_array_equal(seen, pixels(canvas.draw({"bits": 5})[0]))
+
+
+def test_the_browser_is_told_once_per_move():
+    widget = make()
+    sent = []
+    widget._should_send_property = lambda key, value: True
+    widget.send_state = lambda key=None: sent.append(key)
+    widget.set_state({"position": [4]})
+    pictures = [keys for keys in sent if "png" in keys]
+    assert pictures == [{"png", "readouts"}]
+
+
+def test_the_browser_shows_picture_and_readouts():
+    widget = make()
+    other = make()
+    other.position = [4]
+    new = {"png": list(other.png), "readouts": other.readouts, "position": [4]}
+    seen = front_end(widget, moves=[(0, 1), (0, 3)], from_python=new)
+    assert seen["img"] == {"alt": WORDS["alt"], "width": widget.width}
+    assert seen["start"]["source"].endswith(f"image/png {len(widget.png)}")
+    assert seen["after"]["source"].endswith(f"image/png {len(other.png)}")
+    assert seen["after"]["readouts"] == other.readouts != seen["start"]["readouts"]
+    assert [observed["sliders"][0]["text"] for observed in seen["seen"]] == ["2", "4"]
+    assert seen["after"]["sliders"][0]["beside"] == "5"
+    assert seen["saves"] == 2, "each move is told at once; the widget manager holds back what is too fast"
+    assert seen["blobs"] == 1, "an old picture's memory is given back"
+    assert (seen["escaped"], seen["handlers"]) == (0, 0)
+
+
+def test_forms_without_a_browser():
+    widget = make()
+    data = widget._repr_mimebundle_()[0]
+    assert data["text/plain"] == repr(widget)
+    lines = repr(widget).splitlines()
+    assert lines[:4] == ["[LiveFigure] Levels (bits: 1, 2, 3, 4, 5)", WORDS["caption"], "", "bits  levels  error"]
+    for bits, line in enumerate(lines[4:], 1):
+        levels = 2 ** (bits - 1)
+        error = np.abs(np.round(WAVE * levels) / levels - WAVE).max()
+        cells = re.split(r"  +", line)
+        assert cells[:2] == [str(bits), str(2**bits + 1)]
+        assert float(cells[2].removeprefix("≈ ")) == pytest.approx(error, rel=0.01)
+    assert 'alt="a wave &lt;rounded&gt;"' in data["text/html"]
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', data["text/html"])[1]
+    np.testing.assert_array_equal(pixels(base64.b64decode(source)), pixels(widget.png))
+    widget.position = [0]
+    assert widget._repr_mimebundle_()[0]["text/html"] == data["text/html"]
+    assert make()._repr_mimebundle_()[0]["text/plain"] == data["text/plain"]
+
+
+def test_an_error_in_update_is_shown_in_the_figure():
+    def fragile(artists, bits):
+        if broken:
+            raise ArithmeticError(f"no such width: {bits}")
+        return update(artists, bits)
+
+    broken = False
+    widget = make(update=fragile)
+    broken = True
+    with pytest.raises(ArithmeticError):
+        widget.position = [4]
+    assert widget.readouts == [["error", "ArithmeticError: no such width: 5"]]
+    broken = False
+    widget.position = [3]
+    assert widget.readouts[0] == ["levels", "17"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ({"setup": lambda axes: []}, ValueError, "no artists"),
+        ({"setup": lambda axes: None}, TypeError, r"setup\(\) returned None"),
+        ({"update": lambda artists, bits: None}, TypeError, r"update\(bits=1\) returned NoneType"),
+        ({"update": lambda artists, rank: {}}, TypeError, "bits"),
+        ({"settings": {"bits": []}}, ValueError, "no values"),
+    ],
+)
+def test_refused(parts, error, message):
+    with pytest.raises(error, match=message):
+        make(**parts)
