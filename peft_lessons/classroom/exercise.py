@@ -3,6 +3,7 @@
 Nothing here raises because of the student's code, so a notebook with unsolved exercises runs to its end.
 """
 
+import functools
 import inspect
 import linecache
 import re
@@ -72,7 +73,7 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
     if not callable(student):
         return "incorrect", f"`check` takes your function or class itself, it was given {describe(student)}."
     try:
-        specification.check(student)
+        specification.check(_watched(student))
     except NotAttempted:
         return "not attempted", "There is still a `...` in what your code returns."
     except Incorrect as reason:
@@ -81,6 +82,21 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
     except Exception as error:
         return "incorrect", _explain(error, student)
     return "correct", "All cases agree."
+
+
+def _watched(student: Any) -> Any:
+    """A function as it is, but for an Ellipsis that it returns; a class, whose methods the check calls, unwatched."""
+    if not inspect.isfunction(student):
+        return student
+
+    @functools.wraps(student)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        returned = student(*arguments, **options)
+        if returned is ...:
+            raise NotAttempted
+        return returned
+
+    return watched
 
 
 def _unchanged(student: Any, starter: Any) -> bool:
@@ -107,13 +123,14 @@ def _code_fingerprint(code: CodeType, doc: str | None = None) -> tuple[Any, ...]
 def _explain(error: Exception, student: Any) -> str:
     """An exception in words: what it says, the student's line that raised it, and the arguments that led there."""
     summary = re.sub(r"\b0x[0-9a-fA-F]+", "0x…", "".join(traceback.format_exception_only(error)).strip())
-    files = {code.co_filename for code in _codes(student)}
-    frames = [
-        (frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename in files
-    ]
-    if not frames:
+    trace = list(traceback.walk_tb(error.__traceback__))
+    codes = _codes(student)
+    start = next((index for index, (frame, _) in enumerate(trace) if frame.f_code in codes), None)
+    if start is None:
         return f"The check could not work with what your code returned or expects: {summary}"
-    (first, _), (last, line) = frames[0], frames[-1]
+    first = trace[start][0]
+    files = {code.co_filename for code in codes}
+    last, line = [entry for entry in trace[start:] if entry[0].f_code.co_filename in files][-1]
     source = linecache.getline(last.f_code.co_filename, line).strip()
     place = f"\nin the line `{source}`" if source else ""
     return f"Your code raised {summary}{place}\nAt that point {_arguments(first)}"

@@ -12,7 +12,8 @@ The file of exercise "03-merge" is `l03_merge.py`: "l", the lesson, and the rest
     check(student)  returns None for a right solution, raises `Incorrect` with the smallest failing case for a wrong one
 
 The name that STARTER, SOLUTION and every wrong source define (the last one, when there are several) is what a student
-hands to `check`. Cases go from small to large, so that the first failure is the easiest to understand.
+hands to `check`. The sources may use `torch` and `nn`, which a notebook with an exercise imports at its top. Cases go
+from small to large, so that the first failure is the easiest to understand.
 """
 
 import importlib
@@ -106,12 +107,19 @@ def describe(value: Any) -> str:
     """A value in a few words: small tensors in full, large ones by shape and dtype."""
     if isinstance(value, torch.Tensor):
         if value.numel() <= 9:
-            return str([round(x, 6) for x in value.tolist()] if value.dim() == 1 else value.tolist())
+            return str(_rounded(value.tolist()))
         return f"a {_short(value.dtype)} tensor of shape {tuple(value.shape)}"
     if isinstance(value, torch.nn.Module):
         return f"a {type(value).__name__}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _rounded(values: Any) -> Any:
+    """Numbers, in lists of any depth, to six significant digits."""
+    if isinstance(values, list):
+        return [_rounded(value) for value in values]
+    return float(f"{values:.6g}") if isinstance(values, float) else values
 
 
 def _short(dtype: torch.dtype) -> str:

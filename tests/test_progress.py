@@ -1,0 +1,149 @@
+"""Progress: several processes at once, restarts, stores that cannot be used, and the map."""
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from javascript import run_node_tests
+
+from peft_lessons.classroom import progress
+from peft_lessons.classroom.exercises import exercise_ids
+from peft_lessons.classroom.questions import question_ids
+
+
+@pytest.fixture(autouse=True)
+def fresh_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(progress, "_warned", False)
+
+
+def test_events_come_back_in_order_and_by_item():
+    assert progress.events() == []
+    assert progress.record("03-merge", "exercise", "incorrect", "why; DROP TABLE events --") == ""
+    assert progress.record("01-goal", "quiz", "correct") == ""
+    first, second = progress.events()
+    assert (first.lesson, first.item, first.kind, first.outcome) == ("03", "03-merge", "exercise", "incorrect")
+    assert first.detail == "why; DROP TABLE events --"
+    assert first.time < second.time and first.time.endswith("+00:00")
+    assert progress.events("01-goal") == progress.events(kind="quiz") == [second]
+    assert progress.events("01-goal", "exercise") == []
+
+
+def test_four_processes_lose_nothing():
+    script = (
+        "import sys\nfrom peft_lessons.classroom.progress import record\n"
+        "for n in range(100):\n    assert record(f'01-p{sys.argv[1]}', 'quiz', 'correct', str(n)) == ''\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(number)]) for number in range(4)]
+    assert [writer.wait(timeout=300) for writer in writers] == [0, 0, 0, 0]
+    assert len(progress.events()) == 400
+    for number in range(4):
+        assert [int(event.detail) for event in progress.events(f"01-p{number}")] == list(range(100))
+    assert sqlite3.connect(progress.store_path()).execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_home_is_the_variable_else_the_users_data_directory(monkeypatch):
+    monkeypatch.setenv("PEFT_LESSONS_HOME", "~/course")
+    assert progress.home() == Path.home() / "course"
+    monkeypatch.delenv("PEFT_LESSONS_HOME")
+    assert progress.home().name == "peft-lessons" and progress.home().is_absolute()
+
+
+def a_file_in_the_way(home: Path) -> None:
+    home.write_text("")
+
+
+def a_folder_in_the_way(home: Path) -> None:
+    (home / "progress.sqlite3").mkdir(parents=True)
+
+
+def garbage(home: Path) -> None:
+    home.mkdir()
+    (home / "progress.sqlite3").write_bytes(b"not a database " * 100)
+
+
+def a_later_version(home: Path) -> None:
+    progress.record("01-goal", "quiz", "correct")
+    with sqlite3.connect(progress.store_path()) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason", "remedy"),
+    [
+        (a_file_in_the_way, "exists", "Set PEFT_LESSONS_HOME"),
+        (a_folder_in_the_way, "unable to open", "Set PEFT_LESSONS_HOME"),
+        (garbage, "not a database", "Move"),
+        (a_later_version, "later version", "Update the course"),
+    ],
+)
+def test_an_unusable_store_never_stops_a_lesson(harm, reason, remedy):
+    harm(progress.home())
+    notice = progress.record("01-goal", "quiz", "correct")
+    assert "not being saved" in notice and reason in notice and remedy in notice
+    assert progress.record("01-goal", "quiz", "correct") == "", "it is said once"
+    assert progress.events() == []
+    assert all(row["quiz"]["done"] == 0 for row in progress.lesson_progress())
+    status = progress.store_status()
+    assert not status.ok and reason in status.message and remedy in status.remedy
+    assert status.path == progress.store_path()
+
+
+def test_status_of_a_good_store_leaves_no_event():
+    assert progress.store_status().ok
+    progress.record("01-goal", "quiz", "correct")
+    assert progress.store_status().message.endswith("(1 events)")
+    assert len(progress.events()) == 1
+
+
+def test_lessons_are_numbered_in_order_and_named_as_their_notebooks():
+    lessons = progress.lessons()
+    assert [lesson.number for lesson in lessons] == sorted({lesson.number for lesson in lessons})
+    for lesson in lessons:
+        assert lesson.notebook.startswith(f"{lesson.number}_") and lesson.notebook.endswith(".ipynb")
+        assert lesson.reading_minutes > 0 and lesson.running_minutes > 0
+
+
+def row(number: str) -> dict:
+    return next(row for row in progress.lesson_progress() if row["number"] == number)
+
+
+def test_counts_are_of_items_that_were_right_at_least_once():
+    questions, exercises = question_ids("01"), exercise_ids("03")
+    assert row("01")["quiz"] == {"done": 0, "total": len(questions)}
+    progress.record(questions[0], "quiz", "incorrect")
+    assert row("01")["quiz"]["done"] == 0
+    for outcome in ("correct", "correct", "incorrect"):
+        progress.record(questions[0], "quiz", outcome)
+    progress.record("01-removed-since", "quiz", "correct")
+    assert row("01")["quiz"] == {"done": 1, "total": len(questions)}
+    progress.record("03-merge", "hint", "shown")
+    progress.record("03-merge", "exercise", "correct")
+    assert row("03")["exercise"] == {"done": 1, "total": len(exercises)}
+
+
+def test_the_map_refreshes_when_the_browser_asks():
+    widget = progress.ProgressMap()
+    progress.record("01-goal", "quiz", "correct")
+    assert widget.rows[1]["quiz"]["done"] == 0
+    widget._handle_custom_msg("refresh", [])
+    assert widget.rows[1]["quiz"]["done"] == 1
+
+
+def test_the_stored_map_knows_no_learner():
+    fresh = progress.ProgressMap()._repr_mimebundle_()[0]
+    progress.record("01-goal", "quiz", "correct")
+    later = progress.ProgressMap()._repr_mimebundle_()[0]
+    for kind in ("text/plain", "text/markdown"):
+        assert fresh[kind] == later[kind]
+    for lesson in progress.lessons():
+        assert f"[{lesson.title}]({lesson.notebook})" in fresh["text/markdown"]
+        assert lesson.title in fresh["text/plain"]
+
+
+def test_front_end(tmp_path):
+    data = {"script": (progress.HERE / "progress.js").read_text(encoding="utf-8"), "empty": progress.lesson_progress()}
+    progress.record("01-goal", "quiz", "correct")
+    run_node_tests("progress.test.js", {**data, "answered": progress.lesson_progress()}, tmp_path)
