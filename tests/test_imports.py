@@ -19,7 +19,7 @@ PACKAGE = ROOT / "peft_lessons"
 LAYERS = [
     {"adapters", "linear", "quantization", "fake_quantization"},
     {"methods"},
-    {"models", "data", "training", "checkpoint"},
+    {"models", "data", "training", "checkpoint", "tasks"},
     {"classroom"},
     {"doctor", "__main__"},
 ]
