@@ -1,7 +1,18 @@
 """Language models: one decoder, and the weights to put into it."""
 
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate
+from peft_lessons.models.hub import load_from_hub
 from peft_lessons.models.smollm2 import load_smollm2
+from peft_lessons.models.tiny_gpt import load_tiny_gpt
 from peft_lessons.models.tokenizer import Tokenizer
 
-__all__ = ["Decoder", "DecoderConfig", "KeyValueCache", "Tokenizer", "generate", "load_smollm2"]
+__all__ = [
+    "Decoder",
+    "DecoderConfig",
+    "KeyValueCache",
+    "Tokenizer",
+    "generate",
+    "load_from_hub",
+    "load_smollm2",
+    "load_tiny_gpt",
+]

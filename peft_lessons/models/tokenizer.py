@@ -11,12 +11,18 @@ CONTROL = 3  # GGUF's token type for special tokens, such as <|im_end|>
 
 
 class Tokenizer:
-    """Wraps a tokenizer of Hugging Face's `tokenizers`. `eos_id` is the token that ends an answer or a text."""
+    """Wraps a tokenizer of Hugging Face's `tokenizers`.
 
-    def __init__(self, tokenizer: "tokenizers.Tokenizer", eos_id: int, chat_template: str | None = None) -> None:
+    `eos_id` is the token that ends an answer or a text; `bos_token` is for chat templates that begin with one.
+    """
+
+    def __init__(
+        self, tokenizer: "tokenizers.Tokenizer", eos_id: int, chat_template: str | None = None, bos_token: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
         self.eos_id = eos_id
         self.chat_template = chat_template
+        self.bos_token = bos_token
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
@@ -39,10 +45,17 @@ class Tokenizer:
         return cls(tokenizer, metadata["tokenizer.ggml.eos_token_id"], metadata.get("tokenizer.chat_template"))
 
     @classmethod
-    def from_file(cls, path: str | Path, eos_token: str, chat_template: str | None = None) -> "Tokenizer":
-        """The tokenizer in a `tokenizer.json`. Raises ValueError when the file is damaged or lacks `eos_token`."""
+    def from_file(
+        cls, path: str | Path, eos_token: str, chat_template: str | None = None, bos_token: str = ""
+    ) -> "Tokenizer":
+        """The tokenizer in a `tokenizer.json`.
+
+        Raises FileNotFoundError when it is missing, ValueError when it is damaged or lacks `eos_token`.
+        """
         from tokenizers import Tokenizer
 
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{Path(path).parent} lacks {Path(path).name}")
         text = Path(path).read_text(encoding="utf-8")
         try:
             tokenizer = Tokenizer.from_str(text)
@@ -51,7 +64,7 @@ class Tokenizer:
         eos_id = tokenizer.token_to_id(eos_token)
         if eos_id is None:
             raise ValueError(f"{path} has no token {eos_token!r}")
-        return cls(tokenizer, eos_id, chat_template)
+        return cls(tokenizer, eos_id, chat_template, bos_token)
 
     @property
     def vocab_size(self) -> int:
@@ -78,7 +91,20 @@ class Tokenizer:
                 raise ValueError(
                     f'messages is a list such as [{{"role": "user", "content": "Hello"}}]; got {messages!r}'
                 )
+        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+        def raise_exception(message: str) -> None:  # templates call it to refuse a conversation
+            raise TemplateError(message)
+
         template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(self.chat_template)
-        return template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+        try:
+            return template.render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self.bos_token,
+                eos_token=self.tokenizer.id_to_token(self.eos_id),
+                raise_exception=raise_exception,
+            )
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses these messages: {error}") from error

@@ -1,0 +1,122 @@
+"""Llama-style checkpoints in Hugging Face's layout, from their hub or from a folder.
+
+A folder holds `config.json`, weights in safetensors (one file, or several with an index), `tokenizer.json` and
+`tokenizer_config.json`. Pickled weights are never read.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peft_lessons.models.decoder import Decoder, DecoderConfig
+from peft_lessons.models.tokenizer import Tokenizer
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FILES = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+
+
+def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
+    """The model in fp32 on `device`, in eval mode, and its tokenizer.
+
+    `model_id` is a folder, or a name on the hub such as "HuggingFaceTB/SmolLM2-360M-Instruct". What was downloaded once
+    is kept in Hugging Face's cache and found there without a network.
+
+    Raises ConnectionError when the hub cannot be reached, FileNotFoundError when it or the folder lacks the model or a
+    file, ValueError for an architecture that this decoder is not.
+    """
+    folder = Path(model_id) if Path(model_id).is_dir() else _download(str(model_id))
+    model = Decoder.from_tensors(read_config(folder), _read_weights(folder))
+    return model.to(device), _read_tokenizer(folder)
+
+
+def read_config(folder: str | Path) -> DecoderConfig:
+    """The config in a folder. Raises ValueError that lists each setting which this decoder does not have."""
+    path = Path(folder) / "config.json"
+    settings = _read_json(path)
+    if settings.get("architectures") != ["LlamaForCausalLM"]:
+        raise ValueError(f"{path} describes {settings.get('architectures')}; supported: ['LlamaForCausalLM']")
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    heads = settings["num_attention_heads"]
+    needed: dict[str, tuple[Any, Any]] = {  # name: (what the file says, what this decoder does)
+        "hidden_act": (settings.get("hidden_act", "silu"), "silu"),
+        "attention_bias": (settings.get("attention_bias", False), False),
+        "mlp_bias": (settings.get("mlp_bias", False), False),
+        "head_dim": (settings.get("head_dim") or settings["hidden_size"] // heads, settings["hidden_size"] // heads),
+        "rope_type": (rope.get("rope_type", rope.get("type", "default")), "default"),
+    }
+    different = [f"{name} {said!r} (supported: {ours!r})" for name, (said, ours) in needed.items() if said != ours]
+    if different:
+        raise ValueError(f"{path} uses settings that are not supported: {', '.join(different)}")
+    return DecoderConfig(
+        vocab_size=settings["vocab_size"],
+        hidden_size=settings["hidden_size"],
+        intermediate_size=settings["intermediate_size"],
+        num_hidden_layers=settings["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=settings.get("num_key_value_heads") or heads,
+        max_position_embeddings=settings.get("max_position_embeddings", 2048),
+        rope_theta=rope.get("rope_theta") or settings.get("rope_theta", 10_000.0),
+        rms_norm_eps=settings.get("rms_norm_eps", 1e-6),
+        tie_word_embeddings=settings.get("tie_word_embeddings", False),
+    )
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of the checkpoint, as fp32."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    names = sorted(set(_read_json(folder / INDEX)["weight_map"].values())) if (folder / INDEX).is_file() else [WEIGHTS]
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}; only safetensors are read, never pickled weights")
+        try:
+            tensors |= {key: tensor.float() for key, tensor in load_file(folder / name).items()}
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is damaged: {error}") from error
+    return tensors
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    settings = _read_json(folder / "tokenizer_config.json")
+    template = folder / "chat_template.jinja"
+    return Tokenizer.from_file(
+        folder / "tokenizer.json",
+        eos_token=_token(settings, "eos_token"),
+        bos_token=_token(settings, "bos_token"),
+        chat_template=template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template"),
+    )
+
+
+def _token(settings: dict[str, Any], name: str) -> str:
+    """A special token's text: some files give it as it is, some inside an object."""
+    token = settings.get(name) or ""
+    return token if isinstance(token, str) else token["content"]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} lacks {path.name}: is it a model's folder?")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON: {error}") from error
+
+
+def _download(model_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=FILES))
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise FileNotFoundError(f"{model_id!r} is neither a folder here nor a public model on the hub") from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise ConnectionError(
+            f"{model_id!r} is not in the cache and Hugging Face's hub cannot be reached. Offline, there is "
+            "load_smollm2(), load_tiny_gpt() and any folder with a checkpoint"
+        ) from error
