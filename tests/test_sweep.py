@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from js_runner import front_end
+from javascript import run_node_tests
 
 from peft_lessons.classroom.figures import Measured
 from peft_lessons.classroom.sweep import Frame, sweep
@@ -147,55 +147,67 @@ def test_constant_single_and_integer_series():
 # The browser's side.
 
 
-def test_the_browser_shows_what_python_computed():
+def in_the_browser(widget):
+    """The widget's state and script, as the browser gets them."""
+    state = {key: value for key, value in widget.get_state().items() if key != "layout"}
+    return state.pop("_esm"), {key: value for key, value in state.items() if not key.startswith("_")}
+
+
+def test_the_browser_shows_what_python_computed(tmp_path):
     widget = make()
-    seen = front_end(widget, moves=[(0, 0), (1, 2), (0, 3)], from_python={"position": [1, 0]})
-    assert seen["start"]["position"] == [2, 1]
-    for observed, position in [
-        (seen["start"], (2, 1)),
-        (seen["seen"][0], (0, 1)),
-        (seen["seen"][1], (0, 2)),
-        (seen["seen"][2], (3, 2)),
-        (seen["after"], (1, 0)),
-    ]:
-        rank, bits = (1, 2, 4, 8)[position[0]], (2, 3, 4)[position[1]]
-        frame = widget.frames[position[0] * 3 + position[1]]
-        assert observed["paths"] == frame["paths"]
-        assert observed["marks"] == frame["marks"]
-        for name, path in zip(("smooth", "noisy"), observed["paths"], strict=True):
-            assert len(points(path)) == np.isfinite(losses(rank, bits).series[name]).sum()
-        assert observed["readouts"] == [["trainable", f"{rank * 1536:,}"], ["at", f"{bits} bits"]]
-        assert [slider["value"] for slider in observed["sliders"]] == list(position)
-        for slider, text in zip(observed["sliders"], (str(rank), str(bits)), strict=True):
-            assert slider["text"] == slider["beside"] == text
-    assert [(slider["name"], slider["min"], slider["max"]) for slider in seen["start"]["sliders"]] == [
-        ("rank", "0", "3"),
-        ("bits", "0", "2"),
-    ]
-    assert seen["saves"] == 1, "three quick moves are told to Python once"
-    assert seen["escaped"] == 0, "no key reaches the notebook, which would move to another cell"
-    assert seen["handlers"] == 0, "a closed view listens no more"
 
+    def expected(i, j):
+        rank, bits = (1, 2, 4, 8)[i], (2, 3, 4)[j]
+        frame = widget.frames[3 * i + j]
+        for path, values in zip(frame["paths"], losses(rank, bits).series.values(), strict=True):
+            assert len(points(path)) == np.isfinite(values).sum()
+        return {
+            "position": [i, j],
+            "values": [i, j],
+            "numbers": [str(rank), str(bits)],
+            "valueTexts": [str(rank), str(bits)],
+            "paths": frame["paths"],
+            "marks": frame["marks"],
+            "readouts": [["trainable", f"{rank * 1536:,}"], ["at", f"{bits} bits"]],
+        }
 
-def test_the_browser_escapes_and_describes():
     evil = "<script>alert(1)</script>"
-    widget = make(
-        lambda n: Frame({evil: [1.0]}, {evil: evil}),
-        settings={"n": [1]},
-        x=[1],
-        title=evil,
-        caption=evil,
-        alt=evil,
-        x_label=evil,
+    hostile = make(
+        lambda n: Frame({evil: [1.0]}, {evil: evil}), settings={"n": [1]}, x=[1], title=evil, caption=evil, alt=evil
     )
-    seen = front_end(widget, moves=[])
-    assert seen["scripts"] == 0
-    assert seen["svg"] == {"role": "img", "label": evil}
-    assert seen["title"] == evil
-    assert evil in seen["texts"]
-    assert seen["start"]["readouts"] == [[evil, evil]]
-    assert seen["start"]["sliders"][0]["disabled"], "a slider with one value has nowhere to go"
-    assert "<script" not in widget._repr_mimebundle_()[0]["text/html"]
+    esm, state = in_the_browser(widget)
+    cases = {
+        "two sliders": {
+            "state": state,
+            "start": {
+                **expected(2, 1),
+                "names": ["rank", "bits"],
+                "ends": [[0, 3], [0, 2]],
+                "disabled": [False, False],
+            },
+            "moves": [[0, 0, expected(0, 1)], [1, 2, expected(0, 2)], [0, 3, expected(3, 2)]],
+            "saves": 1,  # three quick moves are one message
+            "fromPython": {"position": [1, 0]},
+            "after": expected(1, 0),
+            "page": {
+                "disabled": [False, False],
+                "described": [WORDS["alt"]],
+                "title": WORDS["title"],
+                "caption": "It <code>falls</code>.",
+            },
+        },
+        "hostile words": {
+            "state": in_the_browser(hostile)[1],
+            "start": {"disabled": [True], "readouts": [[evil, evil]]},
+            "moves": [],
+            "saves": 0,
+            "fromPython": {},
+            "after": {"position": [0]},
+            "page": {"scripts": 0, "described": [evil], "title": evil},
+        },
+    }
+    run_node_tests("sliders.test.js", {"esm": esm, "cases": cases}, tmp_path)
+    assert "<script" not in hostile._repr_mimebundle_()[0]["text/html"]
 
 
 # The forms without a browser.

@@ -36,7 +36,7 @@ class Canvas:
         self.update = update
         with style():
             self.artists = setup(self.axes)
-        self.moving = list(_artists(self.artists))
+        self.moving = sorted(_artists(self.artists), key=lambda artist: artist.get_zorder())
         if not self.moving:
             raise ValueError("setup() returned no artists; it must return those that update() changes")
         for artist in self.moving:

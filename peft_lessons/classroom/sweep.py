@@ -54,8 +54,8 @@ class Sweep(Sliders):
         size = sum(len(d) for frame in drawn for d in frame["paths"])
         if size > LARGEST_DRAWING:
             raise ValueError(
-                f"{len(frames):,} settings with {chart.names} make paths of {size / 1e6:.0f} MB; the largest drawing is "
-                f"{LARGEST_DRAWING / 1e6:.0f} MB: fewer settings or fewer points would do"
+                f"{len(frames):,} settings with {chart.names} make a drawing of {size / 1e6:.0f} MB; it may have "
+                f"{LARGEST_DRAWING / 1e6:.0f}: fewer settings or fewer points would do"
             )
         start = drawn[_flat(settings, middle_of(settings))]
         self._frames = frames
