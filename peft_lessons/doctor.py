@@ -19,6 +19,7 @@ PINS = ROOT / "requirements" / "pins.txt"
 OLDEST_PYTHON = (3, 11)
 MEMORY_GIB = 4  # a LoRA step on SmolLM2, fp32, batch 4 of 128 tokens, peaks at 2.5 GB; full fine-tuning at 3.3 GB
 DISK_GIB = 1
+RESTORE = "git checkout -- {}   (or download the course again)"
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,18 @@ def weights() -> Finding:
     return Finding("ok", "SmolLM2's weights are here, and their checksum is right")
 
 
+def texts() -> Finding:
+    from peft_lessons import data
+
+    sets = [entry["name"] for entry in data.manifest()]
+    try:
+        for name in sets:
+            getattr(data, name)()  # reads the whole set and compares its checksum
+    except (OSError, ValueError) as error:
+        return Finding("problem", f"a text is missing or damaged: {error}", RESTORE.format("peft_lessons/data"))
+    return Finding("ok", f"{len(sets)} sets of texts are here, and their checksums are right")
+
+
 def notebooks() -> Finding:
     from peft_lessons.classroom.progress import lessons
 
@@ -165,7 +178,7 @@ def notebooks() -> Finding:
         return Finding(
             "problem",
             f"notebooks are missing in {ROOT / 'notebooks'}: {', '.join(missing)}",
-            "git checkout -- notebooks   (or download the course again)",
+            RESTORE.format("notebooks"),
         )
     return Finding("ok", f"{len(names)} notebooks in {ROOT / 'notebooks'}")
 
@@ -187,6 +200,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     memory,
     disk,
     weights,
+    texts,
     notebooks,
     progress,
 )

@@ -1,6 +1,8 @@
 """The doctor on healthy and on broken set-ups: real breakages where a test can make them, else one faked fact."""
 
+import gzip
 import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from peft_lessons import __main__ as command_line
-from peft_lessons import doctor
+from peft_lessons import data, doctor
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.doctor import Finding
 from peft_lessons.models import smollm2
@@ -129,6 +131,16 @@ def test_course_that_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", not_installed)
     assert "peft-lessons is not installed" in problem(doctor.packages()).says
+
+
+def test_damaged_text(tmp_path, monkeypatch):
+    shutil.copytree(Path(data.__file__).parent, tmp_path / "data")
+    (tmp_path / "data" / "countries.jsonl.gz").write_bytes(gzip.compress(b'{"country": "Nowhere"}\n'))
+    monkeypatch.setattr(data, "files", lambda _: tmp_path / "data")
+    data._text.cache_clear()
+    found = problem(doctor.texts())
+    data._text.cache_clear()
+    assert "countries.jsonl.gz is damaged" in found.says and found.mend.startswith("git checkout -- peft_lessons/data")
 
 
 def test_missing_notebook(healthy):
