@@ -73,6 +73,9 @@ def read_text(path: Path) -> NotebookNode:
         raise ValueError(f"{path.name} does not say that it is paired; let it begin with\n{HEADER}")
     if set(re.findall(r"^`{3,}\{code-cell\}(.*)$", text, re.MULTILINE)) - {" ipython3"}:
         raise ValueError(f"{path.name}: let every code cell begin with ```{{code-cell}} ipython3")
+    for cell in notebook.cells:
+        if list(cell.metadata) != sorted(cell.metadata):  # the notebook stores them so, and jupytext compares the order
+            raise ValueError(f"{path.name}: put a cell's options in alphabetical order, not {', '.join(cell.metadata)}")
     seen: Counter[str] = Counter()
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]

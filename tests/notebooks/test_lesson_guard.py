@@ -91,7 +91,7 @@ EXEMPT = [
     "Hu et al. (2021), and Dettmers, 2023.",
     "SmolLM2-135M-Instruct, GPT-2, NF4, fp32, B0, 4-bit, 16-bit, 32 bits, RoBERTa-large-355M",
     "See lesson 11, sections 4.1 and 7.2, Table 15, Figures 12–14, equation (31), § 5.12, Python 3.11.",
-    "It says “about 300 apples” and \"400 pears\".",
+    'It says “about 300 apples” and "400 pears".',
     "The paper reports 43.1 tokens a second (arXiv:2106.09685 §4.2).",
 ]
 UNCLAIMED = {
@@ -160,7 +160,9 @@ def test_claims_of_the_classroom_leave_cards_that_are_read(make, capsys):
 
 def test_links_lead_somewhere(make, tmp_path):
     (tmp_path / "04_next.ipynb").touch()
-    text = "[a](04_next.ipynb) [b](04_next.ipynb#part) [c](https://x.org) [d](#here) `[e](gone.ipynb)` [f](05_gone.ipynb)"
+    text = (
+        "[a](04_next.ipynb) [b](04_next.ipynb#part) [c](https://x.org) [d](#here) `[e](gone.ipynb)` [f](05_gone.ipynb)"
+    )
     assert lesson_guard.broken_links(make.notebook(make.prose(text)), tmp_path) == [
         f"cell 0 ({text[:50]}): the link to '05_gone.ipynb' leads nowhere"
     ]

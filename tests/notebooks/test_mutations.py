@@ -1,0 +1,137 @@
+"""The chain must fail when the course is wrong: one thing broken at a time, and the link that has to notice it.
+
+What breaks the package is done to a copy that stands before the real one on PYTHONPATH. The first test runs the same
+chain on an unchanged copy, so that a failure below is due to the change and to nothing else.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import lesson_guard
+import nbformat
+import notebook_guard
+import pytest
+from replay import replay
+
+import notebooks
+
+pytestmark = pytest.mark.notebooks
+PACKAGE = Path(__file__).resolve().parents[2] / "peft_lessons"
+FIXTURE = Path(__file__).with_name("lesson.md")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("lessons") / "03_small.md"
+    shutil.copy(FIXTURE, path)
+    notebooks.build(path)
+    return path
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A copy of the package that a test may break; `replayed` imports it from there."""
+    folder = tmp_path / "broken" / "peft_lessons"
+    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) >= 1, f"{path.name} no longer has {old!r}"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def replayed(notebook: Path, package: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return replay(notebook, tmp_path, PYTHONPATH=str(package.parent), PYTHONDONTWRITEBYTECODE="1")
+
+
+def test_an_unchanged_copy_passes(built, package, tmp_path):
+    done = replayed(built.with_suffix(".ipynb"), package, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def flip_key(package: Path) -> None:
+    bank = package / "classroom" / "questions" / "01.toml"
+    first, second, rest = bank.read_text(encoding="utf-8").split("[[question.option]]", 2)
+    swapped = [
+        second.replace("correct = false", "correct = true"),
+        rest.replace("correct = true", "correct = false", 1),
+    ]
+    assert swapped != [second, rest]
+    bank.write_text("[[question.option]]".join([first, *swapped]), encoding="utf-8")
+
+
+BROKEN_PACKAGES = {
+    "a quiz's key": (flip_key, "Quiz 01-goal"),
+    "a quiz's feedback": (
+        lambda package: change(package / "classroom/questions/01.toml", 'feedback = "', 'feedback = "Not so: '),
+        "Quiz 01-goal",
+    ),
+    "LoRA's scaling": (
+        lambda package: change(package / "methods/lora.py", "self.alpha / self.rank", "self.alpha * self.rank"),
+        "this does not hold: 'The scaling of rank 4 with alpha 8 is 2'",
+    ),
+    "a level of NF4": (
+        lambda package: change(package / "quantization.py", "0.0795803", "0.0895803"),
+        "this does not hold: 'The smallest positive level of NF4",
+    ),
+    "the verdict on an exercise": (
+        lambda package: change(package / "classroom/exercise.py", 'return "not attempted"', 'return "correct"'),
+        "Exercise 03-merge",
+    ),
+    "a sweep's numbers": (
+        lambda package: change(
+            package / "classroom/sweep.py", "number(value) for value in frame", "'0' for value in frame"
+        ),
+        "area",
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_PACKAGES)
+def test_nbval_notices_a_broken(broken, built, package, tmp_path):
+    mutate, message = BROKEN_PACKAGES[broken]
+    mutate(package)
+    done = replayed(built.with_suffix(".ipynb"), package, tmp_path)
+    assert done.returncode == 1 and message in done.stdout, done.stdout
+
+
+def test_the_guard_notices_cleared_outputs(built):
+    """nbval alone would pass such a notebook, whatever its keys say."""
+    notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    assert sum("never run" in problem for problem in notebook_guard.problems(notebook)) == 8
+
+
+def test_parity_notices_an_edited_text(built, tmp_path):
+    text = Path(shutil.copy(built, tmp_path))
+    shutil.copy(built.with_suffix(".ipynb"), tmp_path)
+    assert notebooks.differences(text) == []
+    change(text, "One of each", "Some of each")
+    assert "source of cell 0 differs" in notebooks.differences(text)[0]
+
+
+def test_the_guard_notices_a_changed_number(built):
+    notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
+    assert list(lesson_guard.numbers_are_claimed(notebook)) == []
+    prose = next(cell for cell in notebook.cells if "7.96 %" in cell.source)
+    prose.source = prose.source.replace("7.96 %", "8.96 %")
+    assert "'8.96 %'" in next(lesson_guard.numbers_are_claimed(notebook))
+
+
+def test_a_flipped_key_stops_a_real_lesson(package, tmp_path):
+    """Lesson 01 up to its first question: quick, and as a reader has it."""
+    (path,) = notebooks.sources(["01"])
+    notebook = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    end = next(number for number, cell in enumerate(notebook.cells) if 'quiz("01-goal"' in cell.source)
+    notebook.cells = notebook.cells[: end + 1]
+    start = tmp_path / path.with_suffix(".ipynb").name
+    notebooks.write(notebook, start)
+    assert replayed(start, package, tmp_path).returncode == 0
+    flip_key(package)
+    done = replayed(start, package, tmp_path)
+    assert done.returncode == 1 and "01-goal" in done.stdout
