@@ -4,6 +4,7 @@ What breaks the package is done to a copy that stands before the real one on PYT
 chain on an unchanged copy, so that a failure below is due to the change and to nothing else.
 """
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,39 +64,41 @@ def flip_key(package: Path) -> None:
     bank.write_text("[[question.option]]".join([first, *swapped]), encoding="utf-8")
 
 
-BROKEN_PACKAGES = {
-    "a quiz's key": (flip_key, "Quiz 01-goal"),
-    "a quiz's feedback": (
-        lambda package: change(package / "classroom/questions/01.toml", 'feedback = "', 'feedback = "Not so: '),
-        "Quiz 01-goal",
-    ),
-    "LoRA's scaling": (
-        lambda package: change(package / "methods/lora.py", "self.alpha / self.rank", "self.alpha * self.rank"),
-        "this does not hold: 'The scaling of rank 4 with alpha 8 is 2'",
-    ),
+# What is broken, and the words that nbval must find in the one cell of the small lesson that shows it.
+BROKEN = {
     "a level of NF4": (
-        lambda package: change(package / "quantization.py", "0.0795803", "0.0895803"),
+        lambda package: change(package / "quantization.py", "0.07958029955625534", "0.08958029955625534"),
         "this does not hold: 'The smallest positive level of NF4",
     ),
+    "LoRA's scaling": (
+        lambda package: change(package / "methods/lora.py", "self.alpha / (", "self.alpha * ("),
+        "this does not hold: 'The scaling of rank 4 with alpha 8 is 2'",
+    ),
+    "a quiz's key": (flip_key, "✔ Correct. The pretrained model stays exactly as large"),
     "the verdict on an exercise": (
         lambda package: change(package / "classroom/exercise.py", 'return "not attempted"', 'return "correct"'),
-        "Exercise 03-merge",
+        "✔ Exercise 03-merge: correct",
     ),
     "a sweep's numbers": (
         lambda package: change(
             package / "classroom/sweep.py", "number(value) for value in frame", "'0' for value in frame"
         ),
-        "area",
+        "Higher powers",
     ),
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN_PACKAGES)
-def test_nbval_notices_a_broken(broken, built, package, tmp_path):
-    mutate, message = BROKEN_PACKAGES[broken]
-    mutate(package)
+def test_nbval_notices_everything_that_is_broken_in_the_package(built, package, tmp_path):
+    """One run for all of them, since each shows in a cell of its own: that cell fails, and no other does."""
+    for mutate, _ in BROKEN.values():
+        mutate(package)
     done = replayed(built.with_suffix(".ipynb"), package, tmp_path)
-    assert done.returncode == 1 and message in done.stdout, done.stdout
+    assert done.returncode == 1
+    reports = re.split(r"^_+ .*::Cell (\d+) _+$", done.stdout, flags=re.MULTILINE)
+    failed = dict(zip(map(int, reports[1::2]), reports[2::2], strict=True))
+    assert list(failed) == [1, 2, 3, 5, 6], done.stdout
+    for (broken, (_, words)), report in zip(BROKEN.items(), failed.values(), strict=True):
+        assert words in report, f"{broken} made the cell fail otherwise:\n{report}"
 
 
 def test_the_guard_notices_cleared_outputs(built):
