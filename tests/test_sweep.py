@@ -183,7 +183,6 @@ def test_the_browser_shows_what_python_computed(tmp_path):
                 **expected(2, 1),
                 "names": ["rank", "bits"],
                 "ends": [[0, 3], [0, 2]],
-                "disabled": [False, False],
             },
             "moves": [[0, 0, expected(0, 1)], [1, 2, expected(0, 2)], [0, 3, expected(3, 2)]],
             "saves": 1,  # three quick moves are one message
