@@ -157,6 +157,17 @@ def weights() -> Finding:
     return Finding("ok", "SmolLM2's weights are here, and their checksum is right")
 
 
+def tiny_gpt() -> Finding:
+    from peft_lessons.models import load_tiny_gpt
+
+    try:
+        load_tiny_gpt()  # compares the checksums
+    except (OSError, ValueError) as error:
+        what = str(error).partition(". Run:")[0]
+        return Finding("problem", f"the tiny GPT: {what}", RESTORE.format("peft_lessons/models/tiny_gpt"))
+    return Finding("ok", "the tiny GPT is here, and its checksums are right")
+
+
 def texts() -> Finding:
     from peft_lessons import data
 
@@ -165,7 +176,8 @@ def texts() -> Finding:
         for name in sets:
             getattr(data, name)()  # reads the whole set and compares its checksum
     except (OSError, ValueError) as error:
-        return Finding("problem", f"a text is missing or damaged: {error}", RESTORE.format("peft_lessons/data"))
+        what = str(error).partition(". Mend it")[0]
+        return Finding("problem", f"a text is missing or damaged: {what}", RESTORE.format("peft_lessons/data"))
     return Finding("ok", f"{len(sets)} sets of texts are here, and their checksums are right")
 
 
@@ -200,6 +212,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     memory,
     disk,
     weights,
+    tiny_gpt,
     texts,
     notebooks,
     progress,

@@ -16,7 +16,7 @@ from peft_lessons import __main__ as command_line
 from peft_lessons import data, doctor
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.doctor import Finding
-from peft_lessons.models import smollm2
+from peft_lessons.models import smollm2, tiny_gpt
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +131,18 @@ def test_course_that_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(metadata, "requires", not_installed)
     assert "peft-lessons is not installed" in problem(doctor.packages()).says
+
+
+def test_damaged_tiny_gpt(tmp_path, monkeypatch):
+    shutil.copytree(tiny_gpt.FOLDER, tmp_path / "tiny_gpt")
+    monkeypatch.setattr(tiny_gpt, "FOLDER", tmp_path / "tiny_gpt")
+    weights = tmp_path / "tiny_gpt" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    found = problem(doctor.tiny_gpt())
+    assert found.says == f"the tiny GPT: {weights} is damaged"
+    assert found.mend.startswith("git checkout -- peft_lessons/models/tiny_gpt")
+    weights.unlink()
+    assert "lacks model.safetensors" in problem(doctor.tiny_gpt()).says
 
 
 def test_damaged_text(tmp_path, monkeypatch):
