@@ -11,7 +11,7 @@ RECORD = """(figure) => {
   const changed = () => times.push(performance.now() - pressed);
   figure.addEventListener("keydown", (event) => (pressed = event.timeStamp), true);
   const image = figure.querySelector(":scope > img");
-  if (image) image.addEventListener("load", () => image.decode().then(changed));
+  if (image) image.addEventListener("load", () => image.decode().then(changed, () => {})); // superseded
   else new MutationObserver(changed).observe(figure, { attributes: true, attributeFilter: ["d"], subtree: true });
 }"""
 

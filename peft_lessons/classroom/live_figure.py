@@ -3,7 +3,8 @@
 Only what moves is drawn again, over a copy of what does not (blitting), which is ten times as fast as a whole figure.
 """
 
-import io
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ import traitlets
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 
 from .figures import image_tag, new_figure, number, style
 from .sliders import HERE, Sliders, checked_settings, describe, label, middle_of, setting_at, several_positions
@@ -58,10 +58,8 @@ class Canvas:
         self.canvas.restore_region(self.background)
         for artist in self.moving:
             self.axes.draw_artist(artist)
-        with io.BytesIO() as file:
-            pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
-            Image.fromarray(pixels).save(file, format="png", compress_level=compression)
-            return file.getvalue(), {name: number(value) for name, value in readouts.items()}
+        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        return encode_png(pixels, compression), {name: number(value) for name, value in readouts.items()}
 
 
 class LiveFigure(Sliders):
@@ -127,6 +125,21 @@ def live_figure(
         ValueError: nothing to slide over, or no artist.
     """
     return LiveFigure(Canvas(setup, update), checked_settings(settings), title=title, caption=caption, alt=alt)
+
+
+def encode_png(pixels: np.ndarray, compression: int) -> bytes:
+    """A PNG (W3C PNG specification, 3rd edition) of pixels (height, width, 3), uint8.
+
+    Pillow tries five filters on every row; without any, a flat drawing is as small and takes half the time.
+    """
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    eight_bit_rgb = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", eight_bit_rgb), (b"IDAT", zlib.compress(rows.tobytes(), compression)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
 
 
 def _pairs(readouts: Mapping[str, str]) -> list[list[str]]:

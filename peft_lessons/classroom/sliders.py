@@ -30,7 +30,8 @@ class Sliders(anywidget.AnyWidget):
     caption_html = traitlets.Unicode().tag(sync=True)  # made and escaped here
     alt = traitlets.Unicode().tag(sync=True)
     sliders = traitlets.List(traitlets.Dict()).tag(sync=True)  # {"name": "rank", "labels": ["1", "2", "4"]} each
-    position = traitlets.List(traitlets.Int()).tag(sync=True)  # one index into the labels per slider
+    # One index into the labels per slider. No echo: it would set back a slider that moved on while it was under way.
+    position = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)
 
     def __init__(self, settings: Mapping[str, Sequence[Any]], *, title: str, caption: str, alt: str, **state: Any):
         require_words(title=title, caption=caption, alt=alt)
