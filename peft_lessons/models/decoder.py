@@ -201,7 +201,7 @@ class Decoder(nn.Module):
             for name, shape in shapes.items()
             if name in given and given[name].shape != shape
         ]
-        if head is not None and not torch.equal(head, given["model.embed_tokens.weight"]):
+        if head is not None and not torch.equal(head, given.get("model.embed_tokens.weight", head)):
             problems.append("lm_head.weight differs from the embedding that it is tied to")
         if problems:
             more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""

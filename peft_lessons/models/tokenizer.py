@@ -86,11 +86,11 @@ class Tokenizer:
         """
         if self.chat_template is None:
             raise ValueError("this model has no chat template: it continues text, it was not trained to converse")
-        for message in [messages] if isinstance(messages, str | Mapping) or not messages else messages:
-            if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-                raise ValueError(
-                    f'messages is a list such as [{{"role": "user", "content": "Hello"}}]; got {messages!r}'
-                )
+        well_formed = isinstance(messages, list | tuple) and all(
+            isinstance(message, Mapping) and {"role", "content"} <= set(message) for message in messages
+        )
+        if not well_formed or not messages:
+            raise ValueError(f'messages is a list such as [{{"role": "user", "content": "Hello"}}]; got {messages!r}')
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
