@@ -84,7 +84,7 @@ costs a third more squared error.
 SIGN = (-0.5, 0.5)  # one bit has no room for a zero: the sign, at the middle of each half of the range
 
 
-def _check_bits(bits: int) -> None:
+def check_bits(bits: int) -> None:
     if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 8:
         raise ValueError(f"bits must be a whole number from 1 to 8; given {bits!r}")
 
@@ -95,7 +95,7 @@ def integer_codebook(bits: int) -> Codebook:
 
     4 bits give −7/7 … 7/7. One bit gives ±½.
     """
-    _check_bits(bits)
+    check_bits(bits)
     largest = 2 ** (bits - 1) - 1
     return Codebook(f"INT{bits}", tuple(i / largest for i in range(-largest, largest + 1)) if bits > 1 else SIGN)
 
@@ -107,7 +107,7 @@ def normal_codebook(bits: int) -> Codebook:
     Half the levels are positive, one is zero, the rest negative. The outermost probability leaves half a bin beyond the
     last level, averaged over the two halves. 4 bits are `NF4`. One bit gives ±½.
     """
-    _check_bits(bits)
+    check_bits(bits)
     if bits == 1:
         return Codebook("NF1", SIGN)
     if bits == 4:
@@ -126,15 +126,15 @@ def normal_codebook(bits: int) -> Codebook:
 
 @cache
 def float_codebook(bits: int) -> Codebook:
-    """A small float: sign, ⌈bits/2⌉ exponent bits, the rest mantissa; subnormals, but no infinity and no NaN.
+    """A small float: sign, ⌊bits/2⌋ exponent bits, the rest mantissa; subnormals, but no infinity and no NaN.
 
-    2 bits are E1M0, 3 E2M0, 4 E2M1, 5 E3M1, 6 E3M2, 7 E4M2, 8 E4M3. Zero counts once, so 2^bits − 1 levels.
-    One bit gives ±½.
+    2 bits are E1M0, 3 E1M1, 4 E2M1, 5 E2M2, 6 E3M2, 7 E3M3, 8 E4M3. Zero counts once, so 2^bits − 1 levels. With one
+    exponent bit they are evenly spaced, as `integer_codebook`. One bit in all gives ±½.
     """
-    _check_bits(bits)
+    check_bits(bits)
     if bits == 1:
         return Codebook("FP1", SIGN)
-    exponent_bits = (bits + 1) // 2
+    exponent_bits = bits // 2
     steps = 2 ** (bits - 1 - exponent_bits)  # mantissas per exponent
     subnormal = [mantissa / steps for mantissa in range(steps)]
     normal = [2.0**exponent * (1 + m / steps) for exponent in range(2**exponent_bits - 1) for m in range(steps)]
@@ -197,20 +197,20 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
 
     Raises `TypeError` if `weight` is not floating, `ValueError` if it holds NaN or infinity or `block_size` < 1.
     """
-    _check_floating(weight)
-    _check_block_size(block_size)
+    check_floating(weight)
+    check_block_size(block_size)
     if double and 0.0 not in codebook.values:
         raise ValueError(
             f"double quantization moves the scale of a block of zeros off zero; {codebook.name} has no zero level"
         )
     codes, absmax = [], []
-    for blocks in _blocks(weight.detach(), block_size):
+    for blocks in chunks_of_blocks(weight.detach(), block_size):
+        blocks = blocks.float()
         largest = blocks.abs().amax(dim=1, keepdim=True)
-        codes.append(nearest_codes(_divide(blocks, largest, block_size), codebook).flatten())
+        codes.append(nearest_codes(scale_to_one(blocks, largest, block_size), codebook).flatten())
         absmax.append(largest.flatten())
     scales = torch.cat(absmax)
-    if not scales.isfinite().all():
-        _refuse_non_finite(weight)
+    check_finite(scales, weight)
     filler = nearest_codes(scales.new_zeros(()), codebook)  # ends a half-filled byte, as in bitsandbytes
     packed = pack(torch.cat(codes), codebook.bits, int(filler))
     if not double:
@@ -243,26 +243,28 @@ def _absmax(quantized: QuantizedTensor) -> Tensor:
     return dequantize(second) + quantized.offset
 
 
-def _check_floating(weight: Tensor) -> None:
+def check_floating(weight: Tensor) -> None:
     if not weight.is_floating_point():
         raise TypeError(f"only floating tensors can be quantized; given {weight.dtype}")
 
 
-def _check_block_size(block_size: int) -> None:
+def check_block_size(block_size: int) -> None:
     if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
         raise ValueError(f"block_size must be a whole number of at least 1; given {block_size!r}")
 
 
-def _refuse_non_finite(weight: Tensor) -> None:
-    bad = ~weight.detach().float().isfinite()
-    first = tuple(bad.nonzero()[0].tolist())
+def check_finite(absmax: Tensor, weight: Tensor) -> None:
+    """A NaN or an infinity shows in its block's absmax, so only when there is one does the whole weight need a look."""
+    if absmax.isfinite().all():
+        return
+    bad = ~weight.detach().to(absmax.dtype).isfinite()
     raise ValueError(
-        f"only finite values can be quantized; {int(bad.sum())} of {weight.numel()} are NaN or infinite in float32, "
-        f"the first at index {first}"
+        f"only finite values can be quantized; {int(bad.sum())} of {weight.numel()} are NaN or infinite in "
+        f"{absmax.dtype}, the first at index {tuple(bad.nonzero()[0].tolist())}"
     )
 
 
-def _divide(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
+def scale_to_one(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
     """blocks / largest as bitsandbytes rounds it: times the reciprocal, but divided where the block is cut short."""
     largest = largest.clamp(min=1e-38)  # keeps the reciprocal finite; a block of zeros stays zero
     return blocks * largest.reciprocal() if blocks.shape[1] == block_size else blocks / largest
@@ -277,14 +279,13 @@ def _divide(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
 CHUNK = 2**18  # values: 1 MiB of float32
 
 
-def _blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
-    """The weight as float32 (blocks, block_size) in chunks, and at last (1, rest) if the last block is cut short."""
+def chunks_of_blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
+    """The weight as (blocks, block_size), a chunk at a time, and at last (1, rest) if the last block is cut short."""
     flat = weight.reshape(-1)
     whole = flat.numel() - flat.numel() % block_size
-    for blocks in flat[:whole].view(-1, block_size).split(max(1, CHUNK // block_size)):
-        yield blocks.float()
+    yield from flat[:whole].view(-1, block_size).split(max(1, CHUNK // block_size))
     if whole < flat.numel():
-        yield flat[whole:].view(1, -1).float()
+        yield flat[whole:].view(1, -1)
 
 
 def nearest_codes(scaled: Tensor, codebook: Codebook) -> Tensor:
