@@ -1,0 +1,145 @@
+"""Checkpoints in Hugging Face's layout, written by transformers, read by the course."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peft_lessons.models.hub import load_from_hub, read_config
+from peft_lessons.models.tiny_gpt import FOLDER
+
+SHAPE = {
+    "vocab_size": 1024,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def save(folder: Path, dtype: torch.dtype = torch.float32, max_shard_size: str = "5GB", **settings) -> LlamaForCausalLM:
+    """A checkpoint as transformers writes it, with the tiny GPT's tokenizer."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SHAPE | settings)).to(dtype).eval()
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    (folder / "tokenizer.json").write_bytes((FOLDER / "tokenizer.json").read_bytes())
+    tokens = {
+        "eos_token": {"content": "<|endoftext|>"},
+        "bos_token": None,
+        "chat_template": "{{ messages[0].content }}",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    return model
+
+
+def change(path: Path, **settings) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tie_word_embeddings": True},
+        {"rope_theta": 50_000.0, "rms_norm_eps": 1e-3},
+        {"num_key_value_heads": 4},
+        {"max_shard_size": "200KB"},
+    ],
+)
+def test_logits_equal_transformers(tmp_path: Path, settings: dict) -> None:
+    reference = save(tmp_path, **settings)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == ("max_shard_size" in settings)
+    model, tokenizer = load_from_hub(tmp_path)
+    ids = torch.tensor([tokenizer.encode("She had been forced into prudence in her youth.")])
+    assert torch.equal(model(ids), reference(ids).logits)
+    assert tokenizer.eos_id == 0
+    assert tokenizer.chat([{"role": "user", "content": "Hello"}]) == "Hello"
+
+
+def test_bf16_checkpoints_become_fp32(tmp_path: Path) -> None:
+    save(tmp_path, dtype=torch.bfloat16)
+    reference = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert load_file(tmp_path / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    model, _ = load_from_hub(str(tmp_path))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    ids = torch.arange(30)[None]
+    assert torch.equal(model(ids), reference(ids).logits)
+
+
+def test_both_spellings_of_the_rotary_base_are_read(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = tmp_path / "config.json"
+    settings = json.loads(config.read_text())
+    settings.pop("rope_parameters", None)
+    config.write_text(json.dumps(settings | {"rope_theta": 7.0}))
+    assert read_config(tmp_path).rope_theta == 7.0
+    change(config, rope_parameters={"rope_type": "default", "rope_theta": 9.0})
+    assert read_config(tmp_path).rope_theta == 9.0
+
+
+def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
+    save(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
+    change(tmp_path / "tokenizer_config.json", bos_token="<b>")
+    _, tokenizer = load_from_hub(tmp_path)
+    assert tokenizer.chat([{"role": "user", "content": "Hello"}]) == "<b>Hello<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architectures": ["GPT2LMHeadModel"]}, r"describes \['GPT2LMHeadModel'\]; supported: \['LlamaForCausalLM'\]"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"attention_bias": True, "mlp_bias": True}, "attention_bias True .*, mlp_bias True"),
+        ({"head_dim": 32}, "head_dim 32"),
+        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type 'llama3'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}}, "rope_type 'linear'"),
+        ({"hidden_size": 128}, r"embed_tokens.weight is \(1024, 64\), expected \(1024, 128\)"),
+    ],
+)
+def test_what_this_decoder_is_not_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
+    save(tmp_path)
+    change(tmp_path / "config.json", **settings)
+    if "hidden_size" in settings:
+        change(tmp_path / "config.json", head_dim=None)
+    with pytest.raises(ValueError, match=message):
+        load_from_hub(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_missing_or_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    save(tmp_path)
+    (tmp_path / name).write_bytes(b"{nonsense")
+    with pytest.raises(ValueError, match=name):
+        load_from_hub(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_from_hub(tmp_path)
+
+
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="never pickled weights"):
+        load_from_hub(tmp_path)
+
+
+def test_without_a_network_the_error_says_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConnectionError, match=r"'a/model' is not in the cache.*load_smollm2\(\)"):
+        load_from_hub("a/model")
+
+
+@pytest.mark.parametrize("model_id", ["/no/such/folder", "..", "a/b/c"])
+def test_a_name_that_is_none_is_refused(model_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError):
+        load_from_hub(model_id)
