@@ -18,7 +18,7 @@ class LinearAdapter(AdapterLayer):
     base_layer: nn.Linear
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
-        if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "weight", "bias")):
+        if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "bias")):
             raise TypeError(f"{type(self).__name__} adapts linear layers, got {type(base_layer).__name__}")
         super().__init__(base_layer, config)
 

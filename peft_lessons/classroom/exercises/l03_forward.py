@@ -79,7 +79,9 @@ def check(student: Callable[..., Any]) -> None:
         raise Incorrect(f"with a bias of 5 you return {y:g}, it should be 15: the bias is missing or counted twice")
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, A, B = (torch.randn(s, generator=generator) for s in [(2, 4, 6), (5, 6), (5,), (3, 6), (5, 3)])
-    y = require_tensor(student(x, weight, bias, A, B, 7), (2, 4, 5), torch.float32)
+    outputs = require_tensor(student(x, weight, bias, A, B, 7), (2, 4, 5), torch.float32)
     expected = x @ (weight + 7 / 3 * B @ A).T + bias
-    if not torch.allclose(y, expected, atol=1e-4):
-        raise Incorrect(f"on a batch of shape (2, 4, 6) the result is off by up to {(y - expected).abs().max():.3g}")
+    if not torch.allclose(outputs, expected, atol=1e-4):
+        raise Incorrect(
+            f"on a batch of shape (2, 4, 6) the result is off by up to {(outputs - expected).abs().max():.3g}"
+        )

@@ -24,7 +24,7 @@ def quantize_in_blocks(x, levels, block_size):
 HINTS = [
     "`blocks = x.view(-1, block_size)` has a block in each row; `blocks.abs().amax(1, keepdim=True)` are the absmaxes.",
     "`(scaled[..., None] - levels).abs().argmin(-1)` is the index of the nearest level for each element.",
-    "A block of zeros has absmax 0. Divide by 1 there: `torch.where(absmax > 0, absmax, 1)`. End with `.view(x.shape)`.",
+    "A block of zeros has absmax 0. Divide by 1 there: `torch.where(absmax > 0, absmax, 1)`. Then `.view(x.shape)`.",
 ]
 
 SOLUTION = '''\
@@ -92,7 +92,9 @@ def check(student: Callable[..., Any]) -> None:
     _compare(student, [4.0, 2.2], levels, 2, [4.0, 2.0], {(1.0, 0.5): "multiply back by the absmax at the end"})
     _compare(student, [4.0, 1.8], levels, 2, [4.0, 2.0], {(4.0, 0.0): "take the nearest level, not the one below"})
     _compare(student, [-4.0, 1.0], levels, 2, [-4.0, 0.0], {}, "here the largest magnitude is negative")
-    columns = {(8.0, 4.4, 0.0, 0.0): "a block is made of neighbours: `x.view(-1, block_size)`"}
+    columns: dict[tuple[float, ...], str] = {
+        (8.0, 4.4, 0.0, 0.0): "a block is made of neighbours: `x.view(-1, block_size)`"
+    }
     _compare(student, [8.0, 4.4, 1.0, 0.6], levels, 2, [8.0, 4.0, 1.0, 0.5], columns, "each block has its own absmax")
     _compare(student, [1.0, 0.6, 8.0, 4.4, 3.0, 1.4], levels, 2, [1.0, 0.5, 8.0, 4.0, 3.0, 1.5], {})
     _compare(student, [0.0, 0.0, 1.0, 1.0], levels, 2, [0.0, 0.0, 1.0, 1.0], {})
