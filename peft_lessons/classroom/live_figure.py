@@ -28,7 +28,7 @@ class Canvas:
         update: called as `update(artists, bits=4)`; changes them and returns readouts by name.
     """
 
-    dpi = 144
+    dpi = 120
 
     def __init__(self, setup: Callable[[Axes], Any], update: Update):
         self.figure, self.axes = new_figure()
