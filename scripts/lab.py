@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Route
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Playwright, Route
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 CHROMIUM_ARGUMENTS = [
@@ -60,15 +60,15 @@ class Server:
             file = settings / f"{plugin}.jupyterlab-settings"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(values))
-        as_a_student_has_it = home / "config/jupyter_server_config.d/this-server.json"
-        as_a_student_has_it.parent.mkdir(parents=True)
-        as_a_student_has_it.write_text(
-            json.dumps({"ServerApp": {"jpserver_extensions": {"jupyterlab_jupytext": False}}})
-        )
+        server_settings = home / "config/jupyter_server_config.json"
+        server_settings.parent.mkdir()
+        no_jupytext = {"jpserver_extensions": {"jupyterlab_jupytext": False}}  # a student's installation has none
+        server_settings.write_text(json.dumps({"ServerApp": no_jupytext}))
         self.environment = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "IPYTHONDIR": str(home / "ipython"),
             "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "JUPYTER_PREFER_ENV_PATH": "no",  # else settings that came with packages win over those above
             "JUPYTER_DATA_DIR": str(home / "data"),
             "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
@@ -161,6 +161,10 @@ class Lesson:
             timeout=120_000,
         )
 
+    def end_kernel(self) -> None:
+        """End the lesson's kernel, which frees its memory."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
     def command(self, name: str, **arguments: object) -> None:
         """Run one of JupyterLab's commands and wait until it says that it is done."""
         self.page.evaluate(
@@ -178,6 +182,27 @@ class Lesson:
         )
         self.page.wait_for_function("() => window.ranAll", timeout=minutes * 60_000)
         self.settle()
+
+    def run_cell(self, number: int, minutes: float = 5) -> None:
+        """Run the cell with this number, counting all cells from 0, and wait until it is done."""
+        self.page.evaluate(
+            """number => {
+                window.jupyterapp.shell.currentWidget.content.activeCellIndex = number;
+                window.ran = false;
+                window.jupyterapp.commands.execute("notebook:run-cell").finally(() => { window.ran = true; });
+            }""",
+            number,
+        )
+        self.page.wait_for_function("() => window.ran", timeout=minutes * 60_000)
+        self.settle()
+
+    def active_cell(self) -> int:
+        """The number of the cell that JupyterLab's keys act on."""
+        return self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+
+    def cell(self, number: int) -> Locator:
+        """The cell with this number, counting all cells from 0."""
+        return self.page.locator(f".jp-NotebookPanel .jp-Cell[data-windowed-list-index='{number}']")
 
     def settle(self) -> None:
         """Wait until the pictures are loaded and the notebook's height has stayed the same for half a second."""

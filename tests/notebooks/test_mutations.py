@@ -4,9 +4,11 @@ What breaks the package is done to a copy that stands before the real one on PYT
 chain on an unchanged copy, so that a failure below is due to the change and to nothing else.
 """
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import lesson_guard
@@ -124,6 +126,25 @@ def test_the_guard_notices_a_changed_number(built):
     prose = next(cell for cell in notebook.cells if "7.96 %" in cell.source)
     prose.source = prose.source.replace("7.96 %", "8.96 %")
     assert "'8.96 %'" in next(lesson_guard.numbers_are_claimed(notebook))
+
+
+@pytest.mark.skipif("PEFT_LESSONS_SKIP_JS" in os.environ, reason="PEFT_LESSONS_SKIP_JS is set")
+def test_the_widgets_own_tests_notice_a_broken_script(package, tmp_path):
+    """nbval runs no script. A syntax error stops the tests that run the widgets under node, and they alone see it."""
+    tests = Path(__file__).resolve().parents[1]
+    files = [tests / f"test_{name}.py" for name in ("quiz", "progress", "sweep", "live_figure")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:nbval", "-p", "no:cacheprovider", *map(str, files)]
+    command += ["-k", "front_end or browser"]
+    broken = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def failed() -> set[str]:
+        done = subprocess.run(command, cwd=tmp_path, env=broken, capture_output=True, text=True)
+        return set(re.findall(r"^FAILED .*?test_(\w+)\.py", done.stdout, re.MULTILINE))
+
+    assert failed() == set()
+    for script in ("quiz.js", "progress.js", "sweep.js", "live_figure.js"):
+        change(package / "classroom" / script, "function render(", "function render((")
+    assert failed() == {"quiz", "progress", "sweep", "live_figure"}
 
 
 def test_a_flipped_key_stops_a_real_lesson(package, tmp_path):

@@ -1,0 +1,63 @@
+"""One JupyterLab for all browser tests, one page for each lesson, and what is left behind when a test fails.
+
+Pictures of every lesson, light and dark, and of every failure, go to the folder PEFT_LESSONS_SCREENSHOTS, else to
+pytest's own temporary folder, whose name a failing test's report gives.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+import lab  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    chosen = os.environ.get("PEFT_LESSONS_SCREENSHOTS")
+    folder = Path(chosen) if chosen else tmp_path_factory.mktemp("pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with lab.Server(tmp_path_factory.mktemp("lab") / "home") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright, lab.chromium(playwright) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def lesson(request, server, browser):
+    """The lesson whose name is the parameter, open and with all cells run."""
+    context = lab.new_context(browser)
+    opened = lab.Lesson(server, context, request.param)
+    opened.run_all()
+    yield opened
+    opened.end_kernel()
+    context.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    opened = item.funcargs.get("lesson") if hasattr(item, "funcargs") else None
+    if report.failed and opened is not None:
+        picture = item.funcargs["pictures"] / f"FAILED-{item.name}.png"
+        opened.page.screenshot(path=picture)
+        report.sections += [
+            ("picture", str(picture)),
+            ("browser's console", "\n".join(opened.console[-50:])),
+            ("JupyterLab's log", opened.server.log.read_text(encoding="utf-8", errors="replace")[-3000:]),
+        ]
+    return report

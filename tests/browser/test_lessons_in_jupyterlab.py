@@ -1,0 +1,228 @@
+"""Each lesson as a student meets it: a real JupyterLab, a real browser, keys and clicks.
+
+The tests of one lesson share its page and run in the order of this file: the lesson has run, then its widgets are used,
+then the page is loaded again, and the last test looks back over what the page asked for on the way.
+"""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import lab
+import latency
+import lesson_guard
+import nbformat
+import pytest
+
+import notebooks
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.questions import load_question, question_ids
+
+pytestmark = pytest.mark.browser
+EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)
+AXE = Path(__file__).resolve().parents[1] / "js/node_modules/axe-core/axe.min.js"
+MEDIAN_MS, P95_MS = 30, 100
+SLIDERS = ".jp-OutputArea .peft-figure input[type=range]"
+QUIZZES = ".jp-OutputArea form.peft-quiz"
+
+# What a figure looks like: its lines, or the bytes of its picture.
+LOOK = """async figure => {
+    const image = figure.querySelector(":scope > img");
+    if (!image) return [...figure.querySelectorAll(":scope > svg path")].map(path => path.getAttribute("d")).join("|");
+    await image.decode();
+    const bytes = await crypto.subtle.digest("SHA-256", await (await fetch(image.src)).arrayBuffer());
+    return [...new Uint8Array(bytes)].join(" ");
+}"""
+
+# Texts of the course's own elements whose contrast with what lies behind them is below WCAG's AA.
+FAINT = """selector => {
+    const channel = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+    const parse = text => {
+        const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+        return [r, g, b, a];
+    };
+    const over = ([r, g, b, a], below) => [r, g, b].map((value, i) => value * a + below[i] * (1 - a));
+    const behind = element => {
+        const layers = [];
+        for (let node = element; node; node = node.parentElement) {
+            const colour = parse(getComputedStyle(node).backgroundColor);
+            layers.push(colour);
+            if (colour[3] === 1) break;
+        }
+        return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+    };
+    const faint = [];
+    for (const root of document.querySelectorAll(selector)) {
+        const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) {
+            const element = texts.currentNode.parentElement, style = getComputedStyle(element);
+            if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+            if (element.closest("svg, script, style")) continue;
+            const ground = behind(element), ink = over(parse(style.color), ground);
+            const [dark, light] = [luminance(ink), luminance(ground)].sort((a, b) => a - b);
+            const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
+            const ratio = (light + 0.05) / (dark + 0.05);
+            const words = texts.currentNode.data.trim().slice(0, 60);
+            if (ratio < (large ? 3 : 4.5)) faint.push(`${ratio.toFixed(2)}: ${words}`);
+        }
+    }
+    return faint;
+}"""
+
+
+def stored(lesson):
+    return nbformat.read(lesson.server.folder / f"{lesson.name}.ipynb", as_version=4)
+
+
+def cells_that_call(lesson, name):
+    """[(number of the cell, first argument)] for each call of a function in the lesson's code."""
+    code = lesson_guard.cells(stored(lesson), "code")
+    return [
+        (number, lesson_guard.first_argument(call))
+        for number, cell in code
+        for call in lesson_guard.calls_in(cell.source, name)
+    ]
+
+
+def answers(lesson, question):
+    """The verdicts on a question in the progress store, oldest first."""
+    with closing(sqlite3.connect(lesson.server.home / "progress" / "progress.sqlite3")) as store:
+        rows = store.execute("SELECT outcome FROM events WHERE item = ? AND kind = 'quiz' ORDER BY id", [question])
+        return [outcome for (outcome,) in rows]
+
+
+@EACH_LESSON
+def test_every_cell_runs(lesson, pictures):
+    assert lesson.errors() == []
+    prompts = lesson.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    count = sum(cell.cell_type == "code" for cell in stored(lesson).cells)
+    assert prompts == [f"[{number}]:" for number in range(1, count + 1)]
+
+
+@EACH_LESSON
+def test_every_widget_is_shown(lesson, pictures):
+    """As many live forms and figures as the code asks for: a script that fails to load leaves a gap."""
+    for name, selector in {"quiz": QUIZZES, "progress_map": "table.peft-progress"}.items():
+        assert lesson.page.locator(selector).count() == len(cells_that_call(lesson, name)), name
+    figures = len(cells_that_call(lesson, "sweep")) + len(cells_that_call(lesson, "live_figure"))
+    assert lesson.page.locator(".jp-OutputArea figure.peft-figure").count() == figures
+
+
+@EACH_LESSON
+def test_every_slider_moves_its_picture(lesson, pictures):
+    for slider in lesson.page.locator(SLIDERS).all():
+        figure = slider.locator("xpath=ancestor::figure")
+        name = slider.locator("xpath=ancestor::label").inner_text()
+        before, value = figure.evaluate(LOOK), slider.get_attribute("aria-valuetext")
+        at, last = slider.evaluate("input => [Number(input.value), Number(input.max)]")
+        slider.focus()
+        lesson.page.keyboard.press("ArrowRight" if at < last else "ArrowLeft")
+        for _ in range(50):
+            if (after := figure.evaluate(LOOK)) != before:
+                break
+            lesson.page.wait_for_timeout(100)
+        assert after != before, f"the slider {name!r} changes nothing in its picture"
+        assert slider.get_attribute("aria-valuetext") != value
+        assert slider.evaluate("input => input === document.activeElement"), "the notebook took the key"
+
+
+@EACH_LESSON
+def test_sliders_answer_at_once(lesson, pictures, record_property):
+    """From key press to changed picture. Other processes can only add to it, hence the best of up to three rounds."""
+    for figure in lesson.page.locator(".jp-OutputArea figure.peft-figure").all():
+        slider = figure.locator("input[type=range]:not(:disabled)").first
+        rounds = []
+        for _ in range(3):
+            rounds.append(latency.median_and_p95(latency.key_to_picture(slider)))
+            median, p95 = min(rounds)
+            if median < MEDIAN_MS and p95 < P95_MS:
+                break
+        title = figure.locator(".peft-title").inner_text()
+        print(f"{title}: median {median:.1f} ms, p95 {p95:.1f} ms")
+        record_property(title, f"median {median:.1f} ms, p95 {p95:.1f} ms")
+        assert median < MEDIAN_MS and p95 < P95_MS, f"{title}: (median, p95) in ms, by round: {rounds}"
+
+
+@EACH_LESSON
+def test_quizzes_are_answered_wrongly_then_rightly(lesson, pictures):
+    for form, (_, which) in zip(lesson.page.locator(QUIZZES).all(), cells_that_call(lesson, "quiz"), strict=True):
+        question = load_question(which)
+        wrong = next(option.letter for option in question.options if not option.correct)
+        earlier = len(answers(lesson, which))
+        for letter, words in ((wrong, "Not this one"), (question.key, "Correct")):
+            form.locator(f"input[value={letter}]").check()
+            form.get_by_role("button", name="Check answer").click()
+            form.get_by_role("status").filter(has_text=words).wait_for()
+        assert answers(lesson, which)[earlier:] == ["incorrect", "correct"]
+
+
+@EACH_LESSON
+def test_arrow_keys_stay_in_the_quiz(lesson, pictures):
+    number, which = cells_that_call(lesson, "quiz")[0]
+    radios = lesson.page.locator(QUIZZES).first.get_by_role("radio")
+    lesson.cell(number).locator(".jp-InputPrompt").click()
+    assert lesson.active_cell() == number
+    radios.nth(0).check()
+    radios.nth(0).focus()
+    for key, chosen in (("ArrowDown", 1), ("ArrowUp", 0)):
+        lesson.page.keyboard.press(key)
+        assert radios.nth(chosen).is_checked()
+        assert lesson.active_cell() == number
+    key = load_question(which).key
+    radios.and_(lesson.page.locator(f"[value={key}]")).check()
+
+
+@EACH_LESSON
+def test_light_and_dark(lesson, pictures):
+    for theme in ("light", "dark"):
+        lesson.theme(dark=theme == "dark")
+        lesson.pieces(pictures, theme)
+        faint = lesson.page.evaluate(FAINT, ".jp-OutputArea-output")
+        assert faint == [], f"too little contrast in the {theme} theme"
+    lesson.theme(dark=False)
+
+
+@EACH_LESSON
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core comes with tests/js/node_modules")
+def test_widgets_are_accessible(lesson, pictures):
+    lesson.page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = lesson.page.evaluate(
+        """async () => {
+            const parts = document.querySelectorAll(".jp-OutputArea-output .peft-theme, .jp-OutputArea-output figure");
+            const result = await axe.run([...parts], { rules: { region: { enabled: false } } });
+            return result.violations.map(({ id, help, nodes }) => ({ id, help, html: nodes.map(node => node.html) }));
+        }"""
+    )
+    assert found == [], json.dumps(found, indent=2)
+
+
+@EACH_LESSON
+def test_answers_survive_a_reload(lesson, pictures):
+    """The page is loaded anew and a quiz's cell run again: the kernel reads the answer from the store."""
+    lesson.load()
+    assert lesson.page.locator(QUIZZES).count() == 0
+    number, which = cells_that_call(lesson, "quiz")[0]
+    lesson.run_cell(number)
+    form = lesson.cell(number).locator(QUIZZES)
+    form.get_by_role("status").filter(has_text="Correct").wait_for()
+    assert form.locator(f"input[value={load_question(which).key}]").is_checked()
+
+
+@EACH_LESSON
+def test_nothing_left_the_machine_and_nothing_broke(lesson, pictures):
+    assert lesson.blocked == []
+    assert lesson.page_errors == []
+
+
+def test_the_map_counts_what_was_answered(server, browser):
+    """A fresh page and kernel of lesson 00, after the other lessons, shows what the store holds of each."""
+    start = lab.Lesson(server, lab.new_context(browser), "00_start_here")
+    start.run_all()
+    rows = start.page.locator("table.peft-progress tbody").get_by_role("row")
+    for row, row_of in zip(lessons(), rows.all(), strict=True):
+        ids = question_ids(row.number)
+        done = sum("correct" in answers(start, which) for which in ids)
+        row_of.filter(has_text=row.title).get_by_role("cell").nth(2).filter(has_text=f"{done} of {len(ids)}").wait_for()
+    start.page.context.close()
