@@ -93,7 +93,7 @@ class Images(HTMLParser):
             self.found.append(dict(attributes))
 
 
-def shown(capsys, monkeypatch, call):
+def shown(monkeypatch, call):
     """The two forms of what `call` displays."""
     bundles = []
     monkeypatch.setattr(figures, "display", lambda bundle, raw: bundles.append(bundle))
@@ -103,11 +103,11 @@ def shown(capsys, monkeypatch, call):
     return bundles[0]["text/html"], bundles[0]["text/plain"]
 
 
-def test_figure_has_its_picture_words_and_caption(capsys, monkeypatch):
+def test_figure_has_its_picture_words_and_caption(monkeypatch):
     fig, axes = new_figure()
     axes.plot([1, 2])
     alt, caption = 'a "line" <rising> & straight', "`W` stays <frozen> & *small*"
-    html, text = shown(capsys, monkeypatch, lambda: figure(fig, alt=alt, caption=caption))
+    html, text = shown(monkeypatch, lambda: figure(fig, alt=alt, caption=caption))
     images = Images(html)
     assert images.tags == ["figure", "img", "figcaption", "code", "em"], "and nothing of what the words contain"
     assert images.found[0]["alt"] == alt
@@ -118,30 +118,39 @@ def test_figure_has_its_picture_words_and_caption(capsys, monkeypatch):
     assert text == f"[Figure] {caption}\n{alt}"
 
 
-def test_the_same_figure_is_the_same_bytes(capsys, monkeypatch):
+def test_the_same_figure_is_the_same_bytes(monkeypatch):
     def draw():
         fig, axes = new_figure()
         axes.plot([1, 2], label="a")
         axes.legend()
-        return shown(capsys, monkeypatch, lambda: figure(fig, alt="a line", caption="A line."))
+        return shown(monkeypatch, lambda: figure(fig, alt="a line", caption="A line."))
 
     assert draw() == draw()
 
 
-def test_a_large_figure_is_a_png_of_the_same_size_on_the_page(capsys, monkeypatch):
+def test_a_large_figure_is_a_png_of_the_same_size_on_the_page(monkeypatch):
     fig, axes = new_figure(width=6)
     axes.plot(*np.random.default_rng(0).normal(size=(2, 20_000)), "o")
-    html, _ = shown(capsys, monkeypatch, lambda: figure(fig, alt="a cloud", caption="A cloud."))
+    html, _ = shown(monkeypatch, lambda: figure(fig, alt="a cloud", caption="A cloud."))
     image = Images(html).found[0]
     assert image["src"].startswith("data:image/png;base64,")
     assert image["width"] == "576"  # 6 inches at 96 pixels
     assert base64.b64decode(image["src"].split(",")[1]).startswith(b"\x89PNG")
 
 
-def test_figure_closes_what_pyplot_opened(capsys, monkeypatch):
+def test_no_grid_over_an_image(monkeypatch):
+    fig, (image, lines) = new_figure(1, 2)
+    image.imshow(np.eye(3))
+    lines.plot([1, 2])
+    shown(monkeypatch, lambda: figure(fig, alt="a diagonal", caption="A diagonal, and a line."))
+    visible = [[line.get_visible() for line in axes.get_xgridlines()] for axes in (image, lines)]
+    assert not any(visible[0]) and all(visible[1])
+
+
+def test_figure_closes_what_pyplot_opened(monkeypatch):
     fig = pyplot.figure()
     fig.add_subplot().plot([1])
-    shown(capsys, monkeypatch, lambda: figure(fig, alt="a point", caption="A point."))
+    shown(monkeypatch, lambda: figure(fig, alt="a point", caption="A point."))
     assert pyplot.get_fignums() == []
 
 
@@ -160,9 +169,9 @@ def test_figure_of_axes_is_refused():
         figure(axes, alt="a", caption="c")
 
 
-def test_table_in_both_forms(capsys, monkeypatch):
+def test_table_in_both_forms(monkeypatch):
     rows = [["LoRA <r>", 12288, 0.5772], ["full", 134_515_008, float("nan")]]
-    html, text = shown(capsys, monkeypatch, lambda: table(rows, ["method", "trainable", "loss"], caption="What trains"))
+    html, text = shown(monkeypatch, lambda: table(rows, ["method", "trainable", "loss"], caption="What trains"))
     assert text.splitlines() == [
         "What trains",
         "",

@@ -99,6 +99,7 @@ def figure(fig: Figure, *, alt: str, caption: str) -> None:
     require_words(alt=alt, caption=caption)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(fig)
+    clear_grid_over_images(fig)
     source = _svg(fig)
     if len(source) > LARGEST_SVG:
         image = image_tag(_png(fig), "image/png", alt, width=round(fig.get_figwidth() * 96))
@@ -162,6 +163,13 @@ def as_array(values: object) -> np.ndarray:
         values = values.detach().cpu().double().numpy()
     array = np.asarray(values, dtype=np.float64)
     return array.reshape(1) if array.ndim == 0 else array
+
+
+def clear_grid_over_images(fig: Figure) -> None:
+    """Matplotlib draws the grid above images, whose pixels are a grid of their own."""
+    for axes in fig.axes:
+        if axes.images:
+            axes.grid(visible=False)
 
 
 def require_words(**texts: str) -> None:

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from .figures import image_tag, new_figure, number, style
+from .figures import clear_grid_over_images, image_tag, new_figure, number, style
 from .sliders import HERE, Sliders, checked_settings, describe, label, middle_of, setting_at, several_positions
 
 Update = Callable[..., Mapping[str, Any]]
@@ -36,6 +36,7 @@ class Canvas:
         self.update = update
         with style():
             self.artists = setup(self.axes)
+        clear_grid_over_images(self.figure)
         self.moving = sorted(_artists(self.artists), key=lambda artist: artist.get_zorder())
         if not self.moving:
             raise ValueError("setup() returned no artists; it must return those that update() changes")
