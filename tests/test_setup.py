@@ -110,10 +110,14 @@ def test_conda_installs_from_the_same_two_files():
 def test_readme_and_binder_give_the_same_lines():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert WEIGHTS_COMMAND in (ROOT / "postBuild").read_text(encoding="utf-8").splitlines()
-    for line in ("conda env create -f environment.yml", "conda activate peft-lessons", WEIGHTS_COMMAND):
+    for line in (
+        "conda env create -f environment.yml",
+        "conda activate peft-lessons",
+        WEIGHTS_COMMAND,
+        "jupyter lab --config=jupyter_lab_config.py notebooks/00_start_here.ipynb",
+    ):
         assert line in readme.splitlines(), f"README.md lacks the line {line!r}"
-    for variable in ("TORCH_INDEX", "PYTHON"):
-        assert variable in readme
+    assert "make lab TORCH_INDEX=" in readme
 
 
 @pytest.fixture
