@@ -87,7 +87,9 @@ def torch() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library that torch was built against does not load
-        return Finding("problem", f"torch cannot be imported: {error}", install())
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+        anew = pip("install --force-reinstall --no-deps --constraint requirements/pins.txt torch")
+        return Finding("problem", f"torch cannot be imported: {error}", install() if missing else anew)
     return Finding("ok", f"torch {torch.__version__}, computing with {torch.get_num_threads()} threads")
 
 
@@ -221,13 +223,14 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 
 def examine() -> list[Finding]:
     """Runs every check. One that cannot be made, since something that it needs does not work, is itself a problem."""
-    findings = []
+    findings: list[Finding] = []
     for check in CHECKS:
         try:
             findings.append(check())
         except Exception as error:
             says = f"{check.__name__} could not be checked: {type(error).__name__}: {error}"
-            findings.append(Finding("problem", says, install()))
+            above = any(finding.verdict == "problem" for finding in findings)
+            findings.append(Finding("problem", says, "what is named above, first" if above else install()))
     return findings
 
 

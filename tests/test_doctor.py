@@ -183,3 +183,6 @@ def test_the_doctor_speaks_where_a_package_does_not_load(module, tmp_path):
     assert ran.returncode == 1, ran.stderr
     assert f"{module} is broken here" in ran.stdout and "Traceback" not in ran.stderr
     assert f"ok       Python {sys.version_info.major}." in ran.stdout
+    if module == "torch":
+        assert "pip install --force-reinstall" in ran.stdout, "pip takes a broken torch for an installed one"
+        assert "mend it: what is named above, first" in ran.stdout
