@@ -3,11 +3,21 @@
 import os
 from typing import Any
 
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
+
 
 def without_announcements(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
     """Switches off the part of JupyterLab that fetches news, asks for updates and offers both in a pop-up."""
     page["disabledExtensions"] = [*page.get("disabledExtensions", []), "@jupyterlab/apputils-extension:announcements"]
     return page
+
+
+class PromptWebsocket(ZMQChannelsWebsocketConnection):
+    """Sends each message at once. By default small ones wait for an acknowledgement, which makes live figures lag."""
+
+    def connect(self) -> Any:
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
 
 
 # Kernels inherit it and torch reads it once, when it is imported: threads that wait leave the processor to others.
@@ -17,3 +27,4 @@ c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides
 c.ServerApp.ip = "127.0.0.1"
 c.ServerApp.tornado_settings = {"page_config_hook": without_announcements}
 c.LabApp.extension_manager = "readonly"
+c.ServerApp.kernel_websocket_connection_class = PromptWebsocket
