@@ -50,6 +50,7 @@ METADATA = {
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # else jupytext sees two different texts
 }
 MEGABYTES = 3
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def sources(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
@@ -203,7 +204,7 @@ def run_build(paths: list[Path]) -> int:
         try:
             seconds = build(path)
         except (CellExecutionError, ValueError) as error:
-            print(f"{path.stem:<40} failed\n{error}", flush=True)
+            print(f"{path.stem:<40} failed\n{COLOURS.sub('', str(error))}", flush=True)
             failed += 1
         else:
             size = path.with_suffix(".ipynb").stat().st_size
