@@ -3,59 +3,53 @@
 `inject(model, config)` puts adapters into a model, `merge(model)` folds them away; `quantize` and `QuantizedLinear`
 make the base small. Models and data are in `peft_lessons.models` and `peft_lessons.data`, all that needs a notebook
 in `peft_lessons.classroom`.
+
+A name is imported when it is first used, so that `python -m peft_lessons doctor` can speak where torch is missing.
 """
 
-from peft_lessons.adapters import (
-    AdapterConfig,
-    AdapterLayer,
-    adapter_state_dict,
-    adapters_disabled,
-    inject,
-    merge,
-    remove_adapters,
-    trainable_parameters,
-)
-from peft_lessons.checkpoint import load_adapter, save_adapter
-from peft_lessons.fake_quantization import FakeQuantizedLinear, fake_quantize
-from peft_lessons.methods.lora import LoRAConfig, LoRALinear
-from peft_lessons.quantization import (
-    FP4,
-    NF4,
-    Codebook,
-    QuantizedLinear,
-    QuantizedTensor,
-    dequantize,
-    float_codebook,
-    integer_codebook,
-    normal_codebook,
-    quantize,
-    quantize_model,
-)
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "FP4",
-    "NF4",
-    "AdapterConfig",
-    "AdapterLayer",
-    "Codebook",
-    "FakeQuantizedLinear",
-    "LoRAConfig",
-    "LoRALinear",
-    "QuantizedLinear",
-    "QuantizedTensor",
-    "adapter_state_dict",
-    "adapters_disabled",
-    "dequantize",
-    "fake_quantize",
-    "float_codebook",
-    "inject",
-    "integer_codebook",
-    "load_adapter",
-    "merge",
-    "normal_codebook",
-    "quantize",
-    "quantize_model",
-    "remove_adapters",
-    "save_adapter",
-    "trainable_parameters",
-]
+EXPORTS = {
+    "adapters": (
+        "AdapterConfig",
+        "AdapterLayer",
+        "adapter_state_dict",
+        "adapters_disabled",
+        "inject",
+        "merge",
+        "remove_adapters",
+        "trainable_parameters",
+    ),
+    "checkpoint": ("load_adapter", "save_adapter"),
+    "fake_quantization": ("FakeQuantizedLinear", "fake_quantize"),
+    "methods.lora": ("LoRAConfig", "LoRALinear"),
+    "quantization": (
+        "FP4",
+        "NF4",
+        "Codebook",
+        "QuantizedLinear",
+        "QuantizedTensor",
+        "dequantize",
+        "float_codebook",
+        "integer_codebook",
+        "normal_codebook",
+        "quantize",
+        "quantize_model",
+    ),
+}
+HOMES = {name: module for module, names in EXPORTS.items() for name in names}
+
+__all__ = sorted(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'peft_lessons' has no attribute {name!r}")
+    value = getattr(import_module(f"peft_lessons.{HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

@@ -1,5 +1,8 @@
 """Methods of the form W + ΔW, on any layer that reads like `nn.Linear`."""
 
+from itertools import chain
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,13 +27,15 @@ class LinearAdapter(AdapterLayer):
 
     @property
     def adapter_dtype(self) -> torch.dtype:
-        own = next(self.base_layer.parameters(), None)
-        return torch.float32 if own is None else torch.promote_types(own.dtype, torch.float32)
+        base = self.base_layer
+        dtype = (
+            base.dtype if hasattr(base, "dtype") else base.weight.dtype
+        )  # a quantized layer says so without its weight
+        return torch.promote_types(dtype, torch.float32)
 
     @property
     def device(self) -> torch.device:
-        state = next(self.base_layer.parameters(), None)
-        return (state if state is not None else next(self.base_layer.buffers())).device
+        return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
 
     @property
     def in_features(self) -> int:
