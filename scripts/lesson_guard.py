@@ -1,8 +1,8 @@
 """What makes a notebook a lesson: its parts, the numbers in its prose, its links. Rules over the notebook's JSON.
 
 The rule about numbers: a number in a lesson's prose stands on the card of a `claim(…)` in the same notebook too, in its
-sentence or as what was expected, so that running the lesson checks it. `prose_of` first takes out what is exempt: names,
-formulas, code, references, quotations, and sentences that report what a paper found and give its arXiv number.
+sentence or as what was expected, so that running the lesson checks it. `prose_of` first takes out what is exempt:
+formulas, code, names, references, quotations, and sentences that report what a paper found and give its arXiv number.
 """
 
 import ast
