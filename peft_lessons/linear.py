@@ -1,7 +1,6 @@
 """Methods of the form W + ΔW, on any layer that reads like `nn.Linear`."""
 
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +26,8 @@ class LinearAdapter(AdapterLayer):
 
     @property
     def adapter_dtype(self) -> torch.dtype:
-        base = self.base_layer
-        dtype = (
-            base.dtype if hasattr(base, "dtype") else base.weight.dtype
-        )  # a quantized layer says so without its weight
+        # a quantized layer says its dtype without dequantizing its weight
+        dtype = getattr(self.base_layer, "dtype", None) or self.base_layer.weight.dtype
         return torch.promote_types(dtype, torch.float32)
 
     @property
