@@ -23,7 +23,8 @@ from typing import Self
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Playwright, Route
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -83,9 +84,10 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-                    *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"),
+                    f"--config={ROOT / 'jupyter_lab_config.py'}",
+                    *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"),
                     *(f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"),
-                    *("--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"),
+                    "--LabApp.expose_app_in_browser=True",
                 ],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

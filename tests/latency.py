@@ -7,12 +7,18 @@ from typing import Any
 # picture is decoded.
 RECORD = """(figure) => {
   let pressed;
-  const times = (figure.latencies = []);
-  const changed = () => times.push(performance.now() - pressed);
+  const changed = () => figure.arrived(performance.now() - pressed);
   figure.addEventListener("keydown", (event) => (pressed = event.timeStamp), true);
   const image = figure.querySelector(":scope > img");
   if (image) image.addEventListener("load", () => image.decode().then(changed, () => {})); // superseded
   else new MutationObserver(changed).observe(figure, { attributes: true, attributeFilter: ["d"], subtree: true });
+}"""
+# Waiting in the page itself: asking again and again would keep it busy, and slow what is measured.
+AWAIT = """(figure) => {
+  figure.latency = new Promise((resolve, reject) => {
+    figure.arrived = resolve;
+    setTimeout(() => reject(new Error("the key changed nothing within 10 seconds")), 10_000);
+  });
 }"""
 
 
@@ -25,20 +31,35 @@ def key_to_picture(slider: Any, presses: int = 60) -> list[float]:
         presses: how many.
 
     Raises:
-        playwright's TimeoutError: a press changed nothing.
+        playwright's Error: a press changed nothing.
     """
-    page = slider.page
     figure = slider.locator("xpath=ancestor::figure").element_handle()
     figure.evaluate(RECORD)
-    key = "ArrowRight"
-    for count in range(presses):
+    key, times = "ArrowRight", []
+    for _ in range(presses):
         value, low, high = slider.evaluate("(input) => [input.value, input.min, input.max].map(Number)")
         key = {low: "ArrowRight", high: "ArrowLeft"}.get(value, key)
+        figure.evaluate(AWAIT)
         slider.press(key)
-        page.wait_for_function(
-            "([figure, count]) => figure.latencies.length > count", arg=[figure, count], timeout=10_000
-        )
-    return figure.evaluate("(figure) => figure.latencies")
+        times.append(figure.evaluate("(figure) => figure.latency"))
+    return times
+
+
+ROUND_TRIP = """async (count) => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const times = [];
+  for (let i = 0; i < count; i++) {
+    const sent = performance.now();
+    await kernel.requestKernelInfo();
+    times.push(performance.now() - sent);
+  }
+  return times;
+}"""
+
+
+def round_trip(page: Any, count: int = 30) -> float:
+    """Median milliseconds in which the kernel answers an empty question: the floor for whatever asks it, here and now."""
+    return statistics.median(page.evaluate(ROUND_TRIP, count))
 
 
 def median_and_p95(times: list[float]) -> tuple[float, float]:

@@ -11,10 +11,12 @@ function render({ model, el }) {
   const button = document.createElement("button");
   button.type = "submit";
   button.textContent = "Ask";
+  const status = document.createElement("div");
+  status.setAttribute("role", "status");
+  status.setAttribute("aria-live", "polite");
   const answers = document.createElement("dl");
-  answers.setAttribute("role", "status");
-  answers.setAttribute("aria-live", "polite");
-  form.append(label, button, answers);
+  status.append(answers);
+  form.append(label, button, status);
   el.append(form);
 
   // Otherwise the notebook takes arrow keys and Enter for itself.

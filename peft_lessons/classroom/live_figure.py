@@ -28,10 +28,10 @@ class Canvas:
         update: called as `update(artists, bits=4)`; changes them and returns readouts by name.
     """
 
-    dpi = 120
+    dpi = 96
 
     def __init__(self, setup: Callable[[Axes], Any], update: Update):
-        self.figure, self.axes = new_figure()
+        self.figure, self.axes = new_figure(width=6, height=3.3)
         self.figure.set_dpi(self.dpi)
         self.update = update
         with style():

@@ -22,7 +22,7 @@ from peft_lessons.classroom.questions import load_question, question_ids
 pytestmark = pytest.mark.browser
 EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)
 AXE = Path(__file__).resolve().parents[1] / "js/node_modules/axe-core/axe.min.js"
-MEDIAN_MS, P95_MS = 30, 100
+MEDIAN_MS, P95_MS, ROUND_TRIP_MS = 30, 100, 5
 SLIDERS = ".jp-OutputArea .peft-figure input[type=range]"
 QUIZZES = ".jp-OutputArea form.peft-quiz"
 
@@ -133,19 +133,25 @@ def test_every_slider_moves_its_picture(lesson, pictures):
 
 @EACH_LESSON
 def test_sliders_answer_at_once(lesson, pictures, record_property):
-    """From key press to changed picture. Other processes can only add to it, hence the best of up to three rounds."""
+    """From key press to changed picture, in the best of up to six rounds, since other processes can only add to it.
+
+    The bounds are for a machine whose kernel answers an empty question in 5 ms; a slower or busier one gets more in
+    proportion, measured at the same time.
+    """
     for figure in lesson.page.locator(".jp-OutputArea figure.peft-figure").all():
         slider = figure.locator("input[type=range]:not(:disabled)").first
-        rounds = []
-        for _ in range(3):
-            rounds.append(latency.median_and_p95(latency.key_to_picture(slider)))
-            median, p95 = min(rounds)
-            if median < MEDIAN_MS and p95 < P95_MS:
-                break
         title = figure.locator(".peft-title").inner_text()
-        print(f"{title}: median {median:.1f} ms, p95 {p95:.1f} ms")
-        record_property(title, f"median {median:.1f} ms, p95 {p95:.1f} ms")
-        assert median < MEDIAN_MS and p95 < P95_MS, f"{title}: (median, p95) in ms, by round: {rounds}"
+        rounds = []
+        for _ in range(6):
+            slowness = max(1, latency.round_trip(lesson.page) / ROUND_TRIP_MS)
+            median, p95 = latency.median_and_p95(latency.key_to_picture(slider))
+            rounds.append(f"{title}: median {median:.1f} ms, p95 {p95:.1f} ms, slowness {slowness:.2f}")
+            if median < MEDIAN_MS * slowness and p95 < P95_MS * slowness:
+                break
+        else:
+            pytest.fail("too slow in every round:\n" + "\n".join(rounds))
+        print(rounds[-1])
+        record_property(title, rounds[-1])
 
 
 @EACH_LESSON
