@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import traitlets
@@ -113,6 +114,15 @@ def test_a_malformed_file_is_refused_by_name(tmp_path, monkeypatch, change, mess
         load_lesson("05")
 
 
+def test_only_one_option_has_evidence(tmp_path, monkeypatch):
+    text = GOOD.replace("correct = true", "correct = true\nevidence = true")
+    write(tmp_path, monkeypatch, text)
+    assert [option.evidence for option in load_question("05-x").options] == [True, False]
+    write(tmp_path, monkeypatch, text.replace("correct = false", "correct = false\nevidence = true"))
+    with pytest.raises(ValueError, match=r"05-x.*at most one option may have evidence = true, not a, b"):
+        load_lesson("05")
+
+
 def test_a_repeated_id_is_refused(tmp_path, monkeypatch):
     write(tmp_path, monkeypatch, GOOD + GOOD)
     with pytest.raises(ValueError, match="same id"):
@@ -216,38 +226,44 @@ def test_a_store_that_cannot_be_written_is_said_once(tmp_path, monkeypatch):
 
 # Evidence
 
-EVIDENCE = replace(HOSTILE, options=(HOSTILE.options[0], replace(HOSTILE.options[1], evidence=True)), id="01-evidence")
+RIGHT = replace(HOSTILE, options=(HOSTILE.options[0], replace(HOSTILE.options[1], evidence=True)))
+WRONG = replace(HOSTILE, options=(replace(HOSTILE.options[0], evidence=True), HOSTILE.options[1]))
 
 
-@pytest.fixture
-def evidence(monkeypatch):
-    monkeypatch.setattr("peft_lessons.classroom.questions.load_question", lambda _: EVIDENCE)
-    import sys
-
-    monkeypatch.setattr(sys.modules["peft_lessons.classroom.quiz"], "load_question", lambda _: EVIDENCE)
-
-
-def test_evidence_that_agrees_is_accepted(evidence, capsys):
-    quiz("01-evidence", truth={"b": True})
-    quiz("01-evidence", truth={"a": torch.tensor(False), "b": torch.tensor(3) == 3})
-    assert "computed in the lesson: b" in capsys.readouterr().out
+@pytest.mark.parametrize("boolean", [bool, torch.tensor, np.bool_, np.array, lambda value: torch.tensor([value])])
+def test_evidence_that_agrees_is_accepted(monkeypatch, capsys, boolean):
+    monkeypatch.setitem(quiz.__globals__, "load_question", {"right": RIGHT, "wrong": WRONG}.__getitem__)
+    quiz("right", evidence=boolean(True))
+    quiz("wrong", evidence=boolean(False))
+    assert capsys.readouterr().out.count("key checked by what the lesson computed") == 2
+    with pytest.raises(ValueError, match="computed that option b is False, but the key says True"):
+        quiz("right", evidence=boolean(False))
+    with pytest.raises(ValueError, match="computed that option a is True, but the key says False"):
+        quiz("wrong", evidence=boolean(True))
 
 
 @pytest.mark.parametrize(
-    ("truth", "message"),
+    ("question", "evidence", "message"),
     [
-        ({"b": False}, "computed that option b is False, but the key says True"),
-        ({"a": True, "b": True}, "computed that option a is True"),
-        (None, "needs computed evidence for b"),
-        ({"a": False}, "needs computed evidence for b"),
-        ({"b": True, "e": True}, "not 'e'"),
-        ({"b": 1}, "must be True or False, got 1"),
-        ({"b": None}, "must be True or False"),
+        (RIGHT, None, "01-hostile asks for evidence: pass evidence="),
+        (HOSTILE, True, "01-hostile asks for no evidence, got evidence=True"),
+        (HOSTILE, False, "01-hostile asks for no evidence, got evidence=False"),
+        (RIGHT, 1, "must be True or False, got 1"),
+        (RIGHT, "True", "must be True or False, got 'True'"),
+        (RIGHT, {"b": True}, "must be True or False, got {'b': True}"),
+        (RIGHT, torch.tensor(1.0), "must be True or False, got tensor"),
+        (RIGHT, torch.tensor([True, True]), "must be True or False, got tensor"),
     ],
 )
-def test_evidence_that_disagrees_or_lacks_is_refused(evidence, truth, message):
-    with pytest.raises(ValueError, match=message):
-        quiz("01-evidence", truth=truth)
+def test_evidence_that_is_missing_needless_or_no_bool_is_refused(monkeypatch, question, evidence, message):
+    monkeypatch.setitem(quiz.__globals__, "load_question", lambda _: question)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        quiz("01-hostile", evidence=evidence)
+
+
+def test_the_stored_text_does_not_say_which_option_has_the_evidence():
+    same = [re.sub("digest [0-9a-f]+", "digest", repr(Quiz(question))) for question in (RIGHT, WRONG)]
+    assert same[0] == same[1]
 
 
 # What is stored

@@ -6,6 +6,7 @@ itself on construction, so a wrong key or a swapped feedback stops the notebook 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from peft_lessons.classroom.questions import Question, load_question
 HERE = Path(__file__).parent
 
 
-def quiz(question_id: str, truth: dict[str, Any] | None = None) -> None:
+def quiz(question_id: str, evidence: Any = None) -> None:
     """Display the question with this id, such as "01-goal".
 
-    `truth` maps options to what the lesson computed about them, as in `truth={"b": measured == 2}`. It must agree with
-    the key, and must cover every option that the question marks with `evidence = true`; otherwise ValueError.
+    A question may mark one option whose truth the lesson computes: `evidence` is what was computed, a bool or a tensor
+    or array of one bool, as in `evidence=measured == 2`. The call does not say which option that is, so the source of a
+    lesson gives no key away. ValueError when the evidence contradicts the key, is missing where the question asks for
+    it, or is given where it does not.
     """
     question = load_question(question_id)
-    _check_evidence(question, truth or {})
+    _check_evidence(question, evidence)
     display(Quiz(question))
 
 
@@ -107,8 +110,7 @@ class Quiz(anywidget.AnyWidget):
     def __repr__(self) -> str:
         question = self._question
         lines = [f"  {option.letter}) {option.text}" for option in question.options]
-        evidence = [option.letter for option in question.options if option.evidence]
-        computed = f" · computed in the lesson: {', '.join(evidence)}" if evidence else ""
+        computed = " · key checked by what the lesson computed" if any(o.evidence for o in question.options) else ""
         total = len(question.options)
         return "\n".join(
             [
@@ -138,19 +140,20 @@ def _folded(question: Question) -> str:
     return "\n".join([*lines, "</div>"])
 
 
-def _check_evidence(question: Question, truth: dict[str, Any]) -> None:
-    options = {option.letter: option for option in question.options}
-    for letter, computed in truth.items():
-        if letter not in options:
-            raise ValueError(f"{question.id} has the options {', '.join(options)}, not {letter!r}")
-        computed = computed.item() if hasattr(computed, "item") else computed
-        if not isinstance(computed, bool):
-            raise ValueError(f"{question.id}: the truth of option {letter} must be True or False, got {computed!r}")
-        if computed != options[letter].correct:
-            raise ValueError(
-                f"{question.id}: the lesson computed that option {letter} is {computed}, "
-                f"but the key says {options[letter].correct}"
-            )
-    missing = [option.letter for option in question.options if option.evidence and option.letter not in truth]
-    if missing:
-        raise ValueError(f"{question.id} needs computed evidence for {', '.join(missing)}: pass truth={{…}}")
+def _check_evidence(question: Question, evidence: Any) -> None:
+    marked = next((option for option in question.options if option.evidence), None)
+    if marked is None:
+        if evidence is not None:
+            raise ValueError(f"{question.id} asks for no evidence, got evidence={evidence!r}")
+        return
+    if evidence is None:
+        raise ValueError(f"{question.id} asks for evidence: pass evidence= what the lesson computed, True or False")
+    one = math.prod(getattr(evidence, "shape", ())) == 1
+    computed = evidence.item() if one and hasattr(evidence, "item") else evidence
+    if not isinstance(computed, bool):
+        raise ValueError(f"{question.id}: evidence must be True or False, got {evidence!r}")
+    if computed != marked.correct:
+        raise ValueError(
+            f"{question.id}: the lesson computed that option {marked.letter} is {computed}, "
+            f"but the key says {marked.correct}"
+        )

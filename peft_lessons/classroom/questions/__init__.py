@@ -1,9 +1,9 @@
 """The question bank: one TOML file a lesson ("01.toml"), read and checked here.
 
 A question has an id that begins with its lesson's number, a text, and options lettered a, b, c … in the file's order.
-Every option says whether it is correct and what a student who chose it should hear. `evidence = true` marks an option
-whose truth the lesson must compute and hand to `quiz(id, truth={"b": …})`. Texts are markdown-light: `code`,
-*emphasis*, formulas in unicode.
+Every option says whether it is correct and what a student who chose it should hear. `evidence = true` marks the option,
+at most one in a question, whose truth the lesson must compute and hand over, as in `quiz(id, evidence=measured == 2)`.
+Texts are markdown-light: `code`, *emphasis*, formulas in unicode.
 
     [[question]]
     id = "01-goal"
@@ -107,6 +107,9 @@ def _question(file: str, table: dict[str, Any]) -> Question:
         raise ValueError(f"{where}: a question has 2 to 6 options, this one has {len(table['option'])}")
     if sum(option.correct is True for option in options) != 1:
         raise ValueError(f"{where}: exactly one option must have correct = true")
+    marked = [option.letter for option in options if option.evidence]
+    if len(marked) > 1:
+        raise ValueError(f"{where}: at most one option may have evidence = true, not {', '.join(marked)}")
     for name in ("text", "feedback"):
         texts = [getattr(option, name).strip() for option in options]
         if not all(texts) or len(set(texts)) < len(texts):
