@@ -109,6 +109,15 @@ def test_a_claim_needs_a_sentence(sentence):
         (0.577123, {"equals": 0.577, "within": 0.02}, "measured 0.5771 · expected 0.577 ± 0.02"),
         (0.5, {"equals": 0.5, "within": 0}, "measured 0.5 · expected exactly 0.5"),
         (12288, {"equals": 12288}, "measured 12,288 · expected 12,288"),
+        (101.5623, {"equals": 101.56, "within": 0.005}, "measured 101.562 · expected 101.56 ± 0.005"),
+        (101.2, {"equals": 101.25, "within": 0.25}, "measured 101.2 · expected 101.25 ± 0.25"),
+        (2.000132, {"equals": 2, "within": 0.0005}, "measured 2.0001 · expected 2 ± 0.0005"),
+        (12345.678, {"equals": 12345, "within": 1.0}, "measured 12346 · expected 12,345 ± 1"),
+        (57.68123, {"equals": 57.7, "within": 2}, "measured 57.68 · expected 57.7 ± 2"),
+        (100.5, {"equals": 2 / 3 * 151, "within": 50}, "measured 100.5 · expected 100.7 ± 50"),
+        (0.1 + 1e-11, {"equals": 0.1, "within": 1e-9}, "measured 0.1 · expected 0.1 ± 1e-09"),
+        (3.2e-7, {"equals": 0, "within": 1e-6}, "measured 3.2e-07 · expected 0 ± 1e-06"),
+        (0.1234567, {"equals": 0.1234567, "within": 0}, "measured 0.1234567 · expected exactly 0.1234567"),
         (1.5e-7, {"at_most": 1e-6}, "measured 1.5e-07 · expected at most 1e-06"),
         (30, {"at_least": 20.5}, "measured 30 · expected at least 20.5"),
         (1.5, {"between": (1, 2)}, "measured 1.5 · expected between 1 and 2"),
@@ -118,6 +127,13 @@ def test_a_claim_needs_a_sentence(sentence):
 def test_the_card_says_measured_and_expected(measured, bound, facts, capsys):
     claim("It is so", measured, source="arXiv:2106.09685 §4.1", **bound)
     assert capsys.readouterr().out == f"✔ It is so\n  {facts} · arXiv:2106.09685 §4.1\n"
+
+
+def test_a_failure_shows_the_digits_that_differ():
+    with pytest.raises(ClaimError, match=r"measured 101\.566, expected 101\.56 ± 0\.005"):
+        claim("It is so", 101.566, equals=101.56, within=0.005)
+    with pytest.raises(ClaimError, match=r"measured 0\.5000000000000001, expected exactly 0\.5$"):
+        claim("It is so", math.nextafter(0.5, 1), equals=0.5, within=0)
 
 
 def test_only_the_measured_number_differs_between_machines(capsys):

@@ -5,6 +5,7 @@ have gone wrong cannot run to its end.
 """
 
 import math
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -37,7 +38,8 @@ def claim(
     `measured` and the bounds are ints, floats, bools, or tensors and arrays of one element. `source` is where the
     expected value comes from; a claim about the lesson's own measurement alone needs none.
 
-    The card prints "measured <number>" with four significant digits: the only part that may differ between machines.
+    The card prints "measured <number>", the only part that may differ between machines, and what was expected, with
+    four significant digits, or with more where a tolerance needs them.
 
     Raises `ClaimError` when the sentence does not hold (NaN never holds), ValueError or TypeError for a claim that
     could not be checked.
@@ -48,10 +50,11 @@ def claim(
         raise ValueError("source is empty: name where the expected value comes from, or leave source out")
     value = _number("measured", measured)
     holds, expected = _compare(value, equals, within, at_most, at_least, between)
+    shown = _show(value, None if within is None else _number("within", within))
     if not holds:
         origin = f" ({source})" if source else ""
-        raise ClaimError(f"this does not hold: {sentence!r}: measured {_show(value)}, expected {expected}{origin}")
-    facts = [f"measured {_show(value)}", f"expected {expected}", *([source] if source else [])]
+        raise ClaimError(f"this does not hold: {sentence!r}: measured {shown}, expected {expected}{origin}")
+    facts = [f"measured {shown}", f"expected {expected}", *([source] if source else [])]
     display(Card("correct", sentence, (" · ".join(facts),)))
 
 
@@ -87,7 +90,8 @@ def _compare(
     if not 0 <= tolerance < math.inf:
         raise ValueError(f"within= must be at least 0 and finite, got {tolerance}")
     holds = value == target or abs(value - target) <= tolerance
-    return holds, f"{_show(target)} ± {_show(tolerance)}" if tolerance else f"exactly {_show(target)}"
+    shown = _show(target, tolerance)
+    return holds, f"{shown} ± {_show(tolerance)}" if tolerance else f"exactly {shown}"
 
 
 def _number(name: str, value: Any) -> Number:
@@ -108,8 +112,19 @@ def _bound(name: str, value: Any) -> Number:
     return number
 
 
-def _show(number: Number) -> str:
-    """Bools as they are, integers in full with thousands separated, floats with four significant digits."""
+def _show(number: Number, tolerance: Number | None = None) -> str:
+    """Bools as they are, integers in full with thousands separated, floats with four significant digits.
+
+    With a tolerance, a float has as many more as reach the tolerance's last digit; with a tolerance of 0, all it needs.
+    """
     if isinstance(number, bool):
         return str(number)
-    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
+    if isinstance(number, int):
+        return f"{number:,}"
+    digits = 4
+    if tolerance == 0:
+        digits = next((digits for digits in range(4, 17) if float(f"{number:.{digits}g}") == number), 17)
+    elif tolerance and number and math.isfinite(number):
+        last_place = int(Decimal(f"{tolerance:.4g}").as_tuple().exponent)
+        digits = min(max(4, math.floor(math.log10(abs(number))) - last_place + 1), 17)
+    return f"{number:.{digits}g}"
