@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -46,15 +47,17 @@ def train(
     loss: Callable[..., Tensor] | None = None,
     bar: Callable[..., Iterable[int]] | None = None,
 ) -> History:
-    """Train what requires a gradient with AdamW; returns the history. The model is left in eval mode.
+    """Train what requires a gradient with AdamW; returns the history.
 
     The learning rate rises linearly over the first `warmup` share of the steps, then falls to zero on a cosine.
-    Gradients are clipped to a total norm of `max_norm`. `seed` fixes dropout; the order of the data is fixed by whoever
-    makes the batches. `evaluate(model)` is called at the start, every `evaluate_every` steps and at the end.
-    `bar(range(steps))` shows progress: tqdm's bar in a terminal unless told otherwise.
+    Gradients are clipped to a total norm of `max_norm`. `seed` fixes dropout: it reseeds torch's global generator. The
+    order of the data is fixed by whoever makes the batches. `evaluate(model)` is called at the start, every
+    `evaluate_every` steps and at the end. `bar(range(steps))` shows progress: tqdm's bar in a terminal unless told
+    otherwise. However training ends, the model is left in eval mode and without gradients.
 
-    An interrupt from the keyboard ends training early and keeps what was learnt.
-    Raises ValueError when nothing requires a gradient, when the batches run out, or when the loss is not finite.
+    An interrupt from the keyboard, in an evaluation too, ends training early and keeps what was learnt.
+    Raises ValueError when nothing requires a gradient, when the batches run out, when a batch has no label to score, or
+    when the loss is not finite.
     """
     parameters = trainable_parameters(model)
     if not parameters:
@@ -70,32 +73,41 @@ def train(
             history.evaluations.append((step, evaluate(model)))
             model.train()
 
+    @contextmanager
+    def interruptible() -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            history.interrupted = True
+
     torch.manual_seed(seed)
     model.train()
-    evaluated(0)
     source = iter(batches)
     try:
-        for step in (bar or terminal_bar)(range(steps)):
-            started = time.perf_counter()
-            batch = next(source, None)
-            if batch is None:
-                raise ValueError(f"the batches ran out after {step} of {steps} steps")
-            value = loss(model, *batch)
-            if not torch.isfinite(value):
-                raise ValueError(f"the loss is {value.item()} at step {step}: try a lower learning rate")
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, max_norm)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            history.losses.append(value.item())
-            history.seconds += time.perf_counter() - started
-            if evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps:
-                evaluated(step + 1)
-    except KeyboardInterrupt:
-        history.interrupted = True
-    evaluated(len(history.losses))
-    model.eval()
+        with interruptible():
+            evaluated(0)
+            for step in (bar or terminal_bar)(range(steps)):
+                started = time.perf_counter()
+                batch = next(source, None)
+                if batch is None:
+                    raise ValueError(f"the batches ran out after {step} of {steps} steps")
+                optimizer.zero_grad()
+                value = loss(model, *batch)
+                if not torch.isfinite(value):
+                    raise ValueError(f"the loss is {value.item()} at step {step}: try a lower learning rate")
+                value.backward()
+                nn.utils.clip_grad_norm_(parameters, max_norm)
+                history.losses.append(value.item())  # before the step: an interrupt loses no step that was made
+                optimizer.step()
+                schedule.step()
+                history.seconds += time.perf_counter() - started
+                if evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps:
+                    evaluated(step + 1)
+        with interruptible():
+            evaluated(len(history.losses))
+    finally:
+        optimizer.zero_grad()
+        model.eval()
     return history
 
 
@@ -117,8 +129,11 @@ def terminal_bar(steps: Iterable[int]) -> Iterable[int]:
 
 
 def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the next token, in nats, over all labels that are not ignored. A scalar."""
-    return _token_losses(model, input_ids, labels).mean()
+    """Mean cross-entropy of the next token, in nats, over all labels that are not ignored. A scalar.
+
+    Raises ValueError when all are ignored.
+    """
+    return _mean(_token_losses(model, input_ids, labels))
 
 
 def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
@@ -129,11 +144,20 @@ def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor
     return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
 
 
+def _mean(losses: Tensor) -> Tensor:
+    if not len(losses):
+        raise ValueError(f"nothing to score: every label after the first of its row is ignored ({IGNORED})")
+    return losses.mean()
+
+
 @torch.no_grad()
 def evaluate_loss(model: nn.Module, batches: Sequence[Batch]) -> float:
-    """Cross-entropy over all scored tokens of `batches`, in nats per token. exp of it is the perplexity."""
+    """Cross-entropy over all scored tokens of `batches`, in nats per token. exp of it is the perplexity.
+
+    Raises ValueError when no token is scored.
+    """
     losses = torch.cat([_token_losses(model, *batch) for batch in batches])
-    return losses.double().mean().item()
+    return _mean(losses.double()).item()
 
 
 def windows(token_ids: Sequence[int], *, batch_size: int, length: int, seed: int) -> Iterator[Batch]:

@@ -96,6 +96,72 @@ def test_an_interrupt_keeps_what_was_learnt() -> None:
     assert not model.training
 
 
+def test_no_gradient_enters_or_is_left() -> None:
+    def weights(stale: float | None) -> torch.Tensor:
+        model = bigram()
+        if stale:
+            model.head.weight.grad = torch.full_like(model.head.weight, stale)
+        run(model, steps=3)
+        assert all(parameter.grad is None for parameter in model.parameters())
+        return model.head.weight
+
+    assert torch.equal(weights(stale=None), weights(stale=1e3))
+
+
+def test_a_completed_step_is_counted(monkeypatch) -> None:
+    """The interrupt comes right after the optimizer's third step."""
+    original, calls = torch.optim.AdamW.step, []
+
+    def step(optimizer, *args, **kwargs):
+        original(optimizer, *args, **kwargs)
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    model = bigram()
+    history = run(model)
+    assert history.interrupted
+    assert len(history.losses) == 3
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("interrupted_call", "steps"), [(1, 0), (2, 4)], ids=["first", "final"])
+def test_an_interrupted_evaluation_keeps_the_history(interrupted_call: int, steps: int) -> None:
+    calls = []
+
+    def evaluate(_: nn.Module) -> float:
+        calls.append(None)
+        if len(calls) == interrupted_call:
+            raise KeyboardInterrupt
+        return 1.0
+
+    model = bigram()
+    history = run(model, steps=4, evaluate=evaluate)
+    assert history.interrupted
+    assert len(history.losses) == steps
+    assert history.evaluations == [(0, 1.0)]
+    assert not model.training
+
+
+def test_an_error_leaves_no_gradients_and_eval_mode() -> None:
+    model = bigram().train()
+    with pytest.raises(ValueError, match="ran out after 1 of 2 steps"):
+        train(model, [(torch.zeros(1, 3).long(),) * 2], steps=2, learning_rate=0.1)
+    assert not model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_labels_that_are_all_ignored() -> None:
+    input_ids, ignored = torch.zeros(2, 3).long(), torch.full((2, 3), IGNORED)
+    ignored[:, 0] = 4  # no token predicts the first
+    with pytest.raises(ValueError, match=r"nothing to score: every label .* is ignored \(-100\)"):
+        train(bigram(), [(input_ids, ignored)], steps=1, learning_rate=0.1)
+    with pytest.raises(ValueError, match="nothing to score"):
+        evaluate_loss(bigram(), [(input_ids, ignored)])
+    assert math.isfinite(evaluate_loss(bigram(), [(input_ids, ignored), (input_ids, input_ids)]))
+
+
 def test_gradients_are_clipped() -> None:
     """With plain SGD's first step hidden by Adam, look at what reaches the optimizer."""
     model = bigram()
