@@ -223,6 +223,92 @@ def test_an_unchanged_class_is_not_attempted():
     assert assess(specification, changed)[0] == "incorrect"
 
 
+def repair(**changed):
+    """The message for a LoRA layer that is right but for what is changed."""
+    specification = load_exercise("01-repair")
+    module = specification.module
+    return assess(specification, specification.build(module._WRONG.format(**module._RIGHT | changed)))
+
+
+def test_the_unchanged_template_of_the_repair_is_right():
+    assert repair()[0] == "correct"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"base": "base = self.linear(x.detach())"}, "No gradient comes back through the base to the input"),
+        ({"base": "base, x = self.linear(x), x.detach()"}, "is something detached?"),
+        (
+            {"base": "return self.linear(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.detach().T)"},
+            "No gradient reaches `lora_B`, so it cannot train",
+        ),
+        ({"base": "torch.set_grad_enabled(False); base = self.linear(x)"}, "No gradient comes back from the output"),
+        ({"wrap": "self.linear = linear"}, "`linear.weight` still trains."),
+        ({"A": "torch.randn(linear.in_features, rank)"}, "at rank 2, `lora_A` is (3, 2), not (2, 3)."),
+    ],
+)
+def test_the_repair_must_train_through_base_and_update(changed, message):
+    with torch.enable_grad():
+        outcome, said = repair(**changed)
+    assert outcome == "incorrect" and message in said, said
+
+
+def test_an_object_is_told_from_its_class():
+    specification = load_exercise("01-repair")
+    layer = specification.build(specification.solution)(torch.nn.Linear(3, 2), 2, 4)
+    assert assess(specification, layer) == ("incorrect", "Pass the class itself, not an object of it.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("the levels are not ascending", "The levels are not ascending."),
+        ("`linear.weight` still trains", "`linear.weight` still trains."),
+        ("lora_A is missing", "lora_A is missing."),
+        ("linear.weight still trains", "linear.weight still trains."),
+        ("merge(1) is wrong: why?", "merge(1) is wrong: why?"),
+        ("with B = 0, it is 1", "With B = 0, it is 1."),
+        ("B is not zero", "B is not zero."),
+    ],
+)
+def test_an_identifier_keeps_its_case(reason, message):
+    def check(student):
+        raise Incorrect(reason)
+
+    specification = load_exercise("03-merge")
+    object.__setattr__(specification, "module", type("M", (), {"check": staticmethod(check)}))
+    assert assess(specification, abs) == ("incorrect", message)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            lambda x, n: (x.round().to(torch.int8), x.abs().amax(0, keepdim=True).expand(3) / n),
+            "one scale for all of x",
+        ),
+        (lambda x, n: (x.round(), 1.0), "the codes are float32, they should be int8."),
+        (lambda x, n: (x.round().tolist(), 1.0), "the codes are a list, not a tensor."),
+        (lambda x, n: (x.round().to(torch.int8), "1"), "the scale is '1', not a number."),
+        (
+            lambda x, n: (x.round().to(torch.int8), torch.ones(1)),
+            "[14.0, 2.0, 0.0] in 4 bits you return codes [14, 2, 0]",
+        ),
+    ],
+)
+def test_absmax_says_what_came_back(returned, message):
+    outcome, said = assess(load_exercise("06-absmax"), lambda x, bits: returned(x, 2 ** (bits - 1) - 1))
+    assert outcome == "incorrect" and message in said, said
+
+
+def test_levels_from_a_rounded_probability_are_near_enough_and_others_are_not():
+    specification = load_exercise("06-normal-levels")
+    for probability, outcome in [("0.9677", "correct"), ("1 - 1 / 32", "incorrect"), ("1 - 1 / 30", "incorrect")]:
+        student = specification.build(specification.solution.replace("0.9677083", probability))
+        assert assess(specification, student)[0] == outcome, probability
+
+
 def test_keyboard_interrupts_pass():
     def merge(*arguments):
         raise KeyboardInterrupt

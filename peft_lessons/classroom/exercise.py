@@ -68,8 +68,11 @@ class Exercise:
 
 def assess(specification: Specification, student: Any) -> tuple[str, str]:
     """The outcome, "correct", "incorrect" or "not attempted", and what to tell the student."""
-    if student is ... or student is None or _unchanged(student, specification.build(specification.starter)):
+    starter = specification.build(specification.starter)
+    if student is ... or student is None or _unchanged(student, starter):
         return "not attempted", "Replace the `...` in the cell above with your code, then run both cells again."
+    if inspect.isclass(starter) and not inspect.isclass(student) and type(student).__module__ != "builtins":
+        return "incorrect", "Pass the class itself, not an object of it."
     if not callable(student):
         return "incorrect", f"`check` takes your function or class itself, it was given {describe(student)}."
     try:
@@ -77,11 +80,17 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
     except NotAttempted:
         return "not attempted", "There is still a `...` in what your code returns."
     except Incorrect as reason:
-        message = str(reason)
-        return "incorrect", message[:1].upper() + message[1:] + ("" if message.endswith((".", "?", "!")) else ".")
+        return "incorrect", _sentence(str(reason))
     except Exception as error:
         return "incorrect", _explain(error, student)
     return "correct", "All cases agree."
+
+
+def _sentence(message: str) -> str:
+    """`message` with a capital and a full stop; a code span or an identifier at its beginning keeps its case."""
+    if re.match(r"[a-z]+(?![\w.(\[])", message):
+        message = message[0].upper() + message[1:]
+    return message if message.endswith((".", "?", "!")) else message + "."
 
 
 def _watched(student: Any) -> Any:

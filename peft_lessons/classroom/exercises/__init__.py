@@ -86,20 +86,26 @@ def load_exercise(exercise_id: str) -> Specification:
     )
 
 
-def require_tensor(returned: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str = "the result") -> torch.Tensor:
-    """`returned`, if it is a finite tensor of this shape and dtype; otherwise the outcome that says what it is."""
+def require_tensor(
+    returned: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str = "the result", plural: bool = False
+) -> torch.Tensor:
+    """`returned`, if it is a finite tensor of this shape and dtype; otherwise the outcome that says what it is.
+
+    `name` is how the message calls it, and `plural` whether that is a plural, as "the codes".
+    """
+    be, have, it = ("are", "have", "they") if plural else ("is", "has", "it")
     if returned is ...:
         raise NotAttempted
     if returned is None:
-        raise Incorrect(f"{name} is None: is there a `return`?")
+        raise Incorrect(f"{name} {be} None: is there a `return`?")
     if not isinstance(returned, torch.Tensor):
-        raise Incorrect(f"{name} is a {type(returned).__name__}, not a tensor")
+        raise Incorrect(f"{name} {be} a {type(returned).__name__}, not a tensor")
     if tuple(returned.shape) != shape:
-        raise Incorrect(f"{name} has the shape {tuple(returned.shape)}, it should have {shape}")
+        raise Incorrect(f"{name} {have} the shape {tuple(returned.shape)}, {it} should have {shape}")
     if returned.dtype != dtype:
-        raise Incorrect(f"{name} is {_short(returned.dtype)}, it should be {_short(dtype)}")
+        raise Incorrect(f"{name} {be} {_short(returned.dtype)}, {it} should be {_short(dtype)}")
     if not torch.isfinite(returned).all():
-        raise Incorrect(f"{name} has values that are NaN or infinite: {describe(returned)}")
+        raise Incorrect(f"{name} {have} values that are NaN or infinite: {describe(returned)}")
     return returned
 
 

@@ -85,7 +85,7 @@ def check(student: Callable[..., Any]) -> None:
     _compare(student(model), 0.3, case, {"counts tensors": 2 / 3, "frozen values": 3 / 7, "requires_grad": 1.0})
 
     everything = torch.nn.Linear(2, 2)
-    _compare(student(everything), 1.0, "a fresh nn.Linear, in which everything trains", {})
+    _compare(student(everything), 1.0, "a fresh `nn.Linear`, in which everything trains", {})
 
 
 def _compare(returned: Any, expected: float, case: str, mistakes: dict[str, float]) -> None:

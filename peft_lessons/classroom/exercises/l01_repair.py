@@ -57,13 +57,15 @@ class RepairedLoRALinear(nn.Module):
         self.lora_B = nn.Parameter({B})
 
     def forward(self, x):
-        return self.linear(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)
+        {base}
+        return base + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)
 """
 _RIGHT = {
     "wrap": "self.linear = linear.requires_grad_(False)",
     "scaling": "alpha / rank",
     "A": "torch.randn(rank, linear.in_features)",
     "B": "torch.zeros(linear.out_features, rank)",
+    "base": "base = self.linear(x)",
 }
 
 WRONG = {
@@ -77,7 +79,7 @@ WRONG = {
     "freezes nothing": (_WRONG.format(**_RIGHT | {"wrap": "self.linear = linear"}), "still trains"),
     "freezes the weight but not the bias": (
         _WRONG.format(**_RIGHT | {"wrap": "self.linear = linear; linear.weight.requires_grad_(False)"}),
-        "linear.bias still trains",
+        "`linear.bias` still trains",
     ),
     "starts both at random": (
         _WRONG.format(**_RIGHT | {"B": "torch.randn(linear.out_features, rank)"}),
@@ -86,6 +88,11 @@ WRONG = {
     "starts both at zero": (
         _WRONG.format(**_RIGHT | {"A": "torch.zeros(rank, linear.in_features)"}),
         "neither ever gets a gradient",
+    ),
+    "forgets the bias": (_WRONG.format(**_RIGHT | {"base": "base = x @ self.linear.weight.T"}), "is the bias missing?"),
+    "computes the base without gradients": (
+        _WRONG.format(**_RIGHT | {"base": "with torch.no_grad(): base = self.linear(x)"}),
+        "no gradient comes back through the base",
     ),
     "forgets the scaling": (_WRONG.format(**_RIGHT | {"scaling": "1"}), "without the factor"),
     "multiplies by the rank": (_WRONG.format(**_RIGHT | {"scaling": "alpha * rank"}), "times as large"),
@@ -102,18 +109,22 @@ def check(student: type[nn.Module]) -> None:
     if getattr(layer, "linear", None) is ...:
         raise NotAttempted
     if not isinstance(layer, nn.Module):
-        raise Incorrect(f"{type(layer).__name__} is no nn.Module: write `class …(nn.Module)`")
+        raise Incorrect(f"`{type(layer).__name__}` is no `nn.Module`: write `class …(nn.Module)`")
     A = _parameter(layer, "lora_A", (2, 3))
     B = _parameter(layer, "lora_B", (2, 2))
     if not any(parameter is linear.weight for parameter in layer.parameters()):
         raise Incorrect("the pretrained weight is not in your layer: wrap the `linear` that you are given")
     for name, parameter in layer.named_parameters():
         if parameter.requires_grad != (parameter is A or parameter is B):
-            raise Incorrect(f"{name} {'still trains' if parameter.requires_grad else 'does not train'}")
+            raise Incorrect(f"`{name}` {'still trains' if parameter.requires_grad else 'does not train'}")
 
     y = require_tensor(layer(x), (4, 2), torch.float32, "the output")
     if not torch.allclose(y, expected, atol=1e-6):
         off = (y - expected).abs().max().item()
+        if torch.allclose(y + linear.bias, expected, atol=1e-6):
+            raise Incorrect(
+                f"without its update your layer differs from `linear(x)` by up to {off:.3g}: is the bias missing?"
+            )
         raise Incorrect(f"before any training the output is off by up to {off:.3g}; ΔW must be zero at the start")
     if not A.any() and not B.any():
         raise Incorrect("A and B both start at zero: then neither ever gets a gradient; make A random")
@@ -122,6 +133,7 @@ def check(student: type[nn.Module]) -> None:
 
     with torch.no_grad():
         B.copy_(torch.tensor([[1.0, 0.0], [2.0, -1.0]]))
+    x.requires_grad_()
     y = require_tensor(layer(x), (4, 2), torch.float32, "the output")
     update, wanted = y - expected, 3 * (x @ A.T @ B.T)
     if not torch.allclose(update, wanted, atol=1e-5):
@@ -130,6 +142,20 @@ def check(student: type[nn.Module]) -> None:
             what = "without the factor alpha / rank" if abs(3 * factor - 1) < 1e-4 else f"{factor:.3g} times as large"
             raise Incorrect(f"with rank 2 and alpha 6 the update is {what}; it should be 6 / 2 = 3 times B A x")
         raise Incorrect("with rank 2, alpha 6 and a B that is not zero, the update is not 3 times B A x")
+    if not y.requires_grad:
+        raise Incorrect("no gradient comes back from the output at all, so nothing can train: remove `no_grad`")
+    gradients = torch.autograd.grad(y.sum(), (x, A, B), allow_unused=True)
+    for gradient, name in zip(gradients[1:], ("lora_A", "lora_B"), strict=True):
+        if gradient is None:
+            raise Incorrect(f"no gradient reaches `{name}`, so it cannot train: use it without `detach` or `data`")
+    through_base, through_update = (torch.ones(4, 2) @ weight for weight in (linear.weight, 3 * B @ A))
+    at_input = torch.zeros(4, 3) if gradients[0] is None else gradients[0]
+    if torch.allclose(at_input, through_update, atol=1e-5):
+        raise Incorrect(
+            "no gradient comes back through the base to the input: freeze the parameters, don't use `no_grad`"
+        )
+    if not torch.allclose(at_input, through_base + through_update, atol=1e-5):
+        raise Incorrect("the gradient at the input is not that of W₀x + b + 3 · B A x: is something detached?")
     if not torch.equal(linear.weight, before):
         raise Incorrect("the pretrained weight was changed")
 
@@ -137,11 +163,11 @@ def check(student: type[nn.Module]) -> None:
 def _parameter(layer: nn.Module, name: str, shape: tuple[int, int]) -> Any:
     parameter = getattr(layer, name, None)
     if isinstance(parameter, nn.Module):
-        raise Incorrect(f"{name} is a {type(parameter).__name__}; make it an nn.Parameter of shape {shape}")
+        raise Incorrect(f"`{name}` is a `{type(parameter).__name__}`; make it an `nn.Parameter` of shape {shape}")
     if not isinstance(parameter, nn.Parameter):
-        raise Incorrect(f"there is no nn.Parameter named {name}: the optimizer would not find it")
+        raise Incorrect(f"there is no `nn.Parameter` named `{name}`: the optimizer would not find it")
     if tuple(parameter.shape) != shape:
         raise Incorrect(
-            f"for a layer of 3 inputs and 2 outputs at rank 2, {name} is {tuple(parameter.shape)}, not {shape}"
+            f"for a layer of 3 inputs and 2 outputs at rank 2, `{name}` is {tuple(parameter.shape)}, not {shape}"
         )
     return parameter

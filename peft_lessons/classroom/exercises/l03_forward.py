@@ -43,7 +43,7 @@ WRONG = {
     "forgets the scaling": (_WRONG.format(result="base + x @ A.T @ B.T"), "without alpha / rank"),
     "takes the rank from the wrong side": (
         _WRONG.format(result="base + alpha / A.shape[1] * (x @ A.T @ B.T)"),
-        "A.shape[1] is the number of inputs",
+        "`A.shape[1]` is the number of inputs",
     ),
     "leaves the base out": (_WRONG.format(result="alpha / A.shape[0] * (x @ A.T @ B.T)"), "W₀x is missing"),
     "scales the base too": (
@@ -69,7 +69,7 @@ def check(student: Callable[..., Any]) -> None:
         case = f"with x = {describe(x[0])}, W₀x = −2, B A x = 3, rank 2 and alpha 8"
         why = {
             1.0: "that is without alpha / rank",
-            6.0: "A.shape[1] is the number of inputs; the rank is A.shape[0]",
+            6.0: "`A.shape[1]` is the number of inputs; the rank is `A.shape[0]`",
             12.0: "W₀x is missing",
             4.0: "the base is scaled too; only the update is",
         }.get(y, "it should be W₀x + (8 / 2) · B A x")

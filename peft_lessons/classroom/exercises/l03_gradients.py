@@ -52,7 +52,7 @@ def check(student: Callable[..., Any]) -> None:
     generator = torch.Generator().manual_seed(0)
     W0, A = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((3, 4), (2, 4)))
     x, y = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((5, 4), (5, 3)))
-    starts = {"with B = 0, as at the start": torch.zeros(3, 2, dtype=torch.float64)}
+    starts = {"with B = 0, as at the start,": torch.zeros(3, 2, dtype=torch.float64)}
     starts["with a B that is not zero"] = torch.randn(3, 2, generator=generator, dtype=torch.float64)
     for case, B in starts.items():
         W, left, right = (W0 + 2.5 * B @ A).requires_grad_(), A.clone().requires_grad_(), B.clone().requires_grad_()

@@ -64,6 +64,15 @@ def absmax_quantize(x, bits):
 """,
         "negative",
     ),
+    "turns the scale upside down": (
+        """\
+def absmax_quantize(x, bits):
+    n = 2 ** (bits - 1) - 1
+    scale = n / x.abs().max()
+    return torch.round(x * scale).to(torch.int8), scale
+""",
+        "upside down",
+    ),
     "divides by zero": (
         """\
 def absmax_quantize(x, bits):
@@ -81,6 +90,7 @@ def check(student: Callable[..., Any]) -> None:
     _compare(student, [7.0, 1.0, 0.0], 4, [7, 1, 0], 1.0)
     _compare(student, [7.0, 2.75, -2.75], 4, [7, 3, -3], 1.0, "a cast to int8 cuts off the fraction; round first")
     _compare(student, [-7.0, 3.0, 1.0], 4, [-7, 3, 1], 1.0, "the largest magnitude is that of a negative value")
+    _compare(student, [14.0, 2.0, 0.0], 4, [7, 1, 0], 2.0)
     _compare(student, [0.0, 0.0], 4, [0, 0], 0.0, "0 / 0 is NaN; nothing must divide by a scale of zero")
     _compare(student, [1.0, -0.5, 0.2], 2, [1, 0, 0], 1.0)
     generator = torch.Generator().manual_seed(0)
@@ -103,6 +113,8 @@ def _compare(
     n = 2 ** (bits - 1) - 1
     if scale and abs(got_scale * (n + 1) - scale * n) < 1e-6:
         why = "the largest code must be n = 2^(bits−1) − 1"
+    if scale and scale != 1 and abs(got_scale - 1 / scale) < 1e-6:
+        why = "the scale is upside down; it is absmax / n, so that codes · scale is close to x"
     said = f"{case} you return codes {got_codes.tolist()} and scale {got_scale:g}; they should be {codes} and {scale:g}"
     raise Incorrect(said + (f": {why}" if why else ""))
 
@@ -113,4 +125,9 @@ def _parts(returned: Any, x: torch.Tensor, case: str) -> tuple[torch.Tensor, flo
     codes, scale = returned
     if codes is ... or scale is ...:
         raise NotAttempted
-    return require_tensor(codes, tuple(x.shape), torch.int8, f"{case}: the codes"), float(scale)
+    codes = require_tensor(codes, tuple(x.shape), torch.int8, f"{case}, the codes", plural=True)
+    if not isinstance(scale, int | float | torch.Tensor):
+        raise Incorrect(f"{case}, the scale is {describe(scale)}, not a number")
+    if isinstance(scale, torch.Tensor) and scale.numel() != 1:
+        raise Incorrect(f"{case}, the scale has {scale.numel()} elements: return one scale for all of x")
+    return codes, float(scale)
