@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,8 @@ def merge(model: Model) -> Model:
     """Replace each adapter by the plain layer that computes the same, in place; returns `model`.
 
     Sums are in fp32 and rounded once to the base's dtype; a quantized base becomes a dense layer. The base weights are
-    not written to, so a weight that is tied to another stays as it is there.
+    not written to, so a weight that is tied to another stays as it is there. Nothing starts to train: the plain layers
+    are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the plain layer.
 
     Raises ValueError when there is no adapter, TypeError when a method cannot be folded (the model is left as it was).
     """
@@ -104,14 +105,17 @@ def merge(model: Model) -> Model:
         raise ValueError("nothing to merge: the model has no adapters")
     plain = {layer: layer.merged() for layer in {layer for _, layer in adapters}}
     for name, layer in adapters:
-        _replace(model, name, plain[layer])
+        model = _replace(model, name, plain[layer])
     return model
 
 
 def remove_adapters(model: Model) -> Model:
-    """Replace each adapter by the base layer that it wraps, in place; returns `model`. What was learnt is dropped."""
+    """Replace each adapter by the base layer that it wraps, in place; returns `model`. What was learnt is dropped.
+
+    The base stays frozen. When `model` itself is an adapter layer, returns its base layer.
+    """
     for name, layer in list(named_adapters(model)):
-        _replace(model, name, layer.base_layer)
+        model = _replace(model, name, layer.base_layer)
     return model
 
 
@@ -140,7 +144,11 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors that belong to adapters, by name. With the base weights they are the whole adapted model."""
+    """The parameters and buffers of every adapter, by name, without those of its base layer. They are not copies.
+
+    A shared adapter comes under each of its names. Beside the base weights this is the whole adapted model, as long as
+    nothing else was trained.
+    """
     return {
         f"{name}.{key}": tensor
         for name, layer in named_adapters(model)
@@ -175,7 +183,7 @@ def named_adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
 
 
 def _matches(model: nn.Module, target: str) -> list[str]:
-    names = (name for name, _ in model.named_modules() if name)
+    names = (name for name, _ in model.named_modules(remove_duplicate=False) if name)
     return [name for name in names if f".{name}".endswith(f".{target}")]
 
 
@@ -189,6 +197,10 @@ def _quoted(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names) or "no linear layer inside"
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def _replace(model: Model, name: str, module: nn.Module) -> Model:
+    """Put `module` in the place `name` of `model`; returns the model. Without a name the module is the whole model."""
+    if not name:
+        return cast(Model, module)
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+    return model

@@ -46,13 +46,16 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     """Write the adapters of `model` to `folder` (made when absent), atomically; returns the folder.
 
     `base_model` is the name of the base's checkpoint, for whoever loads the folder later.
-    Raises ValueError when the model has no adapters or holds adapters that `config` did not make.
+    Raises ValueError when the model has no adapters, holds adapters that `config` did not make, or trains anything
+    beside them, which would not be saved.
     """
     if not isinstance(config, LoRAConfig):
         raise TypeError(f"cannot save a {type(config).__name__} in Hugging Face's layout; possible: LoRAConfig")
     state = adapter_state_dict(model)
     if not state:
         raise ValueError("nothing to save: the model has no adapters (merged already?)")
+    if unsaved := [name for name, p in model.named_parameters() if p.requires_grad and name not in state]:
+        raise ValueError(f"only adapters are saved, but these train too: {', '.join(unsaved)}; freeze them first")
     ranks = {tensor.shape[0] for name, tensor in state.items() if name.endswith(".lora_A")}
     if ranks != {config.rank}:
         raise ValueError(f"the model holds adapters of rank {sorted(ranks)}, the config says rank {config.rank}")
@@ -69,7 +72,8 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
         "target_modules": list(config.targets),
         **{key: value for key, value in NEUTRAL.items() if key in ("bias", "use_dora", "fan_in_fan_out")},
     }
-    tensors = {f"{PREFIX}{name}.weight": tensor.contiguous().cpu() for name, tensor in state.items()}
+    # clones, since safetensors refuses a shared adapter's memory under two names
+    tensors = {f"{PREFIX}{name}.weight": tensor.clone().contiguous().cpu() for name, tensor in state.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))

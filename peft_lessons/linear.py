@@ -4,6 +4,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 
@@ -14,7 +15,7 @@ class LinearAdapter(AdapterLayer):
     Adapter weights are kept in `adapter_dtype`, fp32 also over a bf16 or 4-bit base: an update of 1e-4 is smaller than
     half a bf16 step at 0.1 and would be lost.
 
-    Raises TypeError when `base_layer` is no linear layer.
+    Raises TypeError when `base_layer` is no linear layer, or one whose forward is never called.
     """
 
     base_layer: nn.Linear
@@ -22,6 +23,11 @@ class LinearAdapter(AdapterLayer):
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "bias")):
             raise TypeError(f"{type(self).__name__} adapts linear layers, got {type(base_layer).__name__}")
+        if isinstance(base_layer, NonDynamicallyQuantizableLinear):
+            raise TypeError(
+                f"{type(self).__name__} cannot adapt the output projection of nn.MultiheadAttention, which reads its "
+                "weight and never calls it"
+            )
         super().__init__(base_layer, config)
 
     @property

@@ -113,6 +113,32 @@ def test_shared_module_gets_one_adapter() -> None:
     assert merge(model).twin is model.q_proj
 
 
+@pytest.mark.parametrize("targets", [("twin",), ("q_proj", "twin")])
+def test_shared_module_is_found_by_each_of_its_names(targets: tuple[str, ...]) -> None:
+    model = block()
+    model.twin = model.q_proj
+    inject(model, LoRAConfig(targets=targets, rank=2))
+    assert isinstance(model.twin, LoRALinear)
+    assert type(model.twin.base_layer) is nn.Linear
+    assert model.twin is model.q_proj
+
+
+def test_an_adapter_layer_alone() -> None:
+    layer = inject(block(), LoRAConfig(targets=("q_proj",), rank=2)).q_proj
+    nn.init.normal_(layer.lora_B)
+    x = torch.randn(3, 12)
+    plain = merge(layer)
+    assert type(plain) is nn.Linear
+    torch.testing.assert_close(plain(x), layer(x))
+    assert remove_adapters(layer) is layer.base_layer
+
+
+def test_output_projection_of_attention_is_refused() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2)})
+    with pytest.raises(TypeError, match=r"attention\.out_proj: LoRALinear cannot adapt .* nn\.MultiheadAttention"):
+        inject(model, LoRAConfig(targets=("out_proj",), rank=2))
+
+
 def test_training_mode_is_kept() -> None:
     model = block().eval()
     inject(model, LoRAConfig(targets=("q_proj",), rank=2, dropout=0.5))

@@ -105,3 +105,25 @@ def test_saving_refuses_what_does_not_belong_together(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"adapters of rank \[2\], the config says rank 3"):
         save_adapter(inject(base(), CONFIG), LoRAConfig(rank=3, targets=("q", "v")), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["v.bias", "q.base_layer.weight"])
+def test_what_trains_is_what_is_saved(tmp_path, name: str) -> None:
+    model = inject(base(), LoRAConfig(rank=2, targets=("q",)))
+    model.get_parameter(name).requires_grad_()
+    with pytest.raises(ValueError, match=rf"only adapters are saved, but these train too: {name}"):
+        save_adapter(model, LoRAConfig(rank=2, targets=("q",)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shared_adapter_is_saved_and_loaded(tmp_path) -> None:
+    def shared() -> nn.ModuleDict:
+        model = base()
+        model["twin"] = model["q"]
+        return model
+
+    model = inject(shared(), CONFIG)
+    nn.init.normal_(model["q"].lora_B)
+    loaded = load_adapter(shared(), save_adapter(model, CONFIG, tmp_path))
+    assert loaded["twin"] is loaded["q"]
+    assert torch.equal(loaded["twin"].lora_B, model["q"].lora_B)
