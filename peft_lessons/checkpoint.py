@@ -20,6 +20,7 @@ from peft_lessons.adapters import (
     adapter_state_dict,
     inject,
     load_adapter_state_dict,
+    named_adapters,
     remove_adapters,
 )
 from peft_lessons.methods.lora import LoRAConfig
@@ -28,17 +29,39 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
-# Settings of peft that change what an adapter computes and that LoRA here does not have: any other value is refused.
-NEUTRAL = {
-    "bias": "none",
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "modules_to_save": None,
-    "layers_to_transform": None,
-    "exclude_modules": None,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "target_parameters": None,
+# The settings of peft that are read: which values are possible, and how to say it.
+READ: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "r": (lambda value: type(value) is int, "a whole number"),
+    "lora_alpha": (lambda value: type(value) in (int, float), "a number"),
+    "lora_dropout": (lambda value: type(value) in (int, float), "a number"),
+    "use_rslora": (lambda value: type(value) is bool, "true or false"),
+    "target_modules": (
+        lambda value: type(value) is list and all(type(name) is str for name in value),
+        "a list of names",
+    ),
+}
+
+# Settings that say where an adapter comes from or how it was made, not what it computes.
+IGNORED = {
+    "peft_type",
+    "peft_version",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "auto_mapping",
+    "runtime_config",
+    "megatron_config",
+    "megatron_core",
+    "qalora_group_size",
+}
+
+# Any other setting may change what the adapter computes and is refused, unless it is off or has one of these values.
+# Starts such as "pissa", "olora" or "loftq" rewrite the base weights; these do not.
+OFF = (None, False, {}, [])
+NEUTRAL: dict[str, tuple[object, ...]] = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian", "orthogonal", "eva"),
 }
 
 
@@ -56,9 +79,11 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
         raise ValueError("nothing to save: the model has no adapters (merged already?)")
     if unsaved := [name for name, p in model.named_parameters() if p.requires_grad and name not in state]:
         raise ValueError(f"only adapters are saved, but these train too: {', '.join(unsaved)}; freeze them first")
-    ranks = {tensor.shape[0] for name, tensor in state.items() if name.endswith(".lora_A")}
-    if ranks != {config.rank}:
-        raise ValueError(f"the model holds adapters of rank {sorted(ranks)}, the config says rank {config.rank}")
+    for name, layer in named_adapters(model):
+        if layer.config != config:
+            raise ValueError(
+                f"{name} was made by {_differing(layer.config, config)}, not by {_differing(config, layer.config)}"
+            )
     settings = {
         "peft_type": "LORA",
         # peft demands generation methods of whatever claims to be a causal language model
@@ -70,7 +95,9 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
         "lora_dropout": config.dropout,
         "use_rslora": config.rank_stabilized,
         "target_modules": list(config.targets),
-        **{key: value for key, value in NEUTRAL.items() if key in ("bias", "use_dora", "fan_in_fan_out")},
+        "bias": "none",
+        "use_dora": False,
+        "fan_in_fan_out": False,
     }
     # clones, since safetensors refuses a shared adapter's memory under two names
     tensors = {f"{PREFIX}{name}.weight": tensor.clone().contiguous().cpu() for name, tensor in state.items()}
@@ -111,29 +138,54 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
 
 
 def read_config(folder: str | Path) -> LoRAConfig:
-    """The config in `folder`. Raises FileNotFoundError, or ValueError naming each setting that is not supported."""
+    """The config in `folder`.
+
+    Raises FileNotFoundError, or ValueError naming the file and each setting that is missing, malformed or unsupported.
+    """
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: is it an adapter's folder?")
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
+        settings = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {settings!r:.60}")
     if settings.get("peft_type") != "LORA":
         raise ValueError(f"{path} describes {settings.get('peft_type')!r}; supported: 'LORA'")
-    unknown = [f"{k}={settings[k]!r}" for k, neutral in NEUTRAL.items() if settings.get(k) not in (neutral, None, [])]
-    if unknown:
-        raise ValueError(f"{path} uses settings that are not supported here: {', '.join(unknown)}")
-    targets = settings.get("target_modules")
-    if not isinstance(targets, list):
-        raise ValueError(f"{path}: target_modules must be a list of names, got {targets!r}")
-    return LoRAConfig(
-        rank=settings["r"],
-        alpha=settings["lora_alpha"],
-        dropout=settings.get("lora_dropout", 0.0),
-        rank_stabilized=settings.get("use_rslora", False),
-        targets=tuple(targets),
-    )
+    unsupported = [
+        f"{key}={value!r}"
+        for key, value in settings.items()
+        if key not in READ and key not in IGNORED and value not in (*OFF, *NEUTRAL.get(key, ()))
+    ]
+    if unsupported:
+        raise ValueError(f"{path} uses settings that are not supported here: {', '.join(unsupported)}")
+    settings.setdefault("lora_dropout", 0.0)
+    settings.setdefault("use_rslora", False)
+    problems = [f"{key} is missing" for key in READ if key not in settings]
+    problems += [
+        f"{key} must be {kind}, got {settings[key]!r}"
+        for key, (possible, kind) in READ.items()
+        if key in settings and not possible(settings[key])
+    ]
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    try:
+        return LoRAConfig(
+            rank=settings["r"],
+            alpha=settings["lora_alpha"],
+            dropout=settings["lora_dropout"],
+            rank_stabilized=settings["use_rslora"],
+            targets=tuple(settings["target_modules"]),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _differing(config: AdapterConfig, other: AdapterConfig) -> str:
+    """`config`, written with only the fields that `other` has not or has otherwise."""
+    fields = (f"{key}={value!r}" for key, value in vars(config).items() if vars(other).get(key) != value)
+    return f"{type(config).__name__}({', '.join(fields)})"
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,6 +1,7 @@
 """Adapters on disk: what is refused, and that files are written whole or not at all."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
 from peft_lessons.adapters import named_adapters
+from peft_lessons.checkpoint import read_config
 
 CONFIG = LoRAConfig(rank=2, alpha=5, targets=("q", "v"))
 
@@ -51,7 +53,17 @@ def edit_config(folder, **changes) -> None:
         ({"target_modules": ["q", "w"]}, "no module ends with 'w'; this model has 'q', 'v'"),
         ({"r": 3}, r"q.lora_A is \(2, 6\), expected \(3, 6\)"),
         ({"target_modules": ["q"]}, "unexpected v.lora_A"),
-        ({"r": 0}, "rank must be at least 1"),
+        ({"r": 0}, "adapter_config.json: rank must be at least 1"),
+        ({"r": "2"}, "adapter_config.json: r must be a whole number, got '2'"),
+        ({"r": 2.0}, "adapter_config.json: r must be a whole number, got 2.0"),
+        ({"lora_alpha": "5"}, "adapter_config.json: lora_alpha must be a number, got '5'"),
+        ({"lora_dropout": None}, "adapter_config.json: lora_dropout must be a number, got None"),
+        ({"use_rslora": "yes"}, "adapter_config.json: use_rslora must be true or false, got 'yes'"),
+        ({"target_modules": ["q", 1]}, r"adapter_config.json: target_modules must be a list of names, got \['q', 1\]"),
+        ({"target_modules": []}, "adapter_config.json: targets is empty"),
+        ({"init_lora_weights": "pissa"}, "not supported here: init_lora_weights='pissa'"),
+        ({"lora_bias": True, "layer_replication": [[0, 2]]}, r"lora_bias=True, layer_replication=\[\[0, 2\]\]"),
+        ({"of_a_later_release": 1}, "not supported here: of_a_later_release=1"),
     ],
 )
 def test_settings_that_do_not_fit(folder, changes: dict, message: str) -> None:
@@ -60,6 +72,35 @@ def test_settings_that_do_not_fit(folder, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_adapter(model, folder)
     assert not list(named_adapters(model)), "a failed load left adapters behind"
+
+
+def test_settings_that_change_nothing(folder) -> None:
+    edit_config(folder, init_lora_weights="gaussian", megatron_core="megatron.core", revision="main", use_dora=False)
+    assert read_config(folder) == CONFIG
+
+
+def test_missing_settings_are_named(folder) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text('{"peft_type": "LORA", "target_modules": ["q", "v"]}')
+    with pytest.raises(ValueError, match=r"adapter_config\.json: r is missing; lora_alpha is missing"):
+        load_adapter(base(), folder)
+    path.write_text('["LORA"]')
+    with pytest.raises(ValueError, match=r"adapter_config\.json must hold a JSON object, got \['LORA'\]"):
+        load_adapter(base(), folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": 6}, r"q was made by LoRAConfig\(alpha=5\), not by LoRAConfig\(alpha=6\)"),
+        ({"rank_stabilized": True}, r"\(rank_stabilized=False\), not by LoRAConfig\(rank_stabilized=True\)"),
+        ({"targets": ("q",)}, r"\(targets=\('q', 'v'\)\), not by LoRAConfig\(targets=\('q',\)\)"),
+    ],
+)
+def test_saving_with_another_config_is_refused(tmp_path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_adapter(inject(base(), CONFIG), replace(CONFIG, **change), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_weights_are_listed(folder) -> None:
@@ -102,8 +143,8 @@ def test_a_failed_save_keeps_the_old_files(folder, monkeypatch) -> None:
 def test_saving_refuses_what_does_not_belong_together(tmp_path) -> None:
     with pytest.raises(ValueError, match="nothing to save"):
         save_adapter(base(), CONFIG, tmp_path)
-    with pytest.raises(ValueError, match=r"adapters of rank \[2\], the config says rank 3"):
-        save_adapter(inject(base(), CONFIG), LoRAConfig(rank=3, targets=("q", "v")), tmp_path)
+    with pytest.raises(ValueError, match=r"q was made by LoRAConfig\(rank=2\), not by LoRAConfig\(rank=3\)"):
+        save_adapter(inject(base(), CONFIG), LoRAConfig(rank=3, alpha=5, targets=("q", "v")), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -103,3 +103,11 @@ def test_their_files_load_here(setting: tuple, tmp_path) -> None:
     loaded = load_adapter(Model(), tmp_path)
     x = torch.randn(3, 24)
     torch.testing.assert_close(loaded(x), theirs(x), rtol=1e-6, atol=1e-6)
+
+
+def test_their_files_that_compute_something_else_are_refused(tmp_path) -> None:
+    """PiSSA starts from W minus its principal part: its A and B fit no other base."""
+    config = LoraConfig(r=4, target_modules=list(TARGETS), init_lora_weights="pissa")
+    get_peft_model(Model(), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="not supported here: init_lora_weights='pissa'"):
+        load_adapter(Model(), tmp_path)
