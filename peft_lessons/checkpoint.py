@@ -58,7 +58,7 @@ IGNORED = {
 
 # Any other setting may change what the adapter computes and is refused, unless it is off or has one of these values.
 # Starts such as "pissa", "olora" or "loftq" rewrite the base weights; these do not.
-OFF = (None, False, {}, [])
+OFF: tuple[object, ...] = (None, False, {}, [])
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva"),

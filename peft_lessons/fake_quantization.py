@@ -125,8 +125,11 @@ class FakeQuantizedLinear(nn.Linear):
         granularity: Granularity = "tensor",
         block_size: int = 64,
     ) -> FakeQuantizedLinear:
-        """A new layer with the rounded weight of `linear` and a copy of its bias. `linear` stays as it is."""
-        return cls(linear.weight, linear.bias, bits, scheme, granularity, block_size)
+        """A new layer with the rounded weight of `linear`, a copy of its bias and its mode, training or eval.
+
+        `linear` stays as it is.
+        """
+        return cls(linear.weight, linear.bias, bits, scheme, granularity, block_size).train(linear.training)
 
     def extra_repr(self) -> str:
         group = f"block of {self.block_size}" if self.granularity == "block" else self.granularity

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.quantization import QuantizedLinear
 
 
 class LinearAdapter(AdapterLayer):
@@ -18,7 +19,7 @@ class LinearAdapter(AdapterLayer):
     Raises TypeError when `base_layer` is no linear layer, or one whose forward is never called.
     """
 
-    base_layer: nn.Linear
+    base_layer: nn.Linear | QuantizedLinear
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "bias")):
@@ -32,9 +33,18 @@ class LinearAdapter(AdapterLayer):
 
     @property
     def adapter_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.base_dtype, torch.float32)
+
+    @property
+    def base_dtype(self) -> torch.dtype:
         # a quantized layer says its dtype without dequantizing its weight
-        dtype = getattr(self.base_layer, "dtype", None) or self.base_layer.weight.dtype
-        return torch.promote_types(dtype, torch.float32)
+        return self.base_layer.dtype if isinstance(self.base_layer, QuantizedLinear) else self.base_layer.weight.dtype
+
+    def base_weight(self, dtype: torch.dtype) -> Tensor:
+        """W in `dtype`, shape (out_features, in_features); 4-bit codes are read at that precision."""
+        if isinstance(self.base_layer, QuantizedLinear):
+            return self.base_layer.dequantized(dtype)
+        return self.base_layer.weight.to(dtype)
 
     @property
     def device(self) -> torch.device:
@@ -60,9 +70,9 @@ class DeltaLinear(LinearAdapter):
     def merged(self) -> nn.Linear:
         """A new `nn.Linear` with weight W + ΔW, summed in fp32 and rounded once, and its own copy of the bias."""
         base, delta = self.base_layer, self.delta()
-        weight = base.weight
+        weight = self.base_weight(delta.dtype) + delta
         linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-        linear.weight = nn.Parameter((weight.to(delta.dtype) + delta).to(weight.dtype), requires_grad=False)
+        linear.weight = nn.Parameter(weight.to(self.base_dtype), requires_grad=False)
         if base.bias is not None:
             linear.bias = nn.Parameter(base.bias.clone(), requires_grad=False)
         return linear.train(self.training)

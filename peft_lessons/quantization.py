@@ -426,8 +426,11 @@ class QuantizedLinear(nn.Module):
     def from_linear(
         cls, linear: nn.Linear, codebook: Codebook = NF4, block_size: int = 64, double: bool = False
     ) -> QuantizedLinear:
-        """A new layer with the quantized weight of `linear` and a copy of its bias. `linear` stays as it is."""
-        return cls(quantize(linear.weight, codebook, block_size, double), linear.bias)
+        """A new layer with the quantized weight of `linear`, a copy of its bias and its mode, training or eval.
+
+        `linear` stays as it is.
+        """
+        return cls(quantize(linear.weight, codebook, block_size, double), linear.bias).train(linear.training)
 
     @property
     def quantized(self) -> QuantizedTensor:
@@ -438,7 +441,11 @@ class QuantizedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return dequantize(self.quantized)
+        return self.dequantized()
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """`weight`, or the same rounded to `dtype` alone, not to the layer's own dtype first."""
+        return dequantize(self.quantized, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)"""

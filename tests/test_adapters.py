@@ -9,8 +9,10 @@ from torch import nn
 from peft_lessons import (
     LoRAConfig,
     LoRALinear,
+    QuantizedLinear,
     adapter_state_dict,
     adapters_disabled,
+    dequantize,
     inject,
     merge,
     remove_adapters,
@@ -210,6 +212,17 @@ def test_adapters_over_bf16_are_fp32_and_merging_rounds_once() -> None:
     assert merged.dtype == torch.bfloat16
     # fp32 holds the sum to 2^-24, so that rounding it once is rounding the exact sum, but for near ties
     assert (merged == exact.bfloat16()).float().mean() > 0.999
+
+
+def test_merging_over_a_quantized_bf16_layer_rounds_once() -> None:
+    torch.manual_seed(0)
+    base = QuantizedLinear.from_linear(nn.Linear(64, 64, dtype=torch.bfloat16))
+    layer = inject(nn.Sequential(base), LoRAConfig(rank=2, alpha=2, targets=("0",)))[0]
+    nn.init.normal_(layer.lora_B, std=0.01)
+    exact = dequantize(base.quantized, torch.float64) + layer.lora_B.double() @ layer.lora_A.double()
+    assert layer.merged().weight.dtype == torch.bfloat16
+    # as above; the levels are float32 products, and rounding W to bf16 first makes a fifth of the weights differ
+    assert (layer.merged().weight == exact.bfloat16()).float().mean() > 0.999
 
 
 def test_dropout_acts_in_training_only_and_on_the_adapter_only() -> None:

@@ -271,6 +271,11 @@ def test_layer_is_a_linear_layer_with_a_rounded_weight(bias, dtype):
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_layer_keeps_the_mode(training):
+    assert FakeQuantizedLinear.from_linear(nn.Linear(8, 4).train(training), 4).training is training
+
+
 def test_layer_is_copied_saved_and_shown():
     layer = FakeQuantizedLinear.from_linear(nn.Linear(8, 4), 2, granularity="block")
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):

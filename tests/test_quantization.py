@@ -463,6 +463,18 @@ def test_layer_is_a_linear_layer_with_the_dequantized_weight(dtype, bias, double
     assert not any(parameter.requires_grad for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_layer_keeps_the_mode(training):
+    assert QuantizedLinear.from_linear(linear().train(training)).training is training
+
+
+def test_dequantized_is_rounded_once():
+    layer = QuantizedLinear.from_linear(linear(dtype=torch.bfloat16))
+    assert torch.equal(layer.dequantized(torch.float32), dequantize(layer.quantized, torch.float32))
+    assert torch.equal(layer.dequantized(torch.float32).bfloat16(), layer.weight)
+    assert not torch.equal(layer.dequantized(torch.float32), layer.weight.float())
+
+
 def test_gradients_in_float64():
     layer = QuantizedLinear.from_linear(linear(6, 10).double())
     layer.bias.requires_grad_()
