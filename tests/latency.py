@@ -58,7 +58,7 @@ ROUND_TRIP = """async (count) => {
 
 
 def round_trip(page: Any, count: int = 30) -> float:
-    """Median milliseconds in which the kernel answers an empty question: the floor for whatever asks it, here and now."""
+    """Median milliseconds in which the kernel answers an empty question: the floor for all that asks it, just now."""
     return statistics.median(page.evaluate(ROUND_TRIP, count))
 
 
