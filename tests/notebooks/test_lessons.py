@@ -3,7 +3,9 @@
 import pytest
 
 import notebooks
+from peft_lessons.classroom.exercises import exercise_ids, load_exercise
 from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.questions import question_ids
 
 TEXTS = notebooks.sources()
 
@@ -21,3 +23,14 @@ def test_guards_find_nothing(path):
 def test_the_course_is_what_its_list_says():
     assert notebooks.orphans() == []
     assert [path.with_suffix(".ipynb").name for path in TEXTS] == [lesson.notebook for lesson in lessons()]
+
+
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
+def test_reading_minutes_are_counted(lesson):
+    """By the rule at the head of lessons.toml."""
+    cells = notebooks.read_text(notebooks.NOTEBOOKS / lesson.notebook.replace(".ipynb", ".md")).cells
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
+    exercises = sum(load_exercise(which).minutes for which in exercise_ids(lesson.number))
+    minutes = words / 200 + len(code) / 30 + exercises + 0.75 * len(question_ids(lesson.number))
+    assert lesson.reading_minutes == pytest.approx(minutes, rel=0.05, abs=1)
