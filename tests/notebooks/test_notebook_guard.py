@@ -44,7 +44,7 @@ BROKEN = {
     "path in output": (lambda make: make.code("x", make.printed("saved to /home/ada/run.pt")), "/home/ada/run.pt"),
     "path in source": (lambda make: make.code("open('/tmp/x')"), "/tmp/x"),
     "path in prose": (lambda make: make.prose("See C:\\Users\\ada."), "C:\\\\Users"),
-    "path in html": (lambda make: make.code("x", make.shown(text_html="<p>/root/x</p>")), "text/html holds a path"),
+    "path in html": (lambda make: make.code("x", make.shown(text_html="<p>/home/x</p>")), "text/html holds a path"),
 }
 
 
