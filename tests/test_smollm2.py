@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import regex
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from references import smollm2_config
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from peft_lessons.models import smollm2
 from peft_lessons.models.decoder import Decoder, generate, rotary_angles, rotate
@@ -47,18 +48,7 @@ def file() -> GGUFFile:
 @pytest.fixture(scope="module")
 def reference(model: Decoder) -> LlamaForCausalLM:
     """transformers' Llama with the published config of SmolLM2-135M-Instruct and this model's weights."""
-    config = LlamaConfig(
-        vocab_size=49152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        rope_theta=100_000.0,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-    )
+    config = smollm2_config()
     with torch.device("meta"):
         reference = LlamaForCausalLM(config)
     reference.to_empty(device="cpu").load_state_dict(model.state_dict())

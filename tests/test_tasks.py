@@ -3,7 +3,8 @@
 import pytest
 import torch
 from peft import PeftModel
-from transformers import LlamaConfig, LlamaForCausalLM
+from references import smollm2_config
+from transformers import LlamaForCausalLM
 
 from peft_lessons import adapters_disabled, load_adapter, trainable_parameters
 from peft_lessons.models import Decoder, Tokenizer, load_smollm2
@@ -32,19 +33,7 @@ def test_examples_are_questions_and_whole_answers(loaded: tuple[Decoder, Tokeniz
 def test_the_shipped_adapter_is_the_same_in_peft(loaded: tuple[Decoder, Tokenizer]) -> None:
     """Our SmolLM2 with our loader, and transformers' SmolLM2 with `PeftModel.from_pretrained`: the same logits."""
     model, tokenizer = loaded
-    reference = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            rope_theta=100_000.0,
-            rms_norm_eps=1e-5,
-            tie_word_embeddings=True,
-        )
-    )
+    reference = LlamaForCausalLM(smollm2_config())
     reference.load_state_dict(model.state_dict())
     reference = PeftModel.from_pretrained(reference, DEVILS_ADAPTER).eval()
     ids = torch.tensor([prompt_ids(tokenizer, "Define the word friend.")])
