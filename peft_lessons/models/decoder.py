@@ -146,19 +146,28 @@ class DecoderStack(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
     ) -> Tensor:
         """int64 ids (batch, tokens) → hidden states (batch, tokens, hidden_size); see `Decoder.forward`."""
+        return self.from_embeddings(self.embed(input_ids), attention_mask, cache)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """int64 ids (batch, tokens) → embeddings (batch, tokens, hidden_size)."""
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids must be (batch, tokens); got shape {tuple(input_ids.shape)}")
-        past = cache.tokens if cache else 0
-        total = past + input_ids.shape[1]
-        if total > self.config.max_position_embeddings:
-            raise ValueError(f"{total} tokens; this model takes at most {self.config.max_position_embeddings}")
         try:
-            x = self.embed_tokens(input_ids)
+            return self.embed_tokens(input_ids)
         except IndexError as error:
             raise ValueError(
                 f"input_ids go from {input_ids.min()} to {input_ids.max()}; this model knows the ids 0 to "
                 f"{self.config.vocab_size - 1} (encoded with another model's tokenizer?)"
             ) from error
+
+    def from_embeddings(
+        self, x: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Embeddings (batch, tokens, hidden_size) → hidden states of the same shape."""
+        past = cache.tokens if cache else 0
+        total = past + x.shape[1]
+        if total > self.config.max_position_embeddings:
+            raise ValueError(f"{total} tokens; this model takes at most {self.config.max_position_embeddings}")
         cos, sin = rotary_angles(past, total, self.config, x)
         context = Context(cos, sin, _visible(past, total, attention_mask, x.device), cache)
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
