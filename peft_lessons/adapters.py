@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,13 @@ class AdapterConfig:
         if not self.targets:
             raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
 
+    def wrap(self, name: str, base_layer: nn.Module) -> "AdapterLayer":
+        """The adapter for the module called `name`."""
+        return self.layer(base_layer, self)
+
+    def connect(self, layers: list["AdapterLayer"]) -> None:
+        """Give the adapters of one model what they share. Most methods share nothing."""
+
 
 class AdapterLayer(nn.Module):
     """A frozen `base_layer` and what a method adds to it.
@@ -50,14 +57,37 @@ class AdapterLayer(nn.Module):
         self.config = config
         self.enabled = True
 
-    def adapted(self, x: Tensor) -> Tensor:
+    def adapted(self, *inputs: Any, **options: Any) -> Tensor:
         raise NotImplementedError
 
     def merged(self) -> nn.Module:
         raise TypeError(f"{type(self).__name__} cannot be folded into a plain layer")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.adapted(x) if self.enabled else self.base_layer(x)
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        return (self.adapted if self.enabled else self.base_layer)(*inputs, **options)
+
+    def new_parameter(self, *shape: int) -> nn.Parameter:
+        """A trainable tensor of zeros on the base's device, in fp32, or in fp64 over an fp64 base.
+
+        fp32 over a bf16 or 4-bit base too: an update of 1e-4 is smaller than half a bf16 step at 0.1 and would be lost.
+        """
+        return nn.Parameter(torch.zeros(*shape, dtype=self.adapter_dtype, device=self.device))
+
+    @property
+    def adapter_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.base_dtype, torch.float32)
+
+    @property
+    def base_dtype(self) -> torch.dtype:
+        """What the base computes in. A quantized layer holds no tensor of it, so it says its dtype itself."""
+        for layer in self.base_layer.modules():
+            if isinstance(dtype := getattr(layer, "dtype", None), torch.dtype):
+                return dtype
+        return next(tensor.dtype for tensor in self.base_layer.parameters() if tensor.is_floating_point())
+
+    @property
+    def device(self) -> torch.device:
+        return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
 
 
 def inject(model: Model, config: AdapterConfig) -> Model:
@@ -81,9 +111,10 @@ def inject(model: Model, config: AdapterConfig) -> Model:
         if base_layer in wrappers:
             continue
         try:
-            wrappers[base_layer] = config.layer(base_layer, config)
+            wrappers[base_layer] = config.wrap(name, base_layer)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
+    config.connect(list(wrappers.values()))
     model.requires_grad_(False)
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in wrappers:

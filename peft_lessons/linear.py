@@ -1,6 +1,4 @@
-"""Methods of the form W + ΔW, on any layer that reads like `nn.Linear`."""
-
-from itertools import chain
+"""What the methods for linear layers share: W in any storage, and a plain layer to fold into."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +7,11 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.quantization import QuantizedLinear
 
+LLAMA_LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 
 class LinearAdapter(AdapterLayer):
     """An adapter on a linear layer: dense (`nn.Linear`) or quantized, whose `weight` dequantizes itself.
-
-    Adapter weights are kept in `adapter_dtype`, fp32 also over a bf16 or 4-bit base: an update of 1e-4 is smaller than
-    half a bf16 step at 0.1 and would be lost.
 
     Raises TypeError when `base_layer` is no linear layer, or one whose forward is never called.
     """
@@ -31,24 +28,19 @@ class LinearAdapter(AdapterLayer):
             )
         super().__init__(base_layer, config)
 
-    @property
-    def adapter_dtype(self) -> torch.dtype:
-        return torch.promote_types(self.base_dtype, torch.float32)
-
-    @property
-    def base_dtype(self) -> torch.dtype:
-        # a quantized layer says its dtype without dequantizing its weight
-        return self.base_layer.dtype if isinstance(self.base_layer, QuantizedLinear) else self.base_layer.weight.dtype
-
     def base_weight(self, dtype: torch.dtype) -> Tensor:
         """W in `dtype`, shape (out_features, in_features); 4-bit codes are read at that precision."""
         if isinstance(self.base_layer, QuantizedLinear):
             return self.base_layer.dequantized(dtype)
         return self.base_layer.weight.to(dtype)
 
-    @property
-    def device(self) -> torch.device:
-        return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
+    def folded(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
+        """A new frozen `nn.Linear` with copies of `weight` and `bias`, each rounded once to the base's dtype."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=bias is not None, device="meta")
+        linear.weight = nn.Parameter(weight.detach().to(self.base_dtype, copy=True), requires_grad=False)
+        if bias is not None:
+            linear.bias = nn.Parameter(bias.detach().to(self.base_dtype, copy=True), requires_grad=False)
+        return linear.train(self.training)
 
     @property
     def in_features(self) -> int:
@@ -69,10 +61,5 @@ class DeltaLinear(LinearAdapter):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """A new `nn.Linear` with weight W + ΔW, summed in fp32 and rounded once, and its own copy of the bias."""
-        base, delta = self.base_layer, self.delta()
-        weight = self.base_weight(delta.dtype) + delta
-        linear = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
-        linear.weight = nn.Parameter(weight.to(self.base_dtype), requires_grad=False)
-        if base.bias is not None:
-            linear.bias = nn.Parameter(base.bias.clone(), requires_grad=False)
-        return linear.train(self.training)
+        delta = self.delta()
+        return self.folded(self.base_weight(delta.dtype) + delta, self.base_layer.bias)

@@ -5,39 +5,111 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from peft_lessons import NF4, AdapterConfig, AdapterLayer, LoRAConfig, QuantizedLinear
+from peft_lessons import (
+    NF4,
+    AdaLoRAConfig,
+    AdapterConfig,
+    AdapterLayer,
+    BitFitConfig,
+    DoRAConfig,
+    IA3Config,
+    LayerNormTuningConfig,
+    LoftQConfig,
+    LoHaConfig,
+    LoRAConfig,
+    LoRAFAConfig,
+    OFTConfig,
+    ParallelAdapterConfig,
+    PiSSAConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    QuantizedLinear,
+    SerialAdapterConfig,
+    VeRAConfig,
+)
+from peft_lessons.models import Decoder, DecoderConfig
 
 IN, OUT = 48, 33  # odd on purpose: 33·48 is no multiple of the block size
+BOTH = ("first", "second")
 
 METHODS: dict[str, AdapterConfig] = {
-    "lora": LoRAConfig(rank=4, alpha=12, targets=("first", "second")),
-    "lora-rank-1": LoRAConfig(rank=1, alpha=3, targets=("first", "second")),
-    "rslora": LoRAConfig(rank=4, alpha=12, rank_stabilized=True, targets=("first", "second")),
-    "lora-dropout": LoRAConfig(rank=4, alpha=12, dropout=0.5, targets=("first", "second")),
+    "lora": LoRAConfig(rank=4, alpha=12, targets=BOTH),
+    "lora-rank-1": LoRAConfig(rank=1, alpha=3, targets=BOTH),
+    "lora-dropout": LoRAConfig(rank=4, alpha=12, dropout=0.5, targets=BOTH),
+    "rslora": LoRAConfig(rank=4, alpha=12, rank_stabilized=True, targets=BOTH),
+    "lora-fa": LoRAFAConfig(rank=4, alpha=12, targets=BOTH),
+    "pissa": PiSSAConfig(rank=4, alpha=12, targets=BOTH),
+    "loftq": LoftQConfig(rank=4, alpha=12, iterations=2, targets=BOTH),
+    "dora": DoRAConfig(rank=4, alpha=12, targets=BOTH),
+    "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, targets=BOTH),
+    "vera": VeRAConfig(rank=16, targets=BOTH),
+    "loha": LoHaConfig(rank=4, alpha=12, targets=BOTH),
+    "oft": OFTConfig(block_size=3, targets=BOTH),
+    "oft-neumann": OFTConfig(block_size=3, neumann_terms=5, targets=BOTH),
+    "ia3": IA3Config(targets=BOTH, feedforward_targets=("second",)),
+    "bitfit": BitFitConfig(targets=BOTH),
+    "layer-norm": LayerNormTuningConfig(targets=("norm",)),
+    "serial": SerialAdapterConfig(bottleneck=4, targets=BOTH),
+    "parallel": ParallelAdapterConfig(bottleneck=4, targets=BOTH),
+    "prompt": PromptTuningConfig(tokens=5),
+    "prefix": PrefixTuningConfig(tokens=5),
 }
+READS_IDS = {"prompt", "prefix"}  # adapters of a whole decoder
+NOT_FOLDABLE = {"serial", "parallel", "prompt", "prefix"}
+STARTS_ELSEWHERE = {"prompt", "prefix", "loftq"}
+NEEDS_DENSE = {"loftq"}
 
 BASES: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "dense": lambda linear: linear,
     "nf4": lambda linear: QuantizedLinear.from_linear(linear, codebook=NF4, block_size=64),
     "nf4-double": lambda linear: QuantizedLinear.from_linear(linear, codebook=NF4, block_size=64, double=True),
 }
+CASES = [(method, base) for method in METHODS for base in BASES if base == "dense" or method not in NEEDS_DENSE]
+
+DECODER = DecoderConfig(
+    vocab_size=31,
+    hidden_size=24,
+    intermediate_size=36,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=32,
+    initializer_range=0.3,
+)
 
 
 class Network(nn.Module):
-    """Two linear layers with a nonlinearity between them, the first with a bias."""
+    """Two linear layers with a norm and a nonlinearity between them, the first with a bias."""
 
     def __init__(self, base: Callable[[nn.Linear], nn.Module]) -> None:
         super().__init__()
         self.first = base(nn.Linear(IN, OUT))
+        self.norm = nn.LayerNorm(OUT)
         self.second = base(nn.Linear(OUT, IN, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
+        return self.second(torch.tanh(self.norm(self.first(x))))
 
 
-def network(base: str, dtype: torch.dtype = torch.float32) -> Network:
+def network(method: str, base: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """What `method` adapts, the same at each call: a network, or a small decoder for methods that need one."""
     torch.manual_seed(0)
-    return Network(BASES[base]).to(dtype).eval()
+    if method not in READS_IDS:
+        return Network(BASES[base]).to(dtype).eval()
+    model = Decoder(DECODER)
+    for block in model.model.layers:
+        for part in (block.self_attn, block.mlp):
+            for name, linear in list(part.named_children()):
+                setattr(part, name, BASES[base](linear))
+    return model.to(dtype).eval()
+
+
+def sample(method: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What that network reads: (5, 3, IN) numbers, or (5, 3) ids."""
+    generator = torch.Generator().manual_seed(2)
+    if method in READS_IDS:
+        return torch.randint(DECODER.vocab_size, (5, 3), generator=generator)
+    return torch.randn(5, 3, IN, generator=generator).to(dtype)
 
 
 def stir(model: nn.Module) -> nn.Module:

@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "linear", "quantization", "fake_quantization"},
+    {"adapters", "checks", "linear", "low_rank", "quantization", "fake_quantization"},
+    {"models", "data"},
     {"methods"},
-    {"models", "data", "training", "checkpoint", "tasks"},
+    {"training", "checkpoint", "several", "accounting", "tasks"},
     {"classroom"},
     {"doctor", "__main__"},
 ]

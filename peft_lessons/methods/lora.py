@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.linear import DeltaLinear
-
-LLAMA_LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
 
 
 class LoRALinear(DeltaLinear):
@@ -32,11 +31,9 @@ class LoRALinear(DeltaLinear):
 
     def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
         super().__init__(base_layer, config)
-        rank, limit = config.rank, min(self.in_features, self.out_features)
-        if rank > limit:
-            raise ValueError(f"rank {rank} is above min(in, out) = {limit}: a matrix of this shape has no higher rank")
-        self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, dtype=self.adapter_dtype, device=self.device))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, rank, dtype=self.adapter_dtype, device=self.device))
+        check_rank_fits(config.rank, self.in_features, self.out_features)
+        self.lora_A = self.new_parameter(config.rank, self.in_features)
+        self.lora_B = self.new_parameter(self.out_features, config.rank)
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         # nn.Dropout(0.0) in training still writes a mask and a copy of x
         self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
@@ -73,14 +70,9 @@ class LoRAConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int):
-            raise TypeError(f"rank is a whole number, got {self.rank!r}")
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, got {self.rank}")
-        if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise ValueError(f"alpha must be positive and finite, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a probability in [0, 1), got {self.dropout}")
+        check_count("rank", self.rank)
+        check_positive("alpha", self.alpha)
+        check_probability("dropout", self.dropout)
 
     @property
     def scaling(self) -> float:

@@ -1,0 +1,26 @@
+"""What configs refuse, in one wording."""
+
+import math
+from typing import Any
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def check_probability(name: str, value: Any) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} is a probability in [0, 1), got {value}")
+
+
+def check_rank_fits(rank: int, in_features: int, out_features: int) -> None:
+    if rank > (limit := min(in_features, out_features)):
+        raise ValueError(f"rank {rank} is above min(in, out) = {limit}: a matrix of this shape has no higher rank")

@@ -1,0 +1,169 @@
+"""AdaLoRA: a budget of ranks, spent where it matters (Zhang et al. 2023, arXiv:2303.10512).
+
+    h = W₀x + s P Λ Q x,    R(P, Q) = ‖PᵀP − I‖² + ‖QQᵀ − I‖²        (Eq. 3 and 4)
+
+An update in the form of a singular value decomposition: P (out, r), Λ diagonal, Q (r, in), kept nearly orthogonal by
+the penalty R. Training starts with more rank than is wanted. `RankAllocator` scores each triplet (column of P, value,
+row of Q) and sets the values of the lowest to zero, under a budget that falls on a cubic schedule (§3.3).
+
+The parameters are called lora_B = P, lora_E = Λ and lora_A = Q, as in the authors' code and in peft.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
+from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+
+
+class AdaLoRALinear(DeltaLinear):
+    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features).
+
+    Raises ValueError when the first rank is above min(in_features, out_features).
+    """
+
+    config: "AdaLoRAConfig"
+
+    def __init__(self, base_layer: nn.Module, config: "AdaLoRAConfig") -> None:
+        super().__init__(base_layer, config)
+        check_rank_fits(config.rank, self.in_features, self.out_features)
+        self.lora_A = self.new_parameter(config.rank, self.in_features)
+        self.lora_E = self.new_parameter(config.rank, 1)
+        self.lora_B = self.new_parameter(self.out_features, config.rank)
+        nn.init.normal_(self.lora_A, std=0.02)
+        nn.init.normal_(self.lora_B, std=0.02)
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+
+    @property
+    def scaling(self) -> float:
+        return self.config.alpha / (self.config.rank + 1e-5)  # with the authors' guard against a rank of zero
+
+    def adapted(self, x: Tensor) -> Tensor:
+        EA, B = (self.lora_E * self.lora_A).to(x.dtype), self.lora_B.to(x.dtype)
+        return self.base_layer(x) + self.scaling * F.linear(F.linear(self.dropout(x), EA), B)
+
+    def delta(self) -> Tensor:
+        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
+        return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
+
+    def orthogonality_penalty(self) -> Tensor:
+        """R(P, Q), a scalar."""
+        identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)
+        P, Q = self.lora_B, self.lora_A
+        return (P.T @ P - identity).square().sum() + (Q @ Q.T - identity).square().sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaLoRAConfig(AdapterConfig):
+    """How much rank at first and at last, and when it falls.
+
+    Raises ValueError for counts that are out of range, and when no step is left for the budget to fall.
+    """
+
+    layer: ClassVar[type[AdapterLayer]] = AdaLoRALinear
+    rank: int = 12  # at the start, in every layer
+    target_rank: int = 8  # at the end, on average over the layers
+    alpha: float = 8.0
+    dropout: float = 0.0  # probability, on the adapter's input only
+    total_steps: int = 1000  # of training
+    warmup_steps: int = 0  # before the budget begins to fall
+    final_steps: int = 0  # after it has fallen
+    interval: int = 1  # steps between two allocations
+    sensitivity_decay: float = 0.85  # β₁, of the running mean of |w · ∂L/∂w|
+    uncertainty_decay: float = 0.85  # β₂, of the running mean of its deviation
+    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("rank", "target_rank", "total_steps", "interval"):
+            check_count(name, getattr(self, name))
+        for name in ("warmup_steps", "final_steps"):
+            check_count(name, getattr(self, name), least=0)
+        for name in ("dropout", "sensitivity_decay", "uncertainty_decay"):
+            check_probability(name, getattr(self, name))
+        check_positive("alpha", self.alpha)
+        if self.target_rank > self.rank:
+            raise ValueError(f"target_rank {self.target_rank} is above the first rank, {self.rank}")
+        if self.warmup_steps + self.final_steps >= self.total_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} and final_steps {self.final_steps} leave none of {self.total_steps} "
+                "total_steps for the budget to fall"
+            )
+
+    def budget(self, step: int, layers: int) -> int:
+        """Singular values that may stay after `step`, over all layers (Eq. 12)."""
+        first, last = self.rank * layers, self.target_rank * layers
+        if step <= self.warmup_steps:
+            return first
+        if step > self.total_steps - self.final_steps:
+            return last
+        done = (step - self.warmup_steps) / (self.total_steps - self.final_steps - self.warmup_steps)
+        return int(last + (first - last) * (1 - done) ** 3)
+
+
+class RankAllocator:
+    """Moves rank between the AdaLoRA layers of a model. Call `step` once after each step of the optimizer.
+
+    A weight's importance is the running mean of its sensitivity |w · ∂L/∂w| times that of the sensitivity's deviation
+    (Eq. 8–10). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
+
+    Raises ValueError when the model has no AdaLoRA layer.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        found = (layer for _, layer in named_adapters(model) if isinstance(layer, AdaLoRALinear))
+        self.layers = list(dict.fromkeys(found))
+        if not self.layers:
+            raise ValueError("nothing to allocate: the model has no AdaLoRA layers")
+        self.config = self.layers[0].config
+        self.sensitivity = {p: torch.zeros_like(p) for layer in self.layers for p in _triplet(layer)}
+        self.uncertainty = {p: torch.zeros_like(p) for p in self.sensitivity}
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Take in the gradients of step number `step`, counted from 1, and cut down to the budget.
+
+        Raises ValueError when there are no gradients: call it before they are set to zero.
+        """
+        config = self.config
+        if step < config.total_steps - config.final_steps:
+            self._measure()
+        falling = step > config.warmup_steps and step % config.interval == 0
+        if falling or step > config.total_steps - config.final_steps:
+            self._keep(config.budget(step, len(self.layers)))
+
+    @property
+    def ranks(self) -> list[int]:
+        """Singular values that are not zero, layer by layer."""
+        return [int(layer.lora_E.count_nonzero()) for layer in self.layers]
+
+    def _measure(self) -> None:
+        first, second = self.config.sensitivity_decay, self.config.uncertainty_decay
+        for p, mean in self.sensitivity.items():
+            if p.grad is None:
+                raise ValueError("no gradients to judge ranks by: call step after backward and before zero_grad")
+            sensitivity = (p * p.grad).abs()
+            mean.lerp_(sensitivity, 1 - first)
+            self.uncertainty[p].lerp_((sensitivity - mean).abs(), 1 - second)
+
+    def _keep(self, budget: int) -> None:
+        scores = [self._scores(layer) for layer in self.layers]
+        everything = torch.cat(scores)
+        if budget >= len(everything):
+            return
+        threshold = everything.kthvalue(len(everything) - budget).values
+        for layer, score in zip(self.layers, scores, strict=True):
+            layer.lora_E.masked_fill_((score <= threshold)[:, None], 0.0)
+
+    def _scores(self, layer: AdaLoRALinear) -> Tensor:
+        A, E, B = (self.sensitivity[p] * self.uncertainty[p] for p in _triplet(layer))
+        return E[:, 0] + A.mean(dim=1) + B.mean(dim=0)
+
+
+def _triplet(layer: AdaLoRALinear) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    return layer.lora_A, layer.lora_E, layer.lora_B

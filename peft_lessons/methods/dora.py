@@ -1,0 +1,53 @@
+"""DoRA: direction by LoRA, magnitude by a vector (Liu et al. 2024, arXiv:2402.09353, Eq. 5 and §4.3).
+
+    V = W₀ + s B A,    h = (m / ‖V‖) ⊙ (V x) + b        m (out,) starts as ‖W₀‖, one norm for each row of W
+
+The norm ‖V‖ is treated as a constant in the backward pass (§4.3), which saves memory and changes little. The bias is
+outside of the scaling.
+
+Left out: dropout reaches the low-rank path only, where peft drops inputs of the whole layer.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.methods.lora import LoRAConfig, LoRALinear
+
+
+class DoRALinear(LoRALinear):
+    """A linear layer whose rows are turned by LoRA and scaled by m. x: (…, in_features) → (…, out_features)."""
+
+    def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
+        super().__init__(base_layer, config)
+        self.magnitude = nn.Parameter(self.directions().norm(dim=1))
+
+    @torch.no_grad()
+    def directions(self) -> Tensor:
+        """V = W₀ + s B A, (out_features, in_features), in fp32 or higher."""
+        delta = self.delta()
+        return self.base_weight(delta.dtype) + delta
+
+    def adapted(self, x: Tensor) -> Tensor:
+        scale = self.magnitude / self.directions().norm(dim=1)  # (out_features,)
+        y, A, B = self.base_layer(x), self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        product = y if self.base_layer.bias is None else y - self.base_layer.bias.to(y.dtype)
+        update = self.scaling * F.linear(F.linear(self.dropout(x), A), B)
+        # y + (scale − 1) W₀x, not scale · W₀x + b: exactly y while scale is 1
+        return y + (scale - 1).to(y.dtype) * product + scale.to(y.dtype) * update
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        V = self.directions()
+        return self.folded((self.magnitude / V.norm(dim=1))[:, None] * V, self.base_layer.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoRAConfig(LoRAConfig):
+    """As `LoRAConfig`, with out_features more parameters a layer."""
+
+    layer: ClassVar[type[AdapterLayer]] = DoRALinear

@@ -1,0 +1,75 @@
+"""IA³: scale keys, values and the inner activations of the MLP (Liu et al. 2022, arXiv:2205.05638, §3.3).
+
+    k = l_k ⊙ (W_k x),    v = l_v ⊙ (W_v x),    W_down (l_ff ⊙ u)        every l starts at 1
+
+Three vectors a block, and nothing is left at inference: l scales the rows of W_k and W_v and the columns of W_down.
+"Infused Adapter by Inhibiting and Amplifying Inner Activations".
+
+Left out: the paper's unlikelihood and length-normalised losses, which are about the task and not the adapter.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.linear import LinearAdapter
+
+
+class IA3OutputLinear(LinearAdapter):
+    """l ⊙ (W x + b), l (out_features,). x: (…, in_features) → (…, out_features)."""
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        super().__init__(base_layer, config)
+        self.ia3_l = self.new_parameter(self.out_features)
+        nn.init.ones_(self.ia3_l)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y = self.base_layer(x)
+        return self.ia3_l.to(y.dtype) * y
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        scale, bias = self.ia3_l.to(self.adapter_dtype), self.base_layer.bias
+        return self.folded(scale[:, None] * self.base_weight(scale.dtype), None if bias is None else scale * bias)
+
+
+class IA3InputLinear(LinearAdapter):
+    """W (l ⊙ x) + b, l (in_features,). x: (…, in_features) → (…, out_features)."""
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        super().__init__(base_layer, config)
+        self.ia3_l = self.new_parameter(self.in_features)
+        nn.init.ones_(self.ia3_l)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        return self.base_layer(self.ia3_l.to(x.dtype) * x)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        scale = self.ia3_l.to(self.adapter_dtype)
+        return self.folded(self.base_weight(scale.dtype) * scale, self.base_layer.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IA3Config(AdapterConfig):
+    """Where outputs are scaled, and where inputs. `feedforward_targets` are those of `targets` whose input is scaled.
+
+    Raises ValueError for a feedforward target that is no target.
+    """
+
+    layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear
+    targets: tuple[str, ...] = ("k_proj", "v_proj", "down_proj")
+    feedforward_targets: tuple[str, ...] = ("down_proj",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "feedforward_targets", tuple(self.feedforward_targets))
+        if strangers := [name for name in self.feedforward_targets if name not in self.targets]:
+            raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
+
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        scales_input = any(f".{name}".endswith(f".{target}") for target in self.feedforward_targets)
+        return (IA3InputLinear if scales_input else IA3OutputLinear)(base_layer, self)

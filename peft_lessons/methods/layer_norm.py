@@ -1,0 +1,51 @@
+"""LayerNorm tuning: train the norms and nothing else (Zhao et al. 2023, arXiv:2312.11420).
+
+    h = (γ + Δγ) ⊙ normalise(x) + (β + Δβ)        here: a trained copy of γ and β, starting as they are
+
+Llama's RMSNorm has no mean and no β: one vector of the model's width a norm, two norms a block and one at the end.
+
+Left out: training the output head as well, which the paper also tries.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+
+
+class LayerNormTuning(AdapterLayer):
+    """A norm with trained copies of its weight and bias. Input and output of the same shape.
+
+    Raises TypeError when `base_layer` is no norm: a module without children whose parameters are all vectors.
+    """
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        super().__init__(base_layer, config)
+        vectors = dict(base_layer.named_parameters())
+        if not vectors or list(base_layer.children()) or any(vector.ndim != 1 for vector in vectors.values()):
+            raise TypeError(f"LayerNormTuning trains the vectors of a norm, got {type(base_layer).__name__}")
+        self.tuned = nn.ParameterDict(
+            {name: nn.Parameter(vector.detach().to(self.adapter_dtype, copy=True)) for name, vector in vectors.items()}
+        )
+
+    def adapted(self, x: Tensor) -> Tensor:
+        return functional_call(self.base_layer, {name: vector.to(x.dtype) for name, vector in self.tuned.items()}, (x,))
+
+    def merged(self) -> nn.Module:
+        """A new frozen norm of the same kind with the trained vectors, in the base's dtype."""
+        norm = copy.deepcopy(self.base_layer)
+        for name, vector in self.tuned.items():
+            setattr(norm, name, nn.Parameter(vector.detach().to(self.base_dtype, copy=True), requires_grad=False))
+        return norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNormTuningConfig(AdapterConfig):
+    """Which norms train."""
+
+    layer: ClassVar[type[AdapterLayer]] = LayerNormTuning
+    targets: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm", "norm")

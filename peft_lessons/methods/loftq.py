@@ -1,0 +1,65 @@
+"""LoftQ: quantize W and start LoRA from what the rounding lost (Li et al. 2023, arXiv:2310.08659, Algorithm 1).
+
+    repeat T times:    Q ← quantize(W − s B A),    s B A ← rank-r SVD of (W − Q)
+
+QLoRA starts from Q = quantize(W) and B = 0, so its first output differs from the base by the rounding error. Here
+Q + s B A starts nearer to W. It helps most at 2 and 3 bits, where there is much to make up for.
+
+So this method takes a dense layer, replaces it by a quantized one and, unlike the others, does not start as its base:
+`base_layer` is Q, and that is what `adapters_disabled` gives. Left out: mixed precision over layers.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.checks import check_count
+from peft_lessons.methods.lora import LoRAConfig, LoRALinear
+from peft_lessons.methods.pissa import principal_part
+from peft_lessons.quantization import NF4, Codebook, QuantizedLinear, dequantize, quantize
+
+
+class LoftQLinear(LoRALinear):
+    """A dense layer, quantized, and the low-rank part of what that lost. x: (…, in_features) → (…, out_features).
+
+    Raises TypeError when the layer is quantized already: what the rounding lost is no longer there.
+    """
+
+    @torch.no_grad()
+    def __init__(self, base_layer: nn.Module, config: "LoftQConfig") -> None:
+        if isinstance(base_layer, QuantizedLinear):
+            raise TypeError("LoftQLinear starts from the unrounded weight and quantizes it itself, got QuantizedLinear")
+        super().__init__(base_layer, config)
+        bias = self.base_layer.bias
+        weight = self.base_weight(self.adapter_dtype)
+        update = torch.zeros_like(weight)
+        for _ in range(config.iterations):
+            quantized = quantize(weight - update, config.codebook, config.block_size, config.double)
+            B, A = principal_part(weight - dequantize(quantized), config.rank)
+            update = B @ A
+        self.lora_A.copy_(A / math.sqrt(self.scaling))
+        self.lora_B.copy_(B / math.sqrt(self.scaling))
+        self.base_layer = QuantizedLinear(quantized, bias).to(self.base_dtype).train(base_layer.training)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoftQConfig(LoRAConfig):
+    """As `LoRAConfig`, and how the base is quantized.
+
+    Raises ValueError for fewer than one iteration.
+    """
+
+    layer: ClassVar[type[AdapterLayer]] = LoftQLinear
+    codebook: Codebook = NF4
+    block_size: int = 64  # weights that share a scale
+    double: bool = False  # the scales quantized in turn
+    iterations: int = 5  # T in the paper
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("block_size", self.block_size)
+        check_count("iterations", self.iterations)

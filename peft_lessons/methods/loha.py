@@ -1,0 +1,66 @@
+"""LoHa: the elementwise product of two low-rank matrices (Hyeon-Woo et al. 2021, arXiv:2108.06098, Eq. 2).
+
+    ΔW = (α/r) (B₁A₁) ⊙ (B₂A₂)        B (out, r), A (r, in)
+
+For 2r(in + out) parameters the rank of ΔW may be as high as r². The paper calls it FedPara and uses it for whole
+weights in federated learning; LyCORIS (arXiv:2309.14859) made it an adapter, LoHa, for the Hadamard product.
+
+Left out: convolutions; the paper's tanh between the factors. ΔW is formed in full in each forward pass.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.checks import check_count, check_positive, check_rank_fits
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+
+
+class LoHaLinear(DeltaLinear):
+    """A linear layer and its update. x: (…, in_features) → (…, out_features).
+
+    Raises ValueError when the rank is above min(in_features, out_features).
+    """
+
+    config: "LoHaConfig"
+
+    def __init__(self, base_layer: nn.Module, config: "LoHaConfig") -> None:
+        super().__init__(base_layer, config)
+        check_rank_fits(config.rank, self.in_features, self.out_features)
+        self.loha_B1 = self.new_parameter(self.out_features, config.rank)
+        self.loha_A1 = self.new_parameter(config.rank, self.in_features)
+        self.loha_B2 = self.new_parameter(self.out_features, config.rank)
+        self.loha_A2 = self.new_parameter(config.rank, self.in_features)  # zero, so that ΔW starts at zero
+        for matrix in (self.loha_B1, self.loha_A1, self.loha_B2):
+            nn.init.kaiming_uniform_(matrix, a=math.sqrt(5))
+
+    def adapted(self, x: Tensor) -> Tensor:
+        return self.base_layer(x) + F.linear(x, self.delta().to(x.dtype))
+
+    def delta(self) -> Tensor:
+        wide = torch.promote_types(self.loha_A1.dtype, torch.float32)
+        B_1, A_1, B_2, A_2 = (t.to(wide) for t in (self.loha_B1, self.loha_A1, self.loha_B2, self.loha_A2))
+        return self.config.alpha / self.config.rank * (B_1 @ A_1) * (B_2 @ A_2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoHaConfig(AdapterConfig):
+    """How much LoHa, and where.
+
+    Raises ValueError for a rank below 1 and an alpha that is not positive.
+    """
+
+    layer: ClassVar[type[AdapterLayer]] = LoHaLinear
+    rank: int = 8  # of each factor
+    alpha: float = 8.0
+    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("rank", self.rank)
+        check_positive("alpha", self.alpha)

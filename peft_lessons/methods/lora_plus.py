@@ -1,0 +1,35 @@
+"""LoRA+: a higher learning rate for B than for A (Hayou et al. 2024, arXiv:2402.12354, §4).
+
+    η_B = λ η_A,   λ ≫ 1
+
+With one rate for both, B learns too slowly as layers grow wide. The paper proposes λ = 2⁴; how much it helps depends on
+the task, and a higher common rate often helps as much.
+
+Left out: a separate rate for embeddings.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from peft_lessons.adapters import named_adapters, trainable_parameters
+from peft_lessons.checks import check_positive
+from peft_lessons.methods.lora import LoRALinear
+
+
+def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = 16.0) -> list[dict[str, Any]]:
+    """Two parameter groups for any torch optimizer: B of every LoRA layer at `ratio · learning_rate`, then the rest.
+
+    Raises ValueError when no LoRA layer's B trains, or a number is not positive.
+    """
+    check_positive("learning_rate", learning_rate)
+    check_positive("ratio", ratio)
+    layers = {layer: None for _, layer in named_adapters(model) if isinstance(layer, LoRALinear)}
+    fast = [layer.lora_B for layer in layers if layer.lora_B.requires_grad]
+    if not fast:
+        raise ValueError("LoRA+ sets the learning rate of lora_B, and no LoRA layer of this model trains one")
+    chosen = set(fast)
+    return [
+        {"params": fast, "lr": ratio * learning_rate},
+        {"params": [p for p in trainable_parameters(model) if p not in chosen], "lr": learning_rate},
+    ]

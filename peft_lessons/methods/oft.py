@@ -1,0 +1,90 @@
+"""OFT: rotate the inputs, block by block (Qiu et al. 2023, arXiv:2306.07280, §3; on inputs: arXiv:2506.19847).
+
+    h = x R W₀ᵀ + b,    R = diag(R₁, R₂, …),    R_i = (I + Q_i)(I − Q_i)⁻¹,    Q_i = −Q_iᵀ        (x is a row)
+
+Each R_i is orthogonal (Cayley's formula), so lengths of inputs and angles between them stay. Q = 0 gives R = I. A block
+of size b has b(b − 1)/2 parameters.
+
+`neumann_terms` replaces the inverse by the first terms of I + 2Q + 2Q² + …, which is cheaper on a GPU and only nearly
+orthogonal (arXiv:2506.19847). peft does so, with 5 terms, unless told otherwise.
+
+Left out: constrained OFT, one block shared by all, and dropout of whole blocks.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.checks import check_count
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, LinearAdapter
+
+
+class OFTLinear(LinearAdapter):
+    """A linear layer behind a rotation. x: (…, in_features) → (…, out_features).
+
+    Raises ValueError when the block size does not divide in_features.
+    """
+
+    config: "OFTConfig"
+
+    def __init__(self, base_layer: nn.Module, config: "OFTConfig") -> None:
+        super().__init__(base_layer, config)
+        size = config.block_size
+        if self.in_features % size:
+            divisors = [d for d in range(2, self.in_features + 1) if self.in_features % d == 0]
+            raise ValueError(f"block_size {size} does not divide in_features {self.in_features}; possible: {divisors}")
+        self.oft_Q = self.new_parameter(self.in_features // size, size * (size - 1) // 2)
+
+    def rotations(self) -> Tensor:
+        """The R_i: (blocks, block_size, block_size)."""
+        size = self.config.block_size
+        row, column = torch.triu_indices(size, size, 1, device=self.oft_Q.device)
+        Q = self.oft_Q.to(torch.promote_types(self.oft_Q.dtype, torch.float32))
+        upper = Q.new_zeros(len(Q), size, size)
+        upper[:, row, column] = Q
+        return cayley(upper - upper.mT, self.config.neumann_terms)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        R = self.rotations()
+        blocks = x.to(R.dtype).unflatten(-1, (-1, self.config.block_size))
+        return self.base_layer(torch.einsum("...rk,rkc->...rc", blocks, R).flatten(-2).to(x.dtype))
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        R = self.rotations()
+        blocks = self.base_weight(R.dtype).unflatten(-1, (-1, self.config.block_size))
+        return self.folded(torch.einsum("ork,rck->orc", blocks, R).flatten(-2), self.base_layer.bias)
+
+
+def cayley(Q: Tensor, neumann_terms: int | None) -> Tensor:
+    """(I + Q)(I − Q)⁻¹ of skew-symmetric Q (…, b, b), or the first terms of its series, the last of them halved."""
+    identity = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device).expand_as(Q)
+    if neumann_terms is None:
+        return torch.linalg.solve(identity - Q, identity + Q, left=False)
+    R, power = identity, identity
+    for term in range(1, neumann_terms):
+        power = power @ Q
+        R = R + (2 if term < neumann_terms - 1 else 1) * power
+    return R
+
+
+@dataclass(frozen=True, kw_only=True)
+class OFTConfig(AdapterConfig):
+    """How large the rotated blocks are, and where.
+
+    Raises ValueError for a block size below 2 and fewer than 4 terms.
+    """
+
+    layer: ClassVar[type[AdapterLayer]] = OFTLinear
+    block_size: int = 32  # inputs that are rotated among themselves
+    neumann_terms: int | None = None  # None: the exact inverse
+    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("block_size", self.block_size, least=2)
+        if self.neumann_terms is not None:
+            check_count("neumann_terms", self.neumann_terms, least=4)

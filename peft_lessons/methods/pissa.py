@@ -1,0 +1,63 @@
+"""PiSSA: LoRA that starts from the principal singular vectors of W (Meng et al. 2024, arXiv:2404.02948, Eq. 2–4).
+
+    W = U S Vᵀ,    B₀ = U_r √(S_r / s),    A₀ = √(S_r / s) V_rᵀ,    h = (W − s B₀A₀) x + s B A x
+
+with B = B₀ and A = A₀ at the start, so that h = Wx. Training moves the largest directions of W instead of new ones, and
+both matrices have gradients from the first step.
+
+Here W is not rewritten: A₀ and B₀ are kept beside it and h = Wx + s (BA − B₀A₀) x, the same function. So the base can
+be had back bit for bit, for 2r(in + out) stored numbers in place of r(in + out).
+
+Left out: the randomised SVD ("pissa_niter_4" in peft), and quantizing the residual W − s B₀A₀ instead of W.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.methods.lora import LoRAConfig, LoRALinear
+
+
+class PiSSALinear(LoRALinear):
+    """A linear layer and the change of its principal part. x: (…, in_features) → (…, out_features)."""
+
+    initial_A: Tensor  # (rank, in_features)
+    initial_B: Tensor  # (out_features, rank)
+
+    @torch.no_grad()
+    def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
+        super().__init__(base_layer, config)
+        B, A = principal_part(self.base_weight(self.adapter_dtype), config.rank)
+        self.lora_A.copy_(A / math.sqrt(self.scaling))
+        self.lora_B.copy_(B / math.sqrt(self.scaling))
+        self.register_buffer("initial_A", self.lora_A.clone())
+        self.register_buffer("initial_B", self.lora_B.clone())
+
+    def adapted(self, x: Tensor) -> Tensor:
+        A, B, A_0, B_0 = (t.to(x.dtype) for t in (self.lora_A, self.lora_B, self.initial_A, self.initial_B))
+        z = self.dropout(x)
+        return self.base_layer(x) + self.scaling * (F.linear(F.linear(z, A), B) - F.linear(F.linear(z, A_0), B_0))
+
+    def delta(self) -> Tensor:
+        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
+        A, B, A_0, B_0 = (t.to(wide) for t in (self.lora_A, self.lora_B, self.initial_A, self.initial_B))
+        return self.scaling * (B @ A - B_0 @ A_0)
+
+
+def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank."""
+    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    root = S[:rank].sqrt()
+    return U[:, :rank] * root, root[:, None] * Vh[:rank]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PiSSAConfig(LoRAConfig):
+    """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer."""
+
+    layer: ClassVar[type[AdapterLayer]] = PiSSALinear
