@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import peft_lessons
 from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
 from peft_lessons.adapters import named_adapters
 from peft_lessons.checkpoint import read_config
+from peft_lessons.layouts import LAYOUTS
 
 CONFIG = LoRAConfig(rank=2, alpha=5, targets=("q", "v"))
 
@@ -45,13 +47,15 @@ def edit_config(folder, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "VERA"}, "describes 'VERA'; supported: 'LORA'"),
-        ({"use_dora": True}, "not supported here: use_dora=True"),
+        ({"peft_type": "POLY"}, "describes 'POLY'; supported: 'LORA', 'ADALORA', 'VERA'"),
+        ({"peft_type": "LOHA"}, "not supported here: lora_alpha=5, "),
+        ({"use_dora": True}, "missing q.lora_magnitude_vector; missing v.lora_magnitude_vector"),
+        ({"use_dora": True, "init_lora_weights": "pissa"}, "not supported here: init_lora_weights='pissa'"),
         ({"bias": "all"}, "not supported here: bias='all'"),
         ({"rank_pattern": {"q": 3}}, "rank_pattern"),
         ({"target_modules": "all-linear"}, "target_modules must be a list of names, got 'all-linear'"),
         ({"target_modules": ["q", "w"]}, "no module ends with 'w'; this model has 'q', 'v'"),
-        ({"r": 3}, r"q.lora_A is \(2, 6\), expected \(3, 6\)"),
+        ({"r": 3}, r"q.lora_A.weight is \(2, 6\), expected \(3, 6\)"),
         ({"target_modules": ["q"]}, "unexpected v.lora_A"),
         ({"r": 0}, "adapter_config.json: rank must be at least 1"),
         ({"r": "2"}, "adapter_config.json: r must be a whole number, got '2'"),
@@ -61,7 +65,8 @@ def edit_config(folder, **changes) -> None:
         ({"use_rslora": "yes"}, "adapter_config.json: use_rslora must be true or false, got 'yes'"),
         ({"target_modules": ["q", 1]}, r"adapter_config.json: target_modules must be a list of names, got \['q', 1\]"),
         ({"target_modules": []}, "adapter_config.json: targets is empty"),
-        ({"init_lora_weights": "pissa"}, "not supported here: init_lora_weights='pissa'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "not supported here: init_lora_weights='pissa_niter_4'"),
+        ({"init_lora_weights": "loftq"}, "loftq_config must hold loftq_iter, codebook, values, block_size, double"),
         ({"lora_bias": True, "layer_replication": [[0, 2]]}, r"lora_bias=True, layer_replication=\[\[0, 2\]\]"),
         ({"of_a_later_release": 1}, "not supported here: of_a_later_release=1"),
     ],
@@ -168,3 +173,31 @@ def test_a_shared_adapter_is_saved_and_loaded(tmp_path) -> None:
     loaded = load_adapter(shared(), save_adapter(model, CONFIG, tmp_path))
     assert loaded["twin"] is loaded["q"]
     assert torch.equal(loaded["twin"].lora_B, model["q"].lora_B)
+
+
+def test_the_order_of_targets_says_nothing(tmp_path) -> None:
+    model = inject(base(), CONFIG)
+    save_adapter(model, replace(CONFIG, targets=("v", "q")), tmp_path)
+    load_adapter(base(), tmp_path)
+
+
+def test_a_shared_adapter_may_lie_there_under_one_of_its_names(tmp_path) -> None:
+    """As peft saves it."""
+
+    def shared() -> nn.ModuleDict:
+        model = base()
+        model["twin"] = model["q"]
+        return model
+
+    config = replace(CONFIG, targets=("q", "twin", "v"))
+    model = inject(shared(), config)
+    nn.init.normal_(model["q"].lora_B)
+    path = save_adapter(model, config, tmp_path) / "adapter_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if ".twin." not in name}, path)
+    loaded = load_adapter(shared(), tmp_path)
+    assert torch.equal(loaded["twin"].lora_B, model["q"].lora_B)
+
+
+def test_every_method_can_be_saved() -> None:
+    configs = {name for name in peft_lessons.__all__ if name.endswith("Config")} - {"AdapterConfig"}
+    assert configs == {layout.config.__name__ for layout in LAYOUTS} | {"LoRAFAConfig"}

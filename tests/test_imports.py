@@ -20,7 +20,7 @@ LAYERS = [
     {"adapters", "checks", "linear", "low_rank", "quantization", "fake_quantization"},
     {"models", "data"},
     {"methods"},
-    {"training", "checkpoint", "several", "accounting", "tasks"},
+    {"training", "layouts", "checkpoint", "several", "accounting", "tasks"},
     {"classroom"},
     {"doctor", "__main__"},
 ]
