@@ -5,11 +5,16 @@
 Totals equal transformers' models to the last parameter. RoBERTa is the encoder alone, without pooler and without head.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import prod
 from typing import Literal, TypeAlias
+
+from peft_lessons.checks import check_count
+from peft_lessons.models.decoder import DecoderConfig
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Kind = Literal["linear", "slice", "norm", "embedding", "block"]
@@ -85,6 +90,9 @@ class ModelShape:
     def __post_init__(self) -> None:
         if self.model_type not in LAYOUTS:
             raise ValueError(f"model_type {self.model_type!r} is not one that is counted here: {', '.join(LAYOUTS)}")
+        for one in fields(self):
+            if one.type == "int":
+                check_count(one.name, getattr(self, one.name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"{self.num_attention_heads} query heads cannot share {self.num_key_value_heads} key/value heads evenly"
@@ -291,3 +299,19 @@ def model_shape(name: str) -> ModelShape:
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}, and shape_from_config(path)")
     return MODELS[name]
+
+
+def decoder_shape(config: DecoderConfig) -> ModelShape:
+    """The shape of one of this course's decoders."""
+    return ModelShape(
+        model_type="llama",
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.max_position_embeddings,
+        tie_word_embeddings=config.tie_word_embeddings,
+    )

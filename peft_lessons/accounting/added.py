@@ -1,0 +1,209 @@
+"""What each method adds to a model: one table, from which parameters, bytes and FLOPs all follow.
+
+Trained numbers for one matrix d_in → d_out:
+
+    LoRA, PiSSA, LoftQ   r (d_in + d_out)             IA³                  d_out; d_in of feed-forward targets
+    LoRA-FA              r d_out                      BitFit               d_out
+    DoRA                 r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
+    AdaLoRA              r (d_in + d_out + 1)         serial adapter       2 m d_out + m + d_out
+    VeRA                 r + d_out                    parallel adapter     m (d_in + d_out) + m + d_out
+    LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
+    OFT                  d_in (b − 1) / 2             prefix tuning        n L · 2 · kv_heads · head_dim
+
+Names and shapes are those that `inject` makes; the tests compare each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import singledispatch
+
+from peft_lessons.accounting.shapes import Module, Shapes
+from peft_lessons.adapters import AdapterConfig
+from peft_lessons.checks import check_rank_fits
+from peft_lessons.methods.adalora import AdaLoRAConfig
+from peft_lessons.methods.bitfit import BitFitConfig
+from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
+from peft_lessons.methods.dora import DoRAConfig
+from peft_lessons.methods.ia3 import IA3Config
+from peft_lessons.methods.layer_norm import LayerNormTuningConfig
+from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.oft import OFTConfig
+from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.vera import VeRAConfig
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product with one row a token: (tokens, inputs) × (inputs, outputs)."""
+
+    inputs: int
+    outputs: int
+    trained: bool
+    inside: bool = False  # its input depends on trained numbers of the same adapter, so a gradient flows through
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a method adds to one module, in numbers, not bytes."""
+
+    trained: Shapes
+    frozen: Shapes = field(default_factory=dict)
+    products: tuple[Product, ...] = ()
+    rewrites_input: bool = False  # the layer reads what the adapter makes of x
+    keeps_input: bool = False  # backward needs x
+    reads_fp32: bool = False  # … in fp32, in a copy of its own where x is not
+    keeps: int = 0  # numbers a token that backward needs beside x
+    weight_flops: tuple[int, int] = (0, 0)  # forward and backward, once a step, whatever the number of tokens
+
+
+@singledispatch
+def added(config: AdapterConfig, module: Module) -> Added:
+    raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(sorted(counted()))}")
+
+
+@added.register
+def _lora(config: LoRAConfig, m: Module) -> Added:
+    r = config.rank
+    check_rank_fits(r, m.in_features, m.out_features)
+    return Added(
+        trained={"lora_A": (r, m.in_features), "lora_B": (m.out_features, r)},
+        products=(Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=True, inside=True)),
+        keeps_input=True,
+        keeps=r,
+    )
+
+
+@added.register
+def _lora_fa(config: LoRAFAConfig, m: Module) -> Added:
+    r = config.rank
+    check_rank_fits(r, m.in_features, m.out_features)
+    return Added(
+        trained={"lora_B": (m.out_features, r)},
+        frozen={"lora_A": (r, m.in_features)},
+        products=(Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=True)),
+        keeps=r,
+    )
+
+
+@added.register
+def _pissa(config: PiSSAConfig, m: Module) -> Added:
+    r, lora = config.rank, _lora(config, m)
+    return Added(
+        trained=lora.trained,
+        frozen={"initial_A": (r, m.in_features), "initial_B": (m.out_features, r)},
+        products=(*lora.products, Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=False)),
+        keeps_input=True,
+        keeps=r,
+    )
+
+
+@added.register
+def _dora(config: DoRAConfig, m: Module) -> Added:
+    r, lora = config.rank, _lora(config, m)
+    return Added(
+        trained={**lora.trained, "magnitude": (m.out_features,)},
+        products=lora.products,
+        keeps_input=True,
+        keeps=r + 2 * m.out_features,  # W₀x and s B A x, which the gradient of m needs
+        weight_flops=(2 * r * m.in_features * m.out_features, 0),  # B A, for the norm
+    )
+
+
+@added.register
+def _adalora(config: AdaLoRAConfig, m: Module) -> Added:
+    r = config.rank
+    check_rank_fits(r, m.in_features, m.out_features)
+    return Added(
+        trained={"lora_A": (r, m.in_features), "lora_E": (r, 1), "lora_B": (m.out_features, r)},
+        products=(Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=True, inside=True)),
+        keeps_input=True,
+        keeps=r,
+    )
+
+
+@added.register
+def _vera(config: VeRAConfig, m: Module) -> Added:
+    r = config.rank
+    return Added(
+        trained={"vera_lambda_b": (m.out_features,), "vera_lambda_d": (r,)},
+        products=(Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=False, inside=True)),
+        keeps=r + m.out_features,  # A x for the gradient of d, B Λ_d A x for that of b
+    )
+
+
+@added.register
+def _loha(config: LoHaConfig, m: Module) -> Added:
+    r, d_in, d_out = config.rank, m.in_features, m.out_features
+    check_rank_fits(r, d_in, d_out)
+    return Added(
+        trained={"loha_B1": (d_out, r), "loha_A1": (r, d_in), "loha_B2": (d_out, r), "loha_A2": (r, d_in)},
+        products=(Product(d_in, d_out, trained=True),),  # x ΔWᵀ, with ΔW formed in full
+        keeps_input=True,
+        weight_flops=(4 * r * d_in * d_out, 8 * r * d_in * d_out),
+    )
+
+
+@added.register
+def _oft(config: OFTConfig, m: Module) -> Added:
+    b = config.block_size
+    if m.in_features % b:
+        raise ValueError(f"block_size {b} does not divide in_features {m.in_features} of {m.name}")
+    return Added(
+        trained={"oft_Q": (m.in_features // b, b * (b - 1) // 2)},
+        products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
+        rewrites_input=True,
+        keeps_input=True,
+        reads_fp32=True,
+        weight_flops=(0, 2 * b * b * m.in_features),  # a product in the gradient of each inverse
+    )
+
+
+@added.register
+def _ia3(config: IA3Config, m: Module) -> Added:
+    if any(m.matches(target) for target in config.feedforward_targets):
+        return Added(trained={"ia3_l": (m.in_features,)}, rewrites_input=True, keeps_input=True)
+    return Added(trained={"ia3_l": (m.out_features,)}, keeps=m.out_features)
+
+
+@added.register
+def _bitfit(config: BitFitConfig, m: Module) -> Added:
+    return Added(trained={"bias_delta": (m.out_features,)})
+
+
+@added.register
+def _layer_norm(config: LayerNormTuningConfig, m: Module) -> Added:
+    return Added(trained={name.replace(m.name, "tuned"): shape for name, shape in m.tensors.items()})
+
+
+@added.register
+def _serial(config: SerialAdapterConfig, m: Module) -> Added:
+    return Added(
+        **_bottleneck(config.bottleneck, m.out_features, m.out_features), keeps=m.out_features + config.bottleneck
+    )
+
+
+@added.register
+def _parallel(config: ParallelAdapterConfig, m: Module) -> Added:
+    return Added(
+        **_bottleneck(config.bottleneck, m.in_features, m.out_features), keeps_input=True, keeps=config.bottleneck
+    )
+
+
+def _bottleneck(m: int, inputs: int, outputs: int) -> dict:
+    return {
+        "trained": {
+            "down_weight": (m, inputs),
+            "down_bias": (m,),
+            "up_weight": (outputs, m),
+            "up_bias": (outputs,),
+        },
+        "products": (Product(inputs, m, trained=True), Product(m, outputs, trained=True, inside=True)),
+    }
+
+
+def counted() -> set[str]:
+    """Names of the configs that have a formula here."""
+    return {cls.__name__ for cls in added.registry if cls not in (AdapterConfig, object)}

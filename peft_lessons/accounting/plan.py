@@ -1,0 +1,177 @@
+"""Where a method goes in a model, and what a backward pass then has to reach.
+
+Beside adapters there are the contrasts that train the model's own weights, as `methods.partial` does.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from peft_lessons.accounting.added import Added, added, counted
+from peft_lessons.accounting.shapes import Kind, ModelShape, Module, Shapes, size
+from peft_lessons.adapters import AdapterConfig
+from peft_lessons.checks import check_count
+from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
+from peft_lessons.methods.layer_norm import LayerNormTuningConfig
+from peft_lessons.methods.prefix import PrefixTuningConfig
+from peft_lessons.methods.prompt import PromptTuningConfig
+from peft_lessons.methods.vera import VeRAConfig
+
+LINEAR: tuple[Kind, ...] = ("linear", "slice")
+
+
+@dataclass(frozen=True)
+class FullFineTuning:
+    """Every parameter trains."""
+
+
+@dataclass(frozen=True)
+class HeadOnly:
+    """Only the output head trains; one that is tied to the embedding gets its own copy first."""
+
+
+@dataclass(frozen=True)
+class LastLayers:
+    """Only the last `count` blocks train, not the final norm. Raises ValueError for a count below 1."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        check_count("count", self.count)
+
+
+Method: TypeAlias = AdapterConfig | FullFineTuning | HeadOnly | LastLayers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method laid out over a model."""
+
+    shape: ModelShape
+    modules: Mapping[str, Added] = field(default_factory=dict)  # by the name of the module that is adapted
+    trained: Shapes = field(default_factory=dict)  # new and trained, but in no single module
+    frozen: Shapes = field(default_factory=dict)  # new and shared by all modules
+    own: frozenset[str] = frozenset()  # names of modules whose own weights train
+    prompt: int = 0  # tokens in front of every sequence
+    prefix: int = 0  # keys and values in front of every sequence, in each layer
+
+    @property
+    def adapter_trained(self) -> dict[str, tuple[int, ...]]:
+        """New trained tensors: name → shape."""
+        return dict(self.trained) | _named(self.modules, lambda added: added.trained)
+
+    @property
+    def adapter_frozen(self) -> dict[str, tuple[int, ...]]:
+        """New frozen tensors, which are stored but get no gradient and no optimizer state."""
+        return dict(self.frozen) | _named(self.modules, lambda added: added.frozen)
+
+    @property
+    def own_trained(self) -> dict[str, tuple[int, ...]]:
+        """The model's own tensors that train."""
+        modules = (module for module in self.shape.modules if module.name in self.own)
+        return {name: shape for module in modules for name, shape in module.tensors.items()}
+
+    @property
+    def all_trained(self) -> dict[str, tuple[int, ...]]:
+        return self.own_trained | self.adapter_trained
+
+
+def _named(modules: Mapping[str, Added], part: Callable[[Added], Shapes]) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{key}": shape for name, added in modules.items() for key, shape in part(added).items()}
+
+
+def lay_out(shape: ModelShape, method: Method) -> Plan:
+    """Where a method goes in a model.
+
+    Raises ValueError when a target matches nothing (default targets are Llama's names: GPT-2 and RoBERTa need their
+    own, such as `shape.linear_targets`), and for a rank, block or count that does not fit; TypeError for a method
+    without a formula.
+    """
+    match method:
+        case FullFineTuning():
+            return Plan(shape, own=frozenset(module.name for module in shape.modules))
+        case HeadOnly():
+            heads = shape.select(("lm_head",), "linear")
+            copies = {f"{m.name}.weight": (m.out_features, m.in_features) for m in heads if m.tied}
+            return Plan(shape, trained=copies, own=frozenset(module.name for module in heads))
+        case LastLayers(count):
+            if count > shape.num_hidden_layers:
+                raise ValueError(f"the model has {shape.num_hidden_layers} blocks; asked to train the last {count}")
+            first = shape.num_hidden_layers - count
+            return Plan(shape, own=frozenset(m.name for m in shape.modules if m.layer is not None and m.layer >= first))
+        case PromptTuningConfig(tokens=n, targets=(target, *_)):
+            return Plan(shape, trained={f"{target}.prompt": (n, shape.hidden_size)}, prompt=n)
+        case PrefixTuningConfig(tokens=n, targets=(target, *_)):
+            per_token = (shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim)
+            return Plan(shape, trained={f"{target}.prefix": (n, *per_token)}, prefix=n)
+        case AdapterConfig():
+            modules = shape.select(method.targets, *_kinds(method))
+            return Plan(shape, {m.name: added(method, m) for m in modules}, frozen=_shared(method, modules))
+    possible = sorted(
+        {"FullFineTuning", "HeadOnly", "LastLayers", "PrefixTuningConfig", "PromptTuningConfig"} | counted()
+    )
+    raise TypeError(f"{type(method).__name__} is no method; possible: {', '.join(possible)}")
+
+
+def _kinds(config: AdapterConfig) -> tuple[Kind, ...]:
+    if isinstance(config, LayerNormTuningConfig):
+        return ("norm",)
+    if isinstance(config, SerialAdapterConfig | ParallelAdapterConfig):
+        return (*LINEAR, "block")
+    return LINEAR
+
+
+def _shared(config: AdapterConfig, modules: list[Module]) -> Shapes:
+    if not isinstance(config, VeRAConfig):
+        return {}
+    return {
+        "vera_A": (config.rank, max(m.in_features for m in modules)),
+        "vera_B": (max(m.out_features for m in modules), config.rank),
+    }
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One module in a forward pass, and what backward will be asked of it."""
+
+    module: Module
+    input_gradient: bool  # something before it trains, so backward needs the gradient of its input
+    trains: bool  # its own weights train
+    added: Added | None
+
+    @property
+    def output_gradient(self) -> bool:
+        return self.input_gradient or self.trains or self.added is not None
+
+
+def visits(plan: Plan) -> Iterator[Visit]:
+    """The modules in order of the forward pass; backward goes no further down than the first that trains."""
+    gradient = before = bool(plan.prompt)
+    for module in plan.shape.modules:
+        if module.role not in ("key", "value", "up") and module.kind != "slice":
+            before = gradient  # those read the same input as the linear layer before them
+        if plan.prefix and module.role == "output":
+            gradient = before = True  # the attention of this layer has read trained keys and values
+        visit = Visit(module, before, module.name in plan.own, plan.modules.get(module.name))
+        gradient = gradient or visit.output_gradient
+        yield visit
+
+
+def by_layer(plan: Plan) -> dict[int | None, list[Visit]]:
+    """The visits in each layer's block, and under None those outside of all blocks."""
+    layers: dict[int | None, list[Visit]] = {}
+    for visit in visits(plan):
+        layers.setdefault(visit.module.layer, []).append(visit)
+    return layers
+
+
+def trained_parameters(shape: ModelShape, method: Method) -> int:
+    """How many numbers train. Raises as `lay_out`."""
+    return size(lay_out(shape, method).all_trained)
+
+
+def parameter_break_even_rank(d_in: int, d_out: int) -> float:
+    """The rank at which LoRA trains as many numbers as the matrix has: r (d_in + d_out) = d_in · d_out."""
+    check_count("d_in", d_in)
+    check_count("d_out", d_out)
+    return d_in * d_out / (d_in + d_out)
