@@ -6,7 +6,8 @@ with B = B₀ and A = A₀ at the start, so that h = Wx. Training moves the larg
 both matrices have gradients from the first step.
 
 Here W is not rewritten: A₀ and B₀ are kept beside it and h = Wx + s (BA − B₀A₀) x, the same function. So the base can
-be had back bit for bit, for 2r(in + out) stored numbers in place of r(in + out).
+be had back bit for bit, for 2r(in + out) stored numbers in place of r(in + out). It is computed as
+BA − B₀A₀ = (B − B₀)A + B₀(A − A₀): the difference of the two large products would drown in bf16's rounding.
 
 Left out: the randomised SVD ("pissa_niter_4" in peft), and quantizing the residual W − s B₀A₀ instead of W.
 """
@@ -39,14 +40,17 @@ class PiSSALinear(LoRALinear):
         self.register_buffer("initial_B", self.lora_B.clone())
 
     def adapted(self, x: Tensor) -> Tensor:
-        A, B, A_0, B_0 = (t.to(x.dtype) for t in (self.lora_A, self.lora_B, self.initial_A, self.initial_B))
+        A, B_0 = self.lora_A.to(x.dtype), self.initial_B.to(x.dtype)
+        A_moved, B_moved = (self.lora_A - self.initial_A).to(x.dtype), (self.lora_B - self.initial_B).to(x.dtype)
         z = self.dropout(x)
-        return self.base_layer(x) + self.scaling * (F.linear(F.linear(z, A), B) - F.linear(F.linear(z, A_0), B_0))
+        return self.base_layer(x) + self.scaling * (
+            F.linear(F.linear(z, A), B_moved) + F.linear(F.linear(z, A_moved), B_0)
+        )
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         A, B, A_0, B_0 = (t.to(wide) for t in (self.lora_A, self.lora_B, self.initial_A, self.initial_B))
-        return self.scaling * (B @ A - B_0 @ A_0)
+        return self.scaling * ((B - B_0) @ A + B_0 @ (A - A_0))
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,198 @@
+"""Pairs of the same method here and in Hugging Face peft, with the same weights."""
+
+import copy
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from peft_lessons import (
+    AdaLoRAConfig,
+    AdapterConfig,
+    DoRAConfig,
+    IA3Config,
+    LayerNormTuningConfig,
+    LoHaConfig,
+    LoRAConfig,
+    LoRAFAConfig,
+    OFTConfig,
+    PiSSAConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    VeRAConfig,
+    inject,
+    load_adapter,
+)
+from peft_lessons.models import Decoder, DecoderConfig
+
+NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+DECODER = DecoderConfig(
+    vocab_size=61,
+    hidden_size=48,
+    intermediate_size=72,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    initializer_range=0.2,
+)
+
+# alpha differs from rank everywhere, and each factor of the scaling is seen
+OURS: dict[str, AdapterConfig] = {
+    "lora": LoRAConfig(rank=4, alpha=12),
+    "lora-rank-1": LoRAConfig(rank=1, alpha=3),
+    "rslora": LoRAConfig(rank=4, alpha=3, rank_stabilized=True),
+    "lora-fa": LoRAFAConfig(rank=4, alpha=12),
+    "pissa": PiSSAConfig(rank=4, alpha=12),
+    "dora": DoRAConfig(rank=4, alpha=12),
+    "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, total_steps=100),
+    "vera": VeRAConfig(rank=16),
+    "loha": LoHaConfig(rank=4, alpha=12),
+    "oft": OFTConfig(block_size=8),
+    "oft-neumann": OFTConfig(block_size=8, neumann_terms=5),
+    "ia3": IA3Config(targets=NAMES, feedforward_targets=("v_proj", "down_proj")),
+    "layer-norm": LayerNormTuningConfig(),
+    "prompt": PromptTuningConfig(tokens=5),
+    "prefix": PrefixTuningConfig(tokens=5),
+}
+READS_IDS = {"prompt", "prefix"}
+
+
+def theirs(method: str, targets: tuple[str, ...]) -> Any:
+    """Peft's config, a new one at each call, since peft changes it."""
+    where: dict[str, Any] = {"target_modules": list(targets)}
+    lora: dict[str, Any] = {"r": 4, "lora_alpha": 12, **where}
+    match method:
+        case "lora" | "lora-fa":
+            return peft.LoraConfig(**lora)
+        case "lora-rank-1":
+            return peft.LoraConfig(r=1, lora_alpha=3, **where)
+        case "rslora":
+            return peft.LoraConfig(r=4, lora_alpha=3, use_rslora=True, **where)
+        case "pissa":
+            return peft.LoraConfig(init_lora_weights="pissa", **lora)
+        case "dora":
+            return peft.LoraConfig(use_dora=True, **lora)
+        case "adalora":
+            return peft.AdaLoraConfig(init_r=4, target_r=2, lora_alpha=12, total_step=100, **where)
+        case "vera":
+            return peft.VeraConfig(r=16, **where)
+        case "loha":
+            return peft.LoHaConfig(r=4, alpha=12, **where)
+        case "oft":
+            return peft.OFTConfig(oft_block_size=8, use_cayley_neumann=False, **where)
+        case "oft-neumann":
+            return peft.OFTConfig(oft_block_size=8, **where)
+        case "ia3":
+            return peft.IA3Config(feedforward_modules=[t for t in targets if t in ("v_proj", "down_proj")], **where)
+        case "layer-norm":
+            return peft.LNTuningConfig(**where)
+        case "prompt":
+            return peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+        case "prefix":
+            return peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+    raise KeyError(method)
+
+
+class Biased(nn.Module):
+    """What the decoder has not: a bias, a LayerNorm, and no embedding in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(24, 40, bias=True)
+        self.norm = nn.LayerNorm(40)
+        self.v_proj = nn.Linear(40, 16, bias=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.v_proj(torch.tanh(self.norm(self.q_proj(x))))
+
+
+def decoders(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    """The same small language model here and in transformers; the same at each call."""
+    torch.manual_seed(0)
+    ours = Decoder(DECODER)
+    settings = {name: getattr(DECODER, name) for name in vars(DECODER) if name != "initializer_range"}
+    theirs = LlamaForCausalLM(LlamaConfig(**settings, attn_implementation="eager"))
+    theirs.load_state_dict(ours.state_dict())
+    return ours.to(dtype).eval(), theirs.to(dtype).eval()
+
+
+def biased(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    model = Biased().to(dtype).eval()
+    return model, copy.deepcopy(model)
+
+
+MODELS = {"decoder": decoders, "biased": biased}
+CASES = [(method, model) for method in OURS for model in MODELS if model == "decoder" or method not in READS_IDS]
+
+
+def targets(method: str, model: str) -> tuple[str, ...]:
+    if model == "decoder":
+        return OURS[method].targets
+    return ("norm",) if method == "layer-norm" else ("q_proj", "v_proj")
+
+
+def ours(method: str, model: str) -> AdapterConfig:
+    config = replace(OURS[method], targets=OURS[method].targets)
+    if model == "decoder":
+        return config
+    if isinstance(config, IA3Config):
+        return replace(config, targets=targets(method, model), feedforward_targets=("v_proj",))
+    return replace(config, targets=targets(method, model))
+
+
+def start(method: str, model: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, peft.PeftModel]:
+    """(ours, peft's) with new adapters. Their random numbers differ."""
+    mine, base = MODELS[model](dtype)
+    inject(mine, ours(method, model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reference = peft.get_peft_model(base, theirs(method, targets(method, model)), autocast_adapter_dtype=False)
+    return mine, reference.eval()
+
+
+def pair(method: str, model: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, peft.PeftModel]:
+    """(ours, peft's) with equal weights, away from their start. Peft makes and saves them, we load its files."""
+    _, reference = start(method, model, dtype)
+    disturb(reference)
+    reference.save_pretrained(folder)
+    return load_adapter(MODELS[model](dtype)[0], folder).eval(), reference
+
+
+def disturb(model: nn.Module) -> None:
+    """Move what trains, but for AdaLoRA's count of ranks, which peft lets train in float64 by accident."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "ranknum" not in name:
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def inputs(model: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    if model == "decoder":
+        return torch.randint(DECODER.vocab_size, (3, 7), generator=generator)
+    return torch.randn(3, 7, 24, generator=generator).to(dtype)
+
+
+def outputs(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """At the places of `x`: peft also gives those of a prompt, which come first."""
+    output = model(x)
+    return (output if isinstance(output, torch.Tensor) else output.logits)[:, -x.shape[1] :]
+
+
+def named_gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Peft's gradients, by the names that its files use."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "ranknum" not in name:
+            name = name.replace("prompt_encoder.default.embedding.weight", "prompt_embeddings")
+            name = name.replace("lora_magnitude_vector.default.weight", "lora_magnitude_vector")
+            found[name.replace(".default", "")] = parameter.grad
+    return found
