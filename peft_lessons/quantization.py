@@ -13,7 +13,9 @@ Left out: activations are never quantized, and no product is ever computed in 4 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from math import gcd, prod
@@ -224,13 +226,8 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
 
 def dequantize(quantized: QuantizedTensor, dtype: torch.dtype | None = None) -> Tensor:
     """level · absmax for each code: the shape that was quantized, in its dtype or in `dtype`, rounded from float32."""
-    absmax = _absmax(quantized)
-    weight = torch.empty(
-        len(absmax), quantized.block_size, dtype=dtype or quantized.dtype, device=quantized.codes.device
-    )
-    for part, levels in _levels(quantized):
-        torch.mul(levels, absmax[part, None], out=weight[part])
-    return weight.view(-1)[: prod(quantized.shape)].view(quantized.shape)
+    room = -(-len(quantized.absmax) * quantized.block_size // 8) * 8  # whole blocks, and whole bytes of codes
+    return write(quantized, fresh_memory(room, dtype or quantized.dtype, quantized.codes.device))
 
 
 def _absmax(quantized: QuantizedTensor) -> Tensor:
@@ -276,7 +273,9 @@ def scale_to_one(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
 # vectorized comparisons take half the time of a binary search; and two 4-bit codes are looked up at once, as one byte
 # in a table of 256 pairs.
 
-CHUNK = 2**18  # values: 1 MiB of float32
+CHUNK = 2**19  # values: 2 MiB of float32
+TILE = 2**23  # bytes
+LARGE = 2**23  # bytes
 
 
 def chunks_of_blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
@@ -310,24 +309,71 @@ def _midpoints(codebook: Codebook) -> tuple[float, ...]:
     return tuple(((levels[:-1] + levels[1:]) / 2).tolist())
 
 
-def _levels(quantized: QuantizedTensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of blocks, and the levels of their codes: float32 (blocks in the slice, block_size), 0 beyond the end."""
+def tiles(quantized: QuantizedTensor, dim: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Ŵ in tiles of whole rows (dim 0) or columns (dim 1): which ones, and their values, valid until the next tile.
+
+    Where blocks straddle rows, or end within a byte, Ŵ is one tile.
+    """
     codebook, block_size = quantized.codebook, quantized.block_size
-    blocks = -(-prod(quantized.shape) // block_size)
+    rows, columns = quantized.shape
+    if columns % block_size or block_size * codebook.bits % 8:
+        yield slice(None), dequantize(quantized, dtype)
+        return
+    unit, across = ((1, columns), (block_size, rows))[dim]  # a tile is so many times `unit` rows or columns
+    step = max(1, TILE // (unit * max(1, across) * dtype.itemsize))
+    codes = quantized.codes.view(rows, columns // block_size, block_size * codebook.bits // 8)
+    absmax = _absmax(quantized).view(rows, columns // block_size)
+    memory = fresh_memory(min(step * unit, quantized.shape[dim]) * across, dtype, codes.device)
+    start = 0
+    for some_codes, some_absmax in zip(codes.split(step, dim), absmax.split(step, dim), strict=True):
+        height, width = some_absmax.shape
+        shape = torch.Size((height, width * block_size))
+        tile = QuantizedTensor(
+            some_codes.flatten(), some_absmax.flatten(), None, None, shape, dtype, codebook, block_size
+        )
+        yield slice(start, start + shape[dim]), write(tile, memory[: shape.numel()])
+        start += shape[dim]
+
+
+def fresh_memory(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`count` values, not initialized; large ones on Linux in pages of 2 MiB, not of 4 KiB."""
+    nbytes = count * dtype.itemsize
+    if device.type != "cpu" or nbytes < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without such pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype)
+
+
+def write(quantized: QuantizedTensor, values: Tensor) -> Tensor:
+    """Write level · absmax of each code into `values`, flat and with room for the last byte; returns it in shape.
+
+    The arithmetic is float32: in `values` itself if it is float32, else in a chunk of scratch memory.
+    """
+    codebook, block_size, numel = quantized.codebook, quantized.block_size, quantized.shape.numel()
     step = 8 * max(1, CHUNK // block_size // 8)  # eight blocks end at a whole byte, whatever the width of a code
-    table = _table(codebook, quantized.codes.device)
-    for start in range(0, blocks, step):
-        part = slice(start, min(start + step, blocks))
-        values = (part.stop - start) * block_size
-        first = start * block_size * codebook.bits // 8
-        size = -(-values * codebook.bits // 8)
-        packed = quantized.codes[first : first + size]
-        packed = F.pad(packed, (0, size - len(packed)))
-        if codebook.bits == 4:
-            levels = table.index_select(0, packed.int()).view(torch.float32)
-        else:
-            levels = table.index_select(0, unpack(packed, codebook.bits, values).int())
-        yield part, levels[:values].view(-1, block_size)
+    chunks = values.split(step * block_size)
+    codes = quantized.codes.split(step * block_size * codebook.bits // 8)
+    scratch = torch.empty_like(chunks[0], dtype=torch.float32) if values.dtype != torch.float32 else None
+    for chunk, packed, absmax in zip(chunks, codes, _absmax(quantized).split(step), strict=True):
+        levels = chunk if scratch is None else scratch[: len(chunk)]
+        look_up(levels, packed, codebook)
+        levels[: len(absmax) * block_size].view(-1, block_size).mul_(absmax[:, None])
+        if scratch is not None:
+            chunk.copy_(levels)
+    values[numel:] = 0
+    return values[:numel].view(quantized.shape)
+
+
+def look_up(levels: Tensor, packed: Tensor, codebook: Codebook) -> None:
+    """Write the level of each packed code: uint8 (n,) → the first ⌊8n / bits⌋ of `levels`, or all; float32."""
+    table = _table(codebook, packed.device)
+    if codebook.bits == 4:
+        torch.index_select(table, 0, packed.int(), out=levels.view(torch.int64)[: len(packed)])
+    else:
+        codes = unpack(packed, codebook.bits, min(len(levels), 8 * len(packed) // codebook.bits))
+        torch.index_select(table, 0, codes.int(), out=levels[: len(codes)])
 
 
 @cache
@@ -354,6 +400,8 @@ def pack(codes: Tensor, bits: int, filler: int = 0) -> Tensor:
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     """The first `count` codes of what `pack` made: uint8 (count,)."""
+    if bits == 8:
+        return packed[:count]
     group = 8 // gcd(8, bits)
     width = bits // gcd(8, bits)
     groups = F.pad(packed, (0, -len(packed) % width)).view(-1, width)
@@ -380,23 +428,29 @@ def _shift(octets: Tensor, left: int) -> Tensor:
 
 
 class _FrozenMatmul(torch.autograd.Function):
-    """x Ŵᵀ + b. Saves the codes, not Ŵ, and dequantizes again in backward. Ŵ is frozen, so x need not be saved."""
+    """x Ŵᵀ + b (dim 0), and its derivative g Ŵ (dim 1), each a tile of Ŵ at a time.
+
+    Saves the codes, not Ŵ, and dequantizes again in backward. Ŵ is frozen, so x need not be saved.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor | None, quantized: QuantizedTensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, quantized: QuantizedTensor, dim: int) -> Tensor:
         ctx.save_for_backward(*quantized.tensors)
-        ctx.layout = quantized.layout
-        return F.linear(x, dequantize(quantized, x.dtype), None if bias is None else bias.to(x.dtype))
+        ctx.layout, ctx.dim = quantized.layout, dim
+        b = None if bias is None else bias.to(x.dtype)
+        parts = tiles(quantized, dim, x.dtype)
+        return torch.cat([F.linear(x, (W, W.T)[dim], None if b is None else b[part]) for part, W in parts], dim=-1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         (gradient,) = gradients
         x_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            x_gradient = gradient @ dequantize(QuantizedTensor(*ctx.saved_tensors, *ctx.layout), gradient.dtype)
+            quantized = QuantizedTensor(*ctx.saved_tensors, *ctx.layout)
+            x_gradient = _FrozenMatmul.apply(gradient, None, quantized, 1 - ctx.dim)
         if ctx.needs_input_grad[1]:
             bias_gradient = gradient.reshape(-1, gradient.shape[-1]).sum(dim=0)
-        return x_gradient, bias_gradient, None
+        return x_gradient, bias_gradient, None, None
 
 
 class QuantizedLinear(nn.Module):
@@ -451,7 +505,7 @@ class QuantizedLinear(nn.Module):
         """(…, in_features) → (…, out_features)"""
         if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        return _FrozenMatmul.apply(x, self.bias, self.quantized)
+        return _FrozenMatmul.apply(x, self.bias, self.quantized, 0)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedLinear:
         """What `.to()` and its kin call. Scales change device but not dtype; `weight` takes the new dtype."""
