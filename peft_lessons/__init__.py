@@ -53,6 +53,7 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
+    "several": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}
 

@@ -101,7 +101,7 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     """
     if present := [name for name, _ in named_adapters(model)]:
         raise ValueError(f"the model has adapters already ({present[0]} …): merge(model) first, or load the base anew")
-    found = {target: _matches(model, target) for target in config.targets}
+    found = {target: _names(model, target) for target in config.targets}
     if missing := [target for target, names in found.items() if not names]:
         raise ValueError(f"no module ends with {_quoted(missing)}; this model has {_quoted(_linear_suffixes(model))}")
 
@@ -118,7 +118,7 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     model.requires_grad_(False)
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in wrappers:
-            _replace(model, name, wrappers[module].train(module.training))
+            replace_module(model, name, wrappers[module].train(module.training))
     return model
 
 
@@ -136,7 +136,7 @@ def merge(model: Model) -> Model:
         raise ValueError("nothing to merge: the model has no adapters")
     plain = {layer: layer.merged() for layer in {layer for _, layer in adapters}}
     for name, layer in adapters:
-        model = _replace(model, name, plain[layer])
+        model = replace_module(model, name, plain[layer])
     return model
 
 
@@ -146,7 +146,7 @@ def remove_adapters(model: Model) -> Model:
     The base stays frozen. When `model` itself is an adapter layer, returns its base layer.
     """
     for name, layer in list(named_adapters(model)):
-        model = _replace(model, name, layer.base_layer)
+        model = replace_module(model, name, layer.base_layer)
     return model
 
 
@@ -184,7 +184,7 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
         f"{name}.{key}": tensor
         for name, layer in named_adapters(model)
         for key, tensor in layer.state_dict().items()
-        if not key.startswith("base_layer.")
+        if "base_layer" not in key.split(".")
     }
 
 
@@ -207,15 +207,26 @@ def load_adapter_state_dict(model: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def named_adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Every place in `model` that holds an adapter. A shared adapter comes once for each of its names."""
+    """Every place in `model` that holds an adapter. A shared adapter comes once for each of its names.
+
+    What lies inside of an adapter is its own: an adapter of several comes once, without its parts.
+    """
+    inside = None
     for name, module in model.named_modules(remove_duplicate=False):
+        if inside is not None and name.startswith(inside):
+            continue
         if isinstance(module, AdapterLayer):
+            inside = f"{name}." if name else ""
             yield name, module
 
 
-def _matches(model: nn.Module, target: str) -> list[str]:
-    names = (name for name, _ in model.named_modules(remove_duplicate=False) if name)
-    return [name for name in names if f".{name}".endswith(f".{target}")]
+def matches(name: str, target: str) -> bool:
+    """Whether the module called `name` is meant by `target`: its whole name or an end of it, cut at a dot."""
+    return f".{name}".endswith(f".{target}")
+
+
+def _names(model: nn.Module, target: str) -> list[str]:
+    return [name for name, _ in model.named_modules(remove_duplicate=False) if name and matches(name, target)]
 
 
 def _linear_suffixes(model: nn.Module) -> list[str]:
@@ -228,7 +239,7 @@ def _quoted(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names) or "no linear layer inside"
 
 
-def _replace(model: Model, name: str, module: nn.Module) -> Model:
+def replace_module(model: Model, name: str, module: nn.Module) -> Model:
     """Put `module` in the place `name` of `model`; returns the model. Without a name the module is the whole model."""
     if not name:
         return cast(Model, module)

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from peft_lessons.layouts import PREFIX, Layout, layout_for, layout_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+Adapters = list[tuple[str, AdapterLayer]]  # the name of a module, and its adapter
 
 
 def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, base_model: str | None = None) -> Path:
@@ -49,7 +51,7 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     # clones, since safetensors refuses a shared adapter's memory under two names
     tensors = {
         place: layout.encode(layer, tensor).clone().contiguous().cpu()
-        for place, layer, tensor in _places(model, layout)
+        for place, layer, tensor in _places(adapters, layout)
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +67,27 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
     Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit; the model then is
     as it was, but frozen.
     """
+    stored = read_adapter(folder)
+    inject(model, stored.config)
+    try:
+        fill(list(named_adapters(model)), stored)
+    except ValueError:
+        remove_adapters(model)
+        raise
+    return model
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """What a folder holds, before there is a model to put it in."""
+
+    config: AdapterConfig
+    layout: Layout
+    tensors: dict[str, Tensor]  # by their names in the file
+
+
+def read_adapter(folder: str | Path) -> StoredAdapter:
+    """Read a folder. Raises FileNotFoundError for a missing file, ValueError for one that cannot be understood."""
     settings = _read_settings(folder)
     layout, config = _read(settings, folder)
     path = Path(folder) / WEIGHTS_FILE
@@ -74,13 +97,7 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
         tensors = load_file(path)
     except Exception as error:  # safetensors has its own error class, not an OSError
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    inject(model, config)
-    try:
-        _fill(model, layout, layout.unpack(tensors, settings))
-    except ValueError:
-        remove_adapters(model)
-        raise
-    return model
+    return StoredAdapter(config, layout, layout.unpack(tensors, settings))
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
@@ -112,17 +129,18 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _places(model: nn.Module, layout: Layout) -> Iterator[tuple[str, AdapterLayer, Tensor]]:
+def _places(adapters: Adapters, layout: Layout) -> Iterator[tuple[str, AdapterLayer, Tensor]]:
     """The name in the file of every tensor that the layout stores, its adapter, and the tensor itself."""
-    for module, layer in named_adapters(model):
+    for module, layer in adapters:
         for name, tensor in layer.state_dict(keep_vars=True).items():
             if name in layout.tensors:
                 yield layout.name(module, name), layer, tensor
 
 
-def _fill(model: nn.Module, layout: Layout, tensors: dict[str, Tensor]) -> None:
+def fill(adapters: Adapters, stored: StoredAdapter) -> None:
     """Copy the file's tensors into the adapters. Raises ValueError unless names and shapes are exactly equal."""
-    places = list(_places(model, layout))
+    layout, tensors = stored.layout, stored.tensors
+    places = list(_places(adapters, layout))
     expected = {place for place, _, _ in places}
     filled = {id(tensor) for place, _, tensor in places if place in tensors}  # under one of its names, if it is shared
     problems = [f"missing {place}" for place, _, tensor in places if place not in tensors and id(tensor) not in filled]

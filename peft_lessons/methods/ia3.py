@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.adapters import AdapterConfig, AdapterLayer, matches
 from peft_lessons.linear import LinearAdapter
 
 
@@ -71,5 +71,5 @@ class IA3Config(AdapterConfig):
             raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        scales_input = any(f".{name}".endswith(f".{target}") for target in self.feedforward_targets)
+        scales_input = any(matches(name, target) for target in self.feedforward_targets)
         return (IA3InputLinear if scales_input else IA3OutputLinear)(base_layer, self)
