@@ -1,0 +1,1 @@
+"""How fast the package is beside its peers: `make bench` measures and writes docs/benchmarks.md and its figure."""

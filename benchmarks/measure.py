@@ -1,0 +1,126 @@
+"""Times of several ways to do one thing, and the peak memory of one of them.
+
+The ways take turns in one process, in an order that is shuffled in each round, so that a slow moment of the machine
+meets all of them alike. One thread is timed by its own processor time. Several threads are timed by the wall clock, and
+a sample counts only if other processes used less than a twentieth of a core meanwhile: a ratio of wall times beside a
+competitor says nothing.
+"""
+
+import multiprocessing
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import torch
+
+Result = TypeVar("Result")
+
+ENOUGH = 5  # samples below which a median is not given
+QUIET = 0.05  # processor seconds that others may use in one second of a sample of several threads
+
+
+@dataclass(frozen=True)
+class Timing:
+    seconds: float  # median of the samples, for one call; NaN when fewer than ENOUGH counted
+    samples: int  # that counted
+
+    def __truediv__(self, peer: "Timing") -> float:
+        """The share of the peer's time that this one takes; NaN when either was not measured."""
+        return self.seconds / peer.seconds
+
+
+def compare(
+    variants: Mapping[str, Callable[[], object]], threads: int = 1, repeats: int = 20, seconds: float | None = None
+) -> dict[str, Timing]:
+    """Time each of `variants`, `repeats` samples of each; twice as many are tried while others disturb.
+
+    A sample is as many calls as last `seconds`: by default 10 ms for one thread, and for several 250 ms, since the
+    kernel counts the time of other processes in ticks of 10 ms.
+    """
+    seconds = seconds or (0.01 if threads == 1 else 0.25)
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    with torch_threads(threads):
+        calls = {name: _calls(variant, seconds) for name, variant in variants.items()}
+        order = list(variants)
+        for _ in range(repeats if threads == 1 else 2 * repeats):
+            random.shuffle(order)
+            for name in order:
+                if len(samples[name]) < repeats:
+                    sample = _sample(variants[name], calls[name], threads)
+                    samples[name] += [] if sample is None else [sample]
+    return {
+        name: Timing(statistics.median(found) if len(found) >= ENOUGH else float("nan"), len(found))
+        for name, found in samples.items()
+    }
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _calls(variant: Callable[[], object], seconds: float) -> int:
+    """How many calls last `seconds`, by the faster of two after a first that warms up."""
+    variant()
+    durations = []
+    for _ in range(2):
+        started = time.perf_counter()
+        variant()
+        durations.append(time.perf_counter() - started)
+    return max(1, round(seconds / min(durations)))
+
+
+def _sample(variant: Callable[[], object], calls: int, threads: int) -> float | None:
+    """Seconds of one call, or None when others disturbed."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    own, everyone, started = time.process_time(), _processor_seconds(), clock()
+    for _ in range(calls):
+        variant()
+    elapsed = clock() - started
+    others = (_processor_seconds() - everyone) - (time.process_time() - own)
+    return None if threads > 1 and others > QUIET * elapsed else elapsed / calls
+
+
+def _processor_seconds() -> float:
+    """Time that all processors have worked for anyone since the machine started."""
+    spent = psutil.cpu_times()._asdict()
+    return sum(value for name, value in spent.items() if name not in {"idle", "iowait", "guest", "guest_nice"})
+
+
+def in_new_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """`function(*arguments)`, run in a fresh process, where nothing is warm and no memory is in use."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def peak_bytes(prepare: Callable[..., Callable[[], object]], *arguments: Any, calls: int = 3) -> float:
+    """The most memory that `calls` calls of `prepare(*arguments)` occupy, in a fresh process, what it prepares included.
+
+    What the module of `prepare` imports is not counted, nor what was needed only while preparing. NaN outside Linux.
+    """
+    return in_new_process(_peak_bytes, prepare, arguments, calls)
+
+
+def _peak_bytes(prepare: Callable[..., Callable[[], object]], arguments: tuple[Any, ...], calls: int) -> float:
+    reset = Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return float("nan")
+    before = psutil.Process().memory_info().rss
+    step = prepare(*arguments)
+    reset.write_text("5")  # the peak is counted anew from here
+    for _ in range(calls):
+        step()
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return float(status.split("VmHWM:")[1].split()[0]) * 1024 - before

@@ -1,0 +1,80 @@
+"""From what the sections found to docs/benchmarks.md and its figure."""
+
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table, and the rows of it that the figure shows."""
+
+    title: str
+    text: str  # what is compared, and how
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    ratios: tuple[tuple[str, float], ...] = ()  # (label, our time or memory / the peer's), for the figure
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.columns, *self.rows)]
+        return "\n".join(
+            [f"## {self.title}", "", self.text, "", lines[0], "|" + "---|" * len(self.columns), *lines[1:]]
+        )
+
+
+def number(value: float, digits: int = 2, unit: str = "") -> str:
+    """A cell of a table; what was not measured says so."""
+    return "machine busy" if math.isnan(value) else f"{value:.{digits}f}{unit}"
+
+
+def machine() -> str:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    return f"{processor}, {torch.get_num_threads()} cores used, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def page(sections: Sequence[Section], versions: str) -> str:
+    """The whole of docs/benchmarks.md."""
+    head = f"""# How fast, beside the peers
+
+Written by `make bench` on {date.today().isoformat()}: {machine()}; {versions}.
+
+Times are medians. Variants take turns in shuffled order in one process. One thread is timed by its own processor time;
+several threads by the wall clock, and a sample counts only if no other process worked meanwhile, or else the cell says
+"machine busy". Memory is the peak of a fresh process without its imports. How it is measured: `benchmarks/measure.py`.
+
+![Our time and memory as a share of the peer's](benchmarks.svg)
+"""
+    return "\n\n".join([head.rstrip(), *(section.markdown() for section in sections)]) + "\n"
+
+
+def draw(sections: Sequence[Section], path: Path) -> None:
+    """Bars from zero, one a ratio, with a line at 1 where both are equal."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
+    import matplotlib.pyplot as plt
+
+    bars = [(f"{label}", ratio) for section in sections for label, ratio in section.ratios if not math.isnan(ratio)]
+    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.27 * len(bars)), layout="constrained")
+    labels, ratios = [label for label, _ in bars], [ratio for _, ratio in bars]
+    drawn = axes.barh(range(len(bars)), ratios, color=["#2a7f62" if ratio <= 1 else "#b5543a" for ratio in ratios])
+    axes.bar_label(drawn, fmt="%.2f", padding=3)
+    axes.set_yticks(range(len(bars)), labels)
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlim(0, 1.1 * max([1.0, *ratios]))
+    axes.set_xlabel("ours / the peer's: below 1 is less time or memory")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
