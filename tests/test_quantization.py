@@ -6,7 +6,9 @@ import io
 import itertools
 import logging
 import math
+import mmap
 import pickle
+import threading
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from peft_lessons.quantization import (
     DYNAMIC8,
@@ -31,6 +34,7 @@ from peft_lessons.quantization import (
     pack,
     quantize,
     quantize_model,
+    tiles,
     unpack,
 )
 
@@ -282,6 +286,36 @@ def test_dequantize_across_chunks(monkeypatch):
         assert torch.equal(dequantize(chunked), plain_dequantize(chunked))
 
 
+HUGE_PAGES = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="pages of 2 MiB are asked for on Linux only")
+
+
+@HUGE_PAGES
+@pytest.mark.parametrize("dtype", [torch.float64, *FLOATS], ids=str)
+def test_large_results_live_in_memory_of_their_own(monkeypatch, dtype):
+    monkeypatch.setattr("peft_lessons.quantization.LARGE", 1)
+    for shape, block_size in [((33, 100), 7), ((64, 128), 64), ((), 64), ((0, 4), 64)]:
+        quantized = quantize(gaussian(*shape, dtype=dtype), block_size=block_size)
+        weight = dequantize(quantized)
+        expected = plain_dequantize(quantized)
+        assert torch.equal(weight, expected)
+        assert weight.untyped_storage().resizable() == (weight.numel() == 0)  # torch's allocator gives resizable ones
+        for twin in (copy.deepcopy(weight), pickle.loads(pickle.dumps(weight)), nn.Parameter(weight).detach()):
+            assert torch.equal(twin, expected)
+        del quantized
+        assert torch.equal(weight.add_(1), expected + 1)
+
+
+@HUGE_PAGES
+def test_systems_without_pages_of_2_mib(monkeypatch):
+    monkeypatch.setattr("peft_lessons.quantization.LARGE", 1)
+    quantized = quantize(gaussian(64, 128))
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 12345)  # the kernel refuses advice that it does not know
+    assert torch.equal(dequantize(quantized), plain_dequantize(quantized))
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE")
+    assert torch.equal(dequantize(quantized), plain_dequantize(quantized))
+    assert dequantize(quantized).untyped_storage().resizable()
+
+
 def test_bits_per_weight():
     """Block 64: 4 + 32/64, or 4 + 8/64 + 32/(64·256) with double quantization (arXiv:2305.14314 §3)."""
     weight = gaussian(1024, 1024)
@@ -509,6 +543,132 @@ def test_backward_keeps_the_codes_and_nothing_else(double):
     assert sum(kept.values()) < 256 * 512 * 4.6 / 8
     y.sum().backward()
     assert x.grad is not None
+
+
+TILED = [(NF4, 64), (FP4, 32), (normal_codebook(3), 16), (normal_codebook(8), 5)]  # blocks of whole bytes
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles of 4 KiB: a weight of 40 × 320 float32 numbers is 14 tiles of 3 rows, the last one shorter."""
+    monkeypatch.setattr("peft_lessons.quantization.TILE", 2**12)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize(("codebook", "block_size"), TILED, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_tiles_are_the_weight_in_parts(small_tiles, dtype, codebook, block_size, double):
+    quantized = quantize(gaussian(40, 320), codebook, block_size, double)
+    whole = dequantize(quantized, dtype)
+    for dim in (0, 1):
+        line = quantized.shape[1 - dim] * dtype.itemsize * (block_size if dim else 1)
+        end, parts = 0, 0
+        for part, values in tiles(quantized, dim, dtype):
+            assert part.start == end and values.nbytes <= max(2**12, line)
+            assert torch.equal(values, whole[part] if dim == 0 else whole[:, part])
+            end, parts = part.stop, parts + 1
+        assert end == quantized.shape[dim] and parts >= 40 * 320 * dtype.itemsize / max(2**12, line)
+
+
+@pytest.mark.parametrize(("shape", "block_size"), [((40, 100), 64), ((40, 320), 7), ((40, 321), 1)])
+def test_blocks_across_rows_or_bytes_make_one_tile(small_tiles, shape, block_size):
+    quantized = quantize(gaussian(*shape), block_size=block_size)
+    for dim in (0, 1):
+        ((part, values),) = tiles(quantized, dim, torch.float32)
+        assert part == slice(None) and torch.equal(values, dequantize(quantized))
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("codebook", "block_size"), TILED, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 2**-8)], ids=str
+)
+def test_tiled_products_are_those_of_the_whole_weight(
+    small_tiles, dtype, tolerance, codebook, block_size, bias, double
+):
+    """Up to the order of sums. bfloat16: to one rounding, since tiles of Ŵ cut no sum in parts."""
+    layer = QuantizedLinear.from_linear(linear(40, 320, bias, dtype), codebook, block_size, double)
+    for shape in [(320,), (3, 320), (2, 5, 320), (0, 320)]:
+        x = gaussian(*shape, dtype=dtype).requires_grad_()
+        exact_x = x.detach().double().requires_grad_()
+        y = layer(x)
+        exact = F.linear(exact_x, layer.weight.double(), None if layer.bias is None else layer.bias.double())
+        gradient = torch.randn_like(y)
+        y.backward(gradient)
+        exact.backward(gradient.double())
+        for ours, expected in [(y, exact), (x.grad, exact_x.grad)]:
+            assert ours.dtype == dtype and ours.shape == expected.shape
+            if expected.numel():
+                assert (ours.double() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_tiled_gradients_in_float64(small_tiles, monkeypatch):
+    monkeypatch.setattr("peft_lessons.quantization.TILE", 2**7)
+    layer = QuantizedLinear.from_linear(linear(6, 12).double(), block_size=4)
+    layer.bias.requires_grad_()
+    x = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, bias: layer(x), (x, layer.bias))
+    assert torch.autograd.gradgradcheck(lambda x: layer(x).square(), (x,))
+
+
+class Allocations(TorchDispatchMode):
+    """Bytes of the largest storage that an operation returns, those of `known` tensors aside."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+                self.largest = max(self.largest, tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_whole_weight_is_never_in_memory(monkeypatch, dtype, double):
+    tile = 2**17
+    monkeypatch.setattr("peft_lessons.quantization.TILE", tile)
+    layer = QuantizedLinear.from_linear(linear(512, 2048, dtype=dtype), double=double)
+    x = gaussian(8, 2048, dtype=dtype).requires_grad_()
+    with Allocations([x, *layer.buffers()]) as allocations:
+        layer(x).sum().backward()
+    assert tile <= allocations.largest <= tile * 4 / dtype.itemsize  # one tile in float32, and in `dtype`
+    assert 512 * 2048 * dtype.itemsize >= 16 * tile
+    with Allocations(layer.buffers()) as allocations:
+        layer.weight.sum()
+    assert allocations.largest >= 16 * tile  # the count does see a whole weight
+
+
+def test_second_derivatives_keep_no_weight(small_tiles):
+    layer = QuantizedLinear.from_linear(linear(40, 320))
+    x = gaussian(3, 320).requires_grad_()
+    y = layer(x).square().sum()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        torch.autograd.grad(y, x, create_graph=True)
+    assert max(tensor.nbytes for tensor in kept) <= layer.codes.nbytes
+
+
+def test_threads_do_not_share_tiles(small_tiles):
+    layer = QuantizedLinear.from_linear(linear(40, 320))
+    inputs = gaussian(4, 3, 320)
+    results = [[] for _ in inputs]
+
+    def work(x, result):
+        result += [layer(x) for _ in range(30)]
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, results, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for x, result in zip(inputs, results, strict=True):
+        assert len(result) == 30 and all(torch.equal(y, layer(x)) for y in result)
 
 
 def test_changing_the_codes_between_forward_and_backward_is_an_error():
