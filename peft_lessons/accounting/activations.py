@@ -18,7 +18,7 @@ A frozen linear layer keeps no input, but LoRA on it keeps x again, and r number
 nonlinearity behind it d + r + d against full fine-tuning's d + d, 2.016 against 2 at r = d / 64.
 
 Nothing is kept below the first number that trains. Left out: what does not grow with the batch (copies of adapters in
-bf16, rotary angles), what backward needs for a moment, and how a GPU's kernels differ.
+bf16, rotary angles), the batch itself, what backward needs for a moment, and how a GPU's kernels differ.
 """
 
 from collections.abc import Callable
@@ -158,9 +158,7 @@ def _head(plan: Plan, ends: list[Visit], length: int, tokens: int, e: int) -> in
     shape, total = plan.shape, 0
     for visit in ends:
         module = visit.module
-        if module.kind == "embedding":
-            total += visit.trains * 8 * length  # the ids
-        elif module.kind == "norm":
+        if module.kind == "norm":
             total += length * _norm(visit)
         elif module.role == "head":
             kept = visit.trains or (visit.added is not None and visit.added.keeps_input)

@@ -90,11 +90,13 @@ def _lora_fa(config: LoRAFAConfig, m: Module) -> Added:
 
 @added.register
 def _pissa(config: PiSSAConfig, m: Module) -> Added:
+    """s (B − B₀) A x + s B₀ (A − A₀) x: four products, where LoRA has two."""
     r, lora = config.rank, _lora(config, m)
+    moved = (Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=False, inside=True))
     return Added(
         trained=lora.trained,
         frozen={"initial_A": (r, m.in_features), "initial_B": (m.out_features, r)},
-        products=(*lora.products, Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=False)),
+        products=(*lora.products, *moved),
         keeps_input=True,
         keeps=r,
     )

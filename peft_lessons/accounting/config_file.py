@@ -34,7 +34,7 @@ GPT2_NAMES = {
 # transformers' defaults for what a file may leave out. Where they differ from one size of a model to the next (the
 # key/value heads of Mistral, say), the file has to speak.
 TIED = {"llama": False, "mistral": False, "qwen2": False, "gemma2": True, "gpt2": True, "roberta": True}
-OWN_HEADS = ("llama", "gpt2", "roberta")  # num_key_value_heads is num_attention_heads unless the file says otherwise
+OWN_HEADS = ("llama",)  # num_key_value_heads is num_attention_heads unless the file says otherwise
 REFUSED = ("add_cross_attention", "is_encoder_decoder")  # more weights than are counted here
 
 
@@ -82,7 +82,7 @@ def _shape(settings: dict[str, Any]) -> ModelShape:
         if type(value) is not int:
             raise ValueError(f"{name} is {str(value)[:60]!r}, not a whole number")
         if not 1 <= value <= LARGEST[field]:
-            raise ValueError(f"{name} is {value:.3g}; possible: 1 to {LARGEST[field]:,}")
+            raise ValueError(f"{name} is {str(value)[:60]}; possible: 1 to {LARGEST[field]:,}")
         return value
 
     hidden_size, heads = number("hidden_size"), number("num_attention_heads")
@@ -90,6 +90,7 @@ def _shape(settings: dict[str, Any]) -> ModelShape:
     share = hidden_size // heads if hidden_size % heads == 0 and model_type != "gemma2" else None
     if fixed_width and share is None:
         raise ValueError(f"hidden_size {hidden_size} does not split into {heads} heads")
+    groups = heads if fixed_width else number("num_key_value_heads", heads if model_type in OWN_HEADS else None)
     return ModelShape(
         model_type=model_type,
         vocab_size=number("vocab_size"),
@@ -97,9 +98,7 @@ def _shape(settings: dict[str, Any]) -> ModelShape:
         intermediate_size=number("intermediate_size", 4 * hidden_size if model_type == "gpt2" else None),
         num_hidden_layers=number("num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=heads
-        if fixed_width
-        else number("num_key_value_heads", heads if model_type in OWN_HEADS else None),
+        num_key_value_heads=groups,
         head_dim=share if fixed_width and share else number("head_dim", share),
         max_position_embeddings=number("max_position_embeddings", None if fixed_width else 2048),
         type_vocab_size=number("type_vocab_size") if model_type == "roberta" else 1,
