@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.low_rank import add_low_rank
 
 
 class AdaLoRALinear(DeltaLinear):
@@ -44,8 +44,8 @@ class AdaLoRALinear(DeltaLinear):
         return self.config.alpha / (self.config.rank + 1e-5)  # with the authors' guard against a rank of zero
 
     def adapted(self, x: Tensor) -> Tensor:
-        EA, B = (self.lora_E * self.lora_A).to(x.dtype), self.lora_B.to(x.dtype)
-        return self.base_layer(x) + self.scaling * F.linear(F.linear(self.dropout(x), EA), B)
+        EA = self.lora_E * self.lora_A  # Λ Q
+        return add_low_rank(self.base_layer(x), self.dropout(x), EA, self.lora_B, self.scaling)
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
@@ -134,7 +134,7 @@ class RankAllocator:
         if step < config.total_steps - config.final_steps:
             self._measure()
         falling = step > config.warmup_steps and step % config.interval == 0
-        if falling or step > config.total_steps - config.final_steps:
+        if falling or step >= config.total_steps - config.final_steps:
             self._keep(config.budget(step, len(self.layers)))
 
     @property

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.low_rank import add_low_rank
 
 
 class LoRALinear(DeltaLinear):
@@ -43,8 +43,7 @@ class LoRALinear(DeltaLinear):
         return self.config.scaling
 
     def adapted(self, x: Tensor) -> Tensor:
-        A, B = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
-        return self.base_layer(x) + self.scaling * F.linear(F.linear(self.dropout(x), A), B)
+        return add_low_rank(self.base_layer(x), self.dropout(x), self.lora_A, self.lora_B, self.scaling)
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.low_rank import add_low_rank
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
 
@@ -40,12 +40,9 @@ class PiSSALinear(LoRALinear):
         self.register_buffer("initial_B", self.lora_B.clone())
 
     def adapted(self, x: Tensor) -> Tensor:
-        A, B_0 = self.lora_A.to(x.dtype), self.initial_B.to(x.dtype)
-        A_moved, B_moved = (self.lora_A - self.initial_A).to(x.dtype), (self.lora_B - self.initial_B).to(x.dtype)
         z = self.dropout(x)
-        return self.base_layer(x) + self.scaling * (
-            F.linear(F.linear(z, A), B_moved) + F.linear(F.linear(z, A_moved), B_0)
-        )
+        y = add_low_rank(self.base_layer(x), z, self.lora_A, self.lora_B - self.initial_B, self.scaling)
+        return add_low_rank(y, z, self.lora_A - self.initial_A, self.initial_B, self.scaling)
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
