@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import torch
+import torch.nn.functional as F
 import transformers
 
 from peft_lessons import inject
@@ -85,6 +86,12 @@ def prepared(model, method):
 def tiny(method, dtype=torch.float32, config=TINY):
     torch.manual_seed(0)
     return prepared(Decoder(config).to(dtype), method)
+
+
+def plain_loss(model, ids):
+    """Cross-entropy over all logits at once: what `accounting` counts, and `training.language_model_loss` undercuts."""
+    logits = model(ids)[:, :-1].flatten(0, 1)
+    return F.cross_entropy(logits.float(), ids[:, 1:].flatten())
 
 
 def meta_decoder(shape):

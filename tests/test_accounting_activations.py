@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from accounting_cases import METHODS, QV, SHAPE, tiny
+from accounting_cases import METHODS, QV, SHAPE, plain_loss, tiny
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -16,7 +16,6 @@ from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.models.decoder import DecoderStack
-from peft_lessons.training import language_model_loss
 
 TOKENS = 11
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
@@ -71,7 +70,7 @@ def for_each_sequence(measure, model):
     found = []
     for batch in (2, 5):
         ids = torch.arange(batch * TOKENS).view(batch, TOKENS) % SHAPE.vocab_size
-        found.append(measure(model, lambda ids=ids: language_model_loss(model, ids, ids), ids))
+        found.append(measure(model, lambda ids=ids: plain_loss(model, ids), ids))
     growth = found[1] - found[0]
     assert growth % 3 == 0
     return growth // 3

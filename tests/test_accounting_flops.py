@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from accounting_cases import METHODS, QV, SHAPE, meta_decoder, prepared, tiny
+from accounting_cases import METHODS, QV, SHAPE, meta_decoder, plain_loss, prepared, tiny
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import set_checkpoint_early_stop
@@ -23,7 +23,6 @@ from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.models.decoder import DecoderStack
-from peft_lessons.training import language_model_loss
 
 BATCH, TOKENS = 3, 11
 
@@ -44,7 +43,7 @@ def step(model, checkpointing=False):
         if isinstance(module, DecoderStack):
             module.gradient_checkpointing = checkpointing
     ids = torch.arange(BATCH * TOKENS).view(BATCH, TOKENS) % SHAPE.vocab_size
-    return lambda: language_model_loss(model, ids, ids)
+    return lambda: plain_loss(model, ids)
 
 
 @pytest.mark.parametrize(

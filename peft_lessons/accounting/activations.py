@@ -12,7 +12,8 @@ Llama, Mistral, Qwen2 and Gemma 2: what autograd keeps in this course's decoder,
     a linear layer          e d_in, its input, once for layers that share it, and only if the weight's gradient (or an
                             adapter's) needs it; for o_proj it is a copy of attention's output, its heads side by side
     an adapter              e · `keeps` of the table in `added`
-    the loss                4 V, log-probabilities in fp32, for each scored token, and 9 bytes for its label
+    the loss                4 V + 8, log-probabilities in fp32 and the target, for each token but the last, as with one
+                            cross-entropy over all logits; `training.language_model_loss` keeps less
 
 A frozen linear layer keeps no input, but LoRA on it keeps x again, and r numbers more: for a layer of width d and the
 nonlinearity behind it d + r + d against full fine-tuning's d + d, 2.016 against 2 at r = d / 64.
@@ -33,7 +34,7 @@ from peft_lessons.checks import check_count
 Attention = Literal["flash", "plain"]
 # What each linear layer reads, by a name that those share which read the same; an adapter on a whole MLP has no role.
 READS = {"query": "x", "key": "x", "value": "x", "output": "mixed", "gate": "h", "up": "h", "": "h", "down": "gated"}
-LABEL = 9  # bytes a scored token: its target, int64, and the mask that says that it is scored
+LABEL = 8  # bytes of a target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def activations(
     attention: Attention = "flash",
     checkpointing: bool = False,
 ) -> Activations:
-    """Bytes kept when backward begins, for `batch` sequences of `tokens` tokens, all scored but each one's first.
+    """Bytes kept when backward begins, for `batch` sequences of `tokens` tokens, all scored but the first of each.
 
     With `checkpointing` a block keeps its input alone; while backward is in a block, that block is kept in full.
     Raises ValueError for a count below 1, and for checkpointing with a prefix, which needs a cache.
