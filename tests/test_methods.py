@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from pathlib import Path
 
 import peft
 import pytest
@@ -655,3 +656,9 @@ def test_integer_bases_take_every_method_too() -> None:
         before = model(x)
         assert torch.equal(inject(model, METHODS[method])(x), before)
         assert adapter_state_dict(model)
+
+
+def test_the_table_of_methods_has_them_all() -> None:
+    table = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for config in {type(config) for config in METHODS.values()}:
+        assert f"`{config.__name__}`" in table

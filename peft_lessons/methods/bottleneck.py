@@ -53,7 +53,7 @@ class SerialAdapter(Bottleneck):
 
 
 class ParallelAdapter(Bottleneck):
-    """A bottleneck beside a module, from its input to its output. Cannot be folded.
+    """A bottleneck beside a module, from its input to its output (arXiv:2110.04366). Cannot be folded.
 
     Raises TypeError when the module holds no linear layer to read the widths from.
     """
