@@ -106,7 +106,7 @@ def in_new_process(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 def peak_bytes(prepare: Callable[..., Callable[[], object]], *arguments: Any, calls: int = 3) -> float:
-    """The most memory that `calls` calls of `prepare(*arguments)` occupy, in a fresh process, what it prepares included.
+    """The most memory that `calls` calls of `prepare(*arguments)` occupy in a fresh process, with what it prepares.
 
     What the module of `prepare` imports is not counted, nor what was needed only while preparing. NaN outside Linux.
     """

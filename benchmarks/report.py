@@ -38,7 +38,9 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    return f"{processor}, {torch.get_num_threads()} cores used, torch {torch.__version__}, Python {platform.python_version()}"
+    return (
+        f"{processor}, {torch.get_num_threads()} cores, torch {torch.__version__}, Python {platform.python_version()}"
+    )
 
 
 def page(sections: Sequence[Section], versions: str) -> str:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from peft_lessons.adapters import trainable_parameters
+from peft_lessons.models.decoder import Decoder
 
 IGNORED = -100
 
@@ -63,7 +66,7 @@ def train(
     if not parameters:
         raise ValueError("nothing to train: no parameter requires a gradient (inject an adapter first?)")
     loss = loss or language_model_loss
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
     history = History()
 
@@ -137,11 +140,53 @@ def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor) -> 
 
 
 def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each scored label, (scored,), in fp32."""
     device = next(model.parameters()).device
-    logits = model(input_ids.to(device))[:, :-1]
-    targets = labels[:, 1:].to(device)
+    input_ids, targets = input_ids.to(device), labels[:, 1:].to(device)
     scored = targets != IGNORED
-    return F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
+    if not scored.any():
+        return torch.zeros(0, device=device)
+    if not isinstance(model, Decoder):
+        return F.cross_entropy(model(input_ids)[:, :-1][scored].float(), targets[scored], reduction="none")
+    hidden = model.model(input_ids[:, :-1])[scored]  # what follows the last token is not known, nor seen by the others
+    return _head_losses(model.lm_head, hidden, targets[scored])
+
+
+def _head_losses(head: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of `head(hidden)`, hidden (scored, hidden_size) → (scored,): the head sees no other position.
+
+    The logits of one token are as many as the vocabulary, and with their softmax and its gradient the largest tensors
+    of a step. While the head is frozen, a few rows at a time are enough.
+    """
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in head.parameters()):
+        return F.cross_entropy(head(hidden).float(), targets, reduction="none")
+    return _FrozenHeadLosses.apply(hidden, targets, head)
+
+
+class _FrozenHeadLosses(torch.autograd.Function):
+    """Takes the gradient of each row's loss to that row of `hidden` at once, and keeps it in place of the logits."""
+
+    ROWS = 128
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
+        losses, gradients = [], []
+        size = _FrozenHeadLosses.ROWS
+        for rows, wanted in zip(hidden.detach().split(size), targets.split(size), strict=True):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                rows.requires_grad_(ctx.needs_input_grad[0])
+                loss = F.cross_entropy(head(rows).float(), wanted, reduction="none")
+                if loss.requires_grad:
+                    gradients += torch.autograd.grad(loss.sum(), rows)
+            losses.append(loss.detach())
+        ctx.save_for_backward(*gradients)
+        return torch.cat(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        gradient = torch.cat(ctx.saved_tensors)
+        return upstream[:, None].to(gradient.dtype) * gradient, None, None
 
 
 def _mean(losses: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The training loop and its batches."""
 
 import math
+import weakref
 from itertools import chain
 
 import pytest
@@ -9,8 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from peft_lessons import LoRAConfig, inject
+from peft_lessons.methods.lora import LoRALinear
+from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.training import (
     IGNORED,
+    _FrozenHeadLosses,
     consecutive_windows,
     evaluate_loss,
     language_model_loss,
@@ -240,3 +244,82 @@ def test_shuffled_sees_each_example_once_a_pass() -> None:
     assert passes[0] != passes[1]
     with pytest.raises(ValueError, match="6 examples cannot fill a batch of 7"):
         next(shuffled(examples, batch_size=7, pad_id=0, seed=0))
+
+
+DECODER = DecoderConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+)
+SCORED = [(0, 3), (0, 4), (1, 1), (2, 5)]  # (row, column) of the labels below that are not ignored
+
+
+def decoder() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(DECODER)
+
+
+def scored_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    input_ids = torch.randint(VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(0))
+    labels = torch.full((3, 6), IGNORED)
+    for row, column in SCORED:
+        labels[row, column] = input_ids[row, column]
+    return input_ids, labels
+
+
+def plain_loss(model: Decoder, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Every logit, then the cross-entropy: the formula that the decoder's shorter way has to equal."""
+    logits = model(input_ids)[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 128])
+@pytest.mark.parametrize(
+    "targets", [("q_proj", "up_proj"), ("v_proj", "lm_head"), None], ids=["frozen", "head", "full"]
+)
+def test_a_decoder_has_the_loss_and_gradients_of_the_plain_formula(targets, rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(_FrozenHeadLosses, "ROWS", rows)
+
+    def run(loss) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        model = decoder().double()
+        if targets:
+            inject(model, LoRAConfig(rank=2, targets=targets))
+            torch.manual_seed(1)
+            for layer in (module for module in model.modules() if isinstance(module, LoRALinear)):
+                nn.init.normal_(layer.lora_B)
+        value = loss(model, *scored_batch())
+        value.backward()
+        assert all(parameter.grad is None for parameter in model.parameters() if not parameter.requires_grad)
+        return value.detach(), [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+
+    torch.testing.assert_close(run(language_model_loss), run(plain_loss), rtol=1e-5, atol=1e-7)  # the softmax is fp32
+
+
+def test_the_head_sees_what_is_scored_and_a_few_rows_at_a_time(monkeypatch) -> None:
+    monkeypatch.setattr(_FrozenHeadLosses, "ROWS", 3)
+    model, seen = decoder(), []
+    model.lm_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    evaluate_loss(model, [scored_batch()])
+    assert seen == [(3, 16), (1, 16)]
+    model.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    evaluate_loss(model, [scored_batch()])
+    assert seen[2] == (3, 5)  # the last token predicts nothing
+
+
+def test_a_frozen_head_keeps_no_logits_for_backward() -> None:
+    model = inject(decoder(), LoRAConfig(rank=2, targets=("q_proj",)))
+    packed: list[weakref.ref] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        packed.append(weakref.ref(tensor))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = language_model_loss(model, *scored_batch())
+    kept = [tensor.shape for tensor in (reference() for reference in packed) if tensor is not None]
+    assert value.requires_grad
+    assert (len(SCORED), 16) in kept  # the gradient to the hidden states
+    assert (len(SCORED), VOCABULARY) not in kept
