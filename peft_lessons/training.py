@@ -47,6 +47,8 @@ def train(
     evaluate: Callable[[nn.Module], float] | None = None,
     evaluate_every: int | None = None,
     seed: int = 0,
+    groups: Sequence[dict[str, Any]] | None = None,
+    after_step: Callable[[int], object] | None = None,
     loss: Callable[..., Tensor] | None = None,
     bar: Callable[..., Iterable[int]] | None = None,
 ) -> History:
@@ -55,7 +57,9 @@ def train(
     The learning rate rises linearly over the first `warmup` share of the steps, then falls to zero on a cosine.
     Gradients are clipped to a total norm of `max_norm`. `seed` fixes dropout: it reseeds torch's global generator. The
     order of the data is fixed by whoever makes the batches. `evaluate(model)` is called at the start, every
-    `evaluate_every` steps and at the end. `bar(range(steps))` shows progress: tqdm's bar in a terminal unless told
+    `evaluate_every` steps and at the end. `groups` are parameter groups with learning rates of their own, as
+    `lora_plus_groups` makes them. `after_step(n)` is called after step n, the first being 1, while the gradients are
+    there, as a `RankAllocator` needs them. `bar(range(steps))` shows progress: tqdm's bar in a terminal unless told
     otherwise. However training ends, the model is left in eval mode and without gradients.
 
     An interrupt from the keyboard, in an evaluation too, ends training early and keeps what was learnt.
@@ -66,7 +70,7 @@ def train(
     if not parameters:
         raise ValueError("nothing to train: no parameter requires a gradient (inject an adapter first?)")
     loss = loss or language_model_loss
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(groups or parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, warmup))
     history = History()
 
@@ -103,6 +107,8 @@ def train(
                 history.losses.append(value.item())  # before the step: an interrupt loses no step that was made
                 optimizer.step()
                 schedule.step()
+                if after_step:
+                    after_step(len(history.losses))
                 history.seconds += time.perf_counter() - started
                 if evaluate_every and (step + 1) % evaluate_every == 0 and step + 1 < steps:
                     evaluated(step + 1)

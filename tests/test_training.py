@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from peft_lessons import LoRAConfig, inject
+from peft_lessons import AdaLoRAConfig, LoRAConfig, RankAllocator, inject, lora_plus_groups
 from peft_lessons.methods.lora import LoRALinear
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.training import (
@@ -323,3 +323,37 @@ def test_a_frozen_head_keeps_no_logits_for_backward() -> None:
     assert value.requires_grad
     assert (len(SCORED), 16) in kept  # the gradient to the hidden states
     assert (len(SCORED), VOCABULARY) not in kept
+
+
+def test_groups_have_their_own_learning_rates() -> None:
+    """LoRA+ through the loop is AdamW on those groups by hand."""
+    model, twin = (inject(bigram(), LoRAConfig(rank=4, targets=("head",))) for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    run(model, steps=3, learning_rate=1e-3, groups=lora_plus_groups(model, 1e-3, ratio=8))
+    optimizer = torch.optim.AdamW(lora_plus_groups(twin, 1e-3, ratio=8), weight_decay=0.0)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == [8e-3, 1e-3]
+    for step, batch in zip(range(3), windows(TEXT, batch_size=4, length=12, seed=0), strict=False):
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * learning_rate_factor(step, 3, 0.1)
+        optimizer.zero_grad()
+        language_model_loss(twin, *batch).backward()
+        nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
+        optimizer.step()
+    for mine, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_after_each_step_ranks_are_allocated() -> None:
+    config = AdaLoRAConfig(rank=6, target_rank=2, total_steps=12, warmup_steps=3, final_steps=2, targets=("head",))
+    model = inject(bigram(), config)
+    allocator, seen = RankAllocator(model), []
+
+    def after(step: int) -> None:
+        allocator.step(step)
+        seen.append((step, sum(allocator.ranks)))
+
+    run(model, steps=12, learning_rate=1e-2, after_step=after)
+    assert [step for step, _ in seen] == list(range(1, 13))
+    assert [ranks for _, ranks in seen[:3]] == [6, 6, 6]
+    assert seen[-1] == (12, 2)
