@@ -137,8 +137,8 @@ def test_units_of_a_layer_and_its_nonlinearity(method, units):
     assert kept / (3 * x.nbytes) == units
 
 
-def test_lora_on_all_layers_saves_a_few_percent_at_most_of_a_llama():
-    """All that it saves are the second copies that the trained weights of norms need, in fp32, and the head's input."""
+def test_lora_on_all_layers_spares_a_llama_only_what_trained_norms_keep():
+    """x/rms in fp32 for the gradients of their weights, 15 % of the blocks; and the first norm, as nothing is below it."""
     options = {"batch": 1, "tokens": 2048}
     shape = model_shape("Llama-3.1-8B")
     full = activations(shape, FullFineTuning(), **options)
@@ -147,7 +147,7 @@ def test_lora_on_all_layers_saves_a_few_percent_at_most_of_a_llama():
     first = 2048 * (4 * d + 4)  # the first norm's input: nothing below it trains
     low_rank = L * 7 * 16 * 2 * 2048
     assert full.blocks - lora.blocks == L * 2 * 2048 * 4 * d + first - low_rank
-    assert 0.8 < lora.blocks / full.blocks < 1
+    assert lora.blocks / full.blocks == pytest.approx(0.853, abs=0.001)
 
 
 def test_freezing_layers_does_save():

@@ -87,7 +87,12 @@ def step_flops(shape: ModelShape, method: Method, *, batch: int, tokens: int, ch
 
 
 def linear_flops(
-    d_in: int, d_out: int, method: Method | None = None, *, tokens: int, input_gradient: bool = True
+    d_in: int,
+    d_out: int,
+    method: AdapterConfig | FullFineTuning | None = None,
+    *,
+    tokens: int,
+    input_gradient: bool = True,
 ) -> Flops:
     """One linear layer: frozen without a method, trained by FullFineTuning, or with an adapter.
 

@@ -10,7 +10,7 @@ What a GPU holds beyond this (its context, workspaces of kernels, fragments) is 
 of PEFT methods it came to about 0.35 GB, whatever the method.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peft_lessons.accounting.activations import Attention, activations
 from peft_lessons.accounting.plan import Method, Plan, lay_out
@@ -161,8 +161,9 @@ def model_states(
 ) -> Memory:
     """What is held between two steps: all but activations.
 
-    `storage` is that of frozen linear layers in the blocks. Embeddings, norms, biases and the head, and in them
-    whatever is not quantized, stay dense: in `storage` when that is dense itself, else in bf16, as QLoRA leaves them.
+    `storage` is that of frozen linear layers in the blocks. Embeddings, norms, biases and the head stay dense: in
+    `storage` when that is dense itself, else in bf16, as QLoRA leaves them. What trains is stored as `precision` says,
+    and so is what a method keeps frozen beside the model.
     """
     plan = lay_out(shape, method)
     trained = plan.all_trained
@@ -176,7 +177,7 @@ def model_states(
 
 
 def _base_bytes(plan: Plan, storage: Storage) -> int:
-    """Of the frozen weights."""
+    """Bytes of the model's own weights that do not train."""
     dense = storage if isinstance(storage, Dense) else BF16
     total = 0
     for module in plan.shape.modules:
@@ -204,7 +205,7 @@ def training_memory(
     attention: Attention = "flash",
     checkpointing: bool = False,
 ) -> Memory:
-    """What is held when backward begins: `model_states`, with room for all gradients, and the activations."""
+    """What is held in a step at most: `model_states`, gradients included, and the activations, in `compute`."""
     states = model_states(shape, method, precision=precision, storage=storage, optimizer=optimizer)
     kept = activations(
         shape,
@@ -215,10 +216,4 @@ def training_memory(
         attention=attention,
         checkpointing=checkpointing,
     )
-    return Memory(
-        base=states.base,
-        adapter=states.adapter,
-        gradients=states.gradients,
-        optimizer=states.optimizer,
-        activations=kept.total,
-    )
+    return replace(states, activations=kept.total)
