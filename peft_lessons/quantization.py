@@ -274,8 +274,8 @@ def scale_to_one(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
 # - Both proceed in chunks that the L2 and L3 cache hold between one pass and the next.
 # - A layer never holds Ŵ: it dequantizes a tile into memory that the L3 cache holds, multiplies, and goes on to the
 #   next. Each number of the product is still one sum over all features, and rounded once.
-# - The kernel clears fresh memory page by page as it is first touched. For 64 MiB in pages of 4 KiB that takes three
-#   times as long as all the arithmetic of `dequantize`, in pages of 2 MiB about a third.
+# - The kernel clears fresh memory page by page as it is first touched. For 64 MiB in pages of 4 KiB that takes about
+#   three times as long as all the arithmetic of `dequantize`, in pages of 2 MiB half as long as the arithmetic.
 
 CHUNK = 2**19  # values: 2 MiB of float32
 TILE = 2**23  # bytes of Ŵ
