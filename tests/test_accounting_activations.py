@@ -138,7 +138,7 @@ def test_units_of_a_layer_and_its_nonlinearity(method, units):
 
 
 def test_lora_on_all_layers_spares_a_llama_only_what_trained_norms_keep():
-    """x/rms in fp32 for the gradients of their weights, 15 % of the blocks; and the first norm, as nothing is below it."""
+    """x/rms in fp32, 15 % of the blocks; and the first norm, below which none trains."""
     options = {"batch": 1, "tokens": 2048}
     shape = model_shape("Llama-3.1-8B")
     full = activations(shape, FullFineTuning(), **options)
