@@ -52,6 +52,7 @@ class KeyValueCache:
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._rooms: dict[int, tuple[Tensor, Tensor]] = {}  # the same with room behind: a token need not copy the rest
 
     @property
     def tokens(self) -> int:
@@ -61,9 +62,26 @@ class KeyValueCache:
         """Add new tokens to a layer; returns keys and values of all its tokens."""
         if layer in self.layers:
             old_keys, old_values = self.layers[layer]
-            keys, values = torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2)
+            if torch.is_grad_enabled():  # a backward pass may need what the room would overwrite
+                keys, values = torch.cat((old_keys, keys), dim=2), torch.cat((old_values, values), dim=2)
+                self._rooms.pop(layer, None)
+            else:
+                key_room, value_room = self._rooms.get(layer, (old_keys, old_values))
+                key_room, keys = _written(key_room, old_keys, keys)
+                value_room, values = _written(value_room, old_values, values)
+                self._rooms[layer] = key_room, value_room
         self.layers[layer] = (keys, values)
         return keys, values
+
+
+def _written(room: Tensor, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """`new` written behind `old` at the start of `room`: the room, of twice the tokens if it was full, and both."""
+    used, total = old.shape[2], old.shape[2] + new.shape[2]
+    if total > room.shape[2]:
+        room = old.new_empty(*old.shape[:2], 2 * total, old.shape[3])
+        room[:, :, :used] = old
+    room[:, :, used:total] = new
+    return room, room[:, :, :total]
 
 
 @dataclass(frozen=True)
@@ -93,8 +111,9 @@ class Attention(nn.Module):
         values = self._heads(self.v_proj(x))
         if context.cache is not None:
             keys, values = context.cache.append(self.layer, keys, values)
+        causal = context.visible is None and queries.shape[2] > 1  # one token sees all
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=context.visible, is_causal=context.visible is None, enable_gqa=True
+            queries, keys, values, attn_mask=context.visible, is_causal=causal, enable_gqa=True
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
@@ -252,8 +271,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _visible(past: int, total: int, attention_mask: Tensor | None, device: torch.device) -> Tensor | None:
-    """Which of all tokens each new token sees; None for the plain causal case, which has a faster kernel."""
-    if attention_mask is None and past == 0:
+    """Which of all tokens each new token sees; None for the cases without a mask, which have a faster kernel."""
+    if attention_mask is None and (past == 0 or total == past + 1):
         return None
     causal = torch.ones(total - past, total, dtype=torch.bool, device=device).tril(past)[None, None]
     if attention_mask is None:
