@@ -22,7 +22,7 @@ import torch
 
 Result = TypeVar("Result")
 
-ENOUGH = 5  # samples below which a median is not given
+ENOUGH = 3  # samples below which a median is not given
 QUIET = 0.05  # processor seconds that others may use in one second of a sample of several threads
 
 
@@ -72,14 +72,11 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 def _calls(variant: Callable[[], object], seconds: float) -> int:
-    """How many calls last `seconds`, by the faster of two after a first that warms up."""
+    """How many calls last `seconds`, by one call after another that warms up."""
     variant()
-    durations = []
-    for _ in range(2):
-        started = time.perf_counter()
-        variant()
-        durations.append(time.perf_counter() - started)
-    return max(1, round(seconds / min(durations)))
+    started = time.perf_counter()
+    variant()
+    return max(1, round(seconds / (time.perf_counter() - started)))
 
 
 def _sample(variant: Callable[[], object], calls: int, threads: int) -> float | None:
@@ -105,7 +102,7 @@ def in_new_process(function: Callable[..., Result], *arguments: Any) -> Result:
         return pool.submit(function, *arguments).result()
 
 
-def peak_bytes(prepare: Callable[..., Callable[[], object]], *arguments: Any, calls: int = 3) -> float:
+def peak_bytes(prepare: Callable[..., Callable[[], object]], *arguments: Any, calls: int = 2) -> float:
     """The most memory that `calls` calls of `prepare(*arguments)` occupy in a fresh process, with what it prepares.
 
     What the module of `prepare` imports is not counted, nor what was needed only while preparing. NaN outside Linux.

@@ -1,5 +1,6 @@
 """From what the sections found to docs/benchmarks.md and its figure."""
 
+import importlib
 import math
 import platform
 from collections.abc import Sequence
@@ -25,6 +26,12 @@ class Section:
         return "\n".join(
             [f"## {self.title}", "", self.text, "", lines[0], "|" + "---|" * len(self.columns), *lines[1:]]
         )
+
+
+def measured(name: str) -> Section:
+    """Runs one section. Called in a process of its own, since what one leaves in memory would disturb the next."""
+    section: Section = importlib.import_module(f"benchmarks.{name}").run()
+    return section
 
 
 def number(value: float, digits: int = 2, unit: str = "") -> str:

@@ -6,6 +6,8 @@ import peft
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import Timing, compare, in_new_process, peak_bytes
+from benchmarks.report import Section, number
 from peft_lessons.adapters import inject, trainable_parameters
 from peft_lessons.methods.lora import LLAMA_LINEAR_LAYERS, LoRAConfig
 from peft_lessons.models import load_smollm2
@@ -72,7 +74,7 @@ def step(make: Callable[..., tuple[torch.nn.Module, Loss]], threads: int, *case:
     torch.set_num_threads(threads)
     model, loss = make(*case)
     parameters = trainable_parameters(model.train())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, fused=True if make is our_loss else None)
 
     def one() -> float:
         optimizer.zero_grad()
@@ -83,3 +85,48 @@ def step(make: Callable[..., tuple[torch.nn.Module, Loss]], threads: int, *case:
         return value.item()
 
     return one
+
+
+# (dtype, what trains, tokens of each row that are not scored)
+CASES = (
+    ("fp32", "all linear layers", 0),
+    ("fp32", "all linear layers", PROMPT),
+    ("fp32", "q, v", 0),
+    ("fp32", "full", 0),
+    ("bf16", "all linear layers", 0),
+    ("bf16", "q, v", 0),
+)
+
+
+def run(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 4) -> Section:
+    rows, ratios = [], []
+    for dtype, targets, prompt in cases:
+        case = (targets, dtype, prompt)
+        found = in_new_process(times, case, repeats)
+        peaks = {make: peak_bytes(step, make, 2, *case) / 1e6 for make in (our_loss, peer_loss)}
+        ratio, memory = found["ours"] / found["peer"], peaks[our_loss] / peaks[peer_loss]
+        scored = "all" if not prompt else f"{TOKENS - prompt} of {TOKENS}"
+        rows.append(
+            (
+                *(dtype, targets, scored),
+                *(number(timing.seconds) for timing in (found["ours"], found["peer"])),
+                number(ratio),
+                *(number(peak, 0) for peak in peaks.values()),
+                number(memory),
+            )
+        )
+        label = f"step, {dtype}, {targets}{', answers scored' if prompt else ''}"
+        ratios += [(f"{label}: time, peft = 1", ratio), (f"{label}: memory, peft = 1", memory)]
+    return Section(
+        title="A training step against transformers and peft",
+        text=f"SmolLM2-135M, {BATCH} × {TOKENS} tokens, LoRA of rank {RANK} (or full fine-tuning), AdamW, clipping. "
+        "Seconds of one thread; megabytes of the peak, weights included, with two. AdamW is torch's fused one for us, "
+        "as in `peft_lessons.training.train`, and torch's default for the peer.",
+        columns=("dtype", "what trains", "scored", "ours, s", "peer, s", "ratio", "ours, MB", "peer, MB", "ratio"),
+        rows=tuple(rows),
+        ratios=tuple(ratios),
+    )
+
+
+def times(case: tuple[str, str, int], repeats: int) -> dict[str, Timing]:
+    return compare({"ours": step(our_loss, 1, *case), "peer": step(peer_loss, 1, *case)}, repeats=repeats)
