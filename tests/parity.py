@@ -174,8 +174,8 @@ def disturb(model: nn.Module) -> None:
                 parameter += 0.2 * torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
-def inputs(model: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
+def inputs(model: str, dtype: torch.dtype = torch.float32, seed: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
     if model == "decoder":
         return torch.randint(DECODER.vocab_size, (3, 7), generator=generator)
     return torch.randn(3, 7, 24, generator=generator).to(dtype)

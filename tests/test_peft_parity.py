@@ -1,5 +1,6 @@
 """The same weights in Hugging Face peft and here: starts, outputs, gradients, merges, files. peft is the oracle."""
 
+import copy
 from dataclasses import replace
 
 import peft
@@ -15,11 +16,10 @@ from peft_lessons.models import Decoder
 
 pytestmark = pytest.mark.parametrize(("method", "model"), CASES)
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16]
-# Relative to the largest entry. transformers computes norms and softmax in fp32 also in fp64; sums in another order
-# round apart, in bf16 at each of a dozen layers.
+DTYPES = [torch.float64, torch.float32]
+# Relative to the largest entry. transformers computes norms and softmax in fp32 also in fp64.
 MISFIT = r"do not fit this model: (missing|unexpected|\S+ is \()|block_size 8 does not divide"
-BOUNDS = {torch.float64: 2e-6, torch.float32: 5e-6, torch.bfloat16: 0.06}
+BOUNDS = {torch.float64: 2e-6, torch.float32: 5e-6}
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, bound: float) -> None:
@@ -67,6 +67,16 @@ def test_our_files_load_in_peft(method: str, model: str, dtype: torch.dtype, tmp
     loaded = peft.PeftModel.from_pretrained(MODELS[model](dtype)[1], tmp_path / "ours", autocast_adapter_dtype=False)
     x = inputs(model, dtype)
     assert_close(outputs(loaded.eval(), x), outputs(mine, x), BOUNDS[dtype])
+
+
+def test_in_bf16_we_are_as_near_to_the_truth(method: str, model: str, tmp_path) -> None:
+    """Each layer rounds, and differently here and there. Both are compared with the same weights in float32."""
+    mine, reference = pair(method, model, tmp_path, torch.bfloat16)
+    x = torch.cat([inputs(model, torch.bfloat16, seed) for seed in range(12)])
+    truth = outputs(copy.deepcopy(mine).float(), x.float() if x.is_floating_point() else x)
+    ours, theirs = ((outputs(one, x).float() - truth).norm() / truth.norm() for one in (mine, reference))
+    assert theirs < 0.05
+    assert ours < 1.25 * theirs
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

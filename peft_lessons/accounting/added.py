@@ -90,15 +90,17 @@ def _lora_fa(config: LoRAFAConfig, m: Module) -> Added:
 
 @added.register
 def _pissa(config: PiSSAConfig, m: Module) -> Added:
-    """s (B − B₀) A x + s B₀ (A − A₀) x: four products, where LoRA has two."""
-    r, lora = config.rank, _lora(config, m)
-    moved = (Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=False, inside=True))
+    """s [B − B₀, B₀] [A; A − A₀] x: the products of LoRA at twice the rank."""
+    r = config.rank
     return Added(
-        trained=lora.trained,
+        trained=_lora(config, m).trained,
         frozen={"initial_A": (r, m.in_features), "initial_B": (m.out_features, r)},
-        products=(*lora.products, *moved),
+        products=(
+            Product(m.in_features, 2 * r, trained=True),
+            Product(2 * r, m.out_features, trained=True, inside=True),
+        ),
         keeps_input=True,
-        keeps=r,
+        keeps=2 * r,
     )
 
 

@@ -40,14 +40,17 @@ class PiSSALinear(LoRALinear):
         self.register_buffer("initial_B", self.lora_B.clone())
 
     def adapted(self, x: Tensor) -> Tensor:
-        z = self.dropout(x)
-        y = add_low_rank(self.base_layer(x), z, self.lora_A, self.lora_B - self.initial_B, self.scaling)
-        return add_low_rank(y, z, self.lora_A - self.initial_A, self.initial_B, self.scaling)
+        return add_low_rank(self.base_layer(x), self.dropout(x), *self.stacked(), self.scaling)
 
     def delta(self) -> Tensor:
-        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
-        A, B, A_0, B_0 = (t.to(wide) for t in (self.lora_A, self.lora_B, self.initial_A, self.initial_B))
-        return self.scaling * ((B - B_0) @ A + B_0 @ (A - A_0))
+        A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
+        return self.scaling * (B @ A)
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """[A; A − A₀] (2r, in) and [B − B₀, B₀] (out, 2r), whose product is BA − B₀A₀."""
+        A = torch.cat((self.lora_A, self.lora_A - self.initial_A))
+        B = torch.cat((self.lora_B - self.initial_B, self.initial_B), dim=1)
+        return A, B
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
