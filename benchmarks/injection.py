@@ -28,7 +28,7 @@ OURS = LoRAConfig(rank=8, targets=LLAMA_LINEAR_LAYERS)
 THEIRS = peft.LoraConfig(r=8, lora_alpha=16, target_modules=list(LLAMA_LINEAR_LAYERS))
 
 
-def run(shape: DecoderConfig = SHAPE, repeats: int = 5) -> Section:
+def section(shape: DecoderConfig = SHAPE, repeats: int = 5) -> Section:
     with torch.device("meta"):
         ours, theirs = Decoder(shape), LlamaForCausalLM(LlamaConfig(**asdict(shape)))
     for model in (ours, theirs):  # nobody reads the weights here, so that they need no content

@@ -10,7 +10,7 @@ import multiprocessing
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,43 +22,49 @@ import torch
 
 Result = TypeVar("Result")
 
-ENOUGH = 3  # samples below which a median is not given
+ENOUGH = 3  # samples below which there is no median
 QUIET = 0.05  # processor seconds that others may use in one second of a sample of several threads
 
 
 @dataclass(frozen=True)
 class Timing:
-    seconds: float  # median of the samples, for one call; NaN when fewer than ENOUGH counted
-    samples: int  # that counted
+    """Seconds of one call in each round; None where the sample does not count."""
+
+    rounds: tuple[float | None, ...]
+
+    @property
+    def seconds(self) -> float:
+        return _median([seconds for seconds in self.rounds if seconds is not None])
 
     def __truediv__(self, peer: "Timing") -> float:
-        """The share of the peer's time that this one takes; NaN when either was not measured."""
-        return self.seconds / peer.seconds
+        """The share of the peer's time, the median over the rounds: a slow minute is slow for both."""
+        pairs = zip(self.rounds, peer.rounds, strict=True)
+        return _median([mine / theirs for mine, theirs in pairs if mine is not None and theirs is not None])
+
+
+def _median(values: Sequence[float]) -> float:
+    """NaN when fewer than ENOUGH are given."""
+    return statistics.median(values) if len(values) >= ENOUGH else float("nan")
 
 
 def compare(
     variants: Mapping[str, Callable[[], object]], threads: int = 1, repeats: int = 20, seconds: float | None = None
 ) -> dict[str, Timing]:
-    """Time each of `variants`, `repeats` samples of each; twice as many are tried while others disturb.
+    """Time each of `variants` in `repeats` rounds; in up to twice as many where others disturb.
 
     A sample is as many calls as last `seconds`: by default 10 ms for one thread, and for several 250 ms, since the
     kernel counts the time of other processes in ticks of 10 ms.
     """
     seconds = seconds or (0.01 if threads == 1 else 0.25)
-    samples: dict[str, list[float]] = {name: [] for name in variants}
+    rounds: list[dict[str, float | None]] = []
     with torch_threads(threads):
         calls = {name: _calls(variant, seconds) for name, variant in variants.items()}
-        order = list(variants)
-        for _ in range(repeats if threads == 1 else 2 * repeats):
+        order, undisturbed = list(variants), 0
+        while undisturbed < repeats and len(rounds) < 2 * repeats:
             random.shuffle(order)
-            for name in order:
-                if len(samples[name]) < repeats:
-                    sample = _sample(variants[name], calls[name], threads)
-                    samples[name] += [] if sample is None else [sample]
-    return {
-        name: Timing(statistics.median(found) if len(found) >= ENOUGH else float("nan"), len(found))
-        for name, found in samples.items()
-    }
+            rounds.append({name: _sample(variants[name], calls[name], threads) for name in order})
+            undisturbed += all(sample is not None for sample in rounds[-1].values())
+    return {name: Timing(tuple(found[name] for found in rounds)) for name in variants}
 
 
 @contextmanager

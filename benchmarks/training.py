@@ -98,7 +98,7 @@ CASES = (
 )
 
 
-def run(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 4) -> Section:
+def section(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 4) -> Section:
     rows, ratios = [], []
     for dtype, targets, prompt in cases:
         case = (targets, dtype, prompt)
