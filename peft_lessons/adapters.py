@@ -96,8 +96,9 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     A module that is registered under several names gets one adapter, shared like the module itself. On any error the
     model is left as it was.
 
-    Raises ValueError when a target matches nothing (the message lists what there is), when the rank does not fit, and
-    when the model has adapters already; TypeError when a target is of a kind that the method cannot adapt.
+    Raises ValueError when a target matches nothing (the message lists what there is), when one lies inside of another,
+    when the rank does not fit, and when the model has adapters already; TypeError when a target is of a kind that the
+    method cannot adapt.
     """
     if present := [name for name, _ in named_adapters(model)]:
         raise ValueError(f"the model has adapters already ({present[0]} …): merge(model) first, or load the base anew")
@@ -114,6 +115,10 @@ def inject(model: Model, config: AdapterConfig) -> Model:
             wrappers[base_layer] = config.wrap(name, base_layer)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}: {error}") from error
+    for name, module in ((name, module) for name, module in model.named_modules() if module in wrappers):
+        if inside := [part for part, inner in module.named_modules() if part and inner in wrappers]:
+            inner_name = f"{name}.{inside[0]}"
+            raise ValueError(f"{inner_name} lies inside of {name}, and both would be adapted: name one of them")
     config.connect(list(wrappers.values()))
     model.requires_grad_(False)
     for name, module in list(model.named_modules(remove_duplicate=False)):

@@ -63,7 +63,8 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
 def load_adapter(model: Model, folder: str | Path) -> Model:
     """Inject the adapter that `folder` holds into `model` and load its weights; returns `model`.
 
-    Reads what `save_adapter` and Hugging Face peft write. Names and shapes must fit exactly.
+    Reads what `save_adapter` and Hugging Face peft write. Names and shapes must fit exactly. PiSSA and LoftQ compute
+    their start from the base's weights again, so for them the base must be the very one that was trained on.
     Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit; the model then is
     as it was, but frozen.
     """
@@ -71,7 +72,7 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
     inject(model, stored.config)
     try:
         fill(list(named_adapters(model)), stored)
-    except ValueError:
+    except BaseException:
         remove_adapters(model)
         raise
     return model
@@ -97,7 +98,10 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         tensors = load_file(path)
     except Exception as error:  # safetensors has its own error class, not an OSError
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    return StoredAdapter(config, layout, layout.unpack(tensors, settings))
+    try:
+        return StoredAdapter(config, layout, layout.unpack(tensors, settings))
+    except ValueError as error:
+        raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
@@ -112,7 +116,7 @@ def _read(settings: dict[str, Any], folder: str | Path) -> tuple[Layout, Adapter
     try:
         layout = layout_for(settings)
         return layout, layout.to_config(settings)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
 
 
@@ -122,7 +126,7 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: is it an adapter's folder?")
     try:
         settings = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold a JSON object, got {settings!r:.60}")
@@ -148,6 +152,11 @@ def fill(adapters: Adapters, stored: StoredAdapter) -> None:
     for place, layer, tensor in places:
         if place in tensors and tensors[place].shape != (shape := layout.encode(layer, tensor).shape):
             problems.append(f"{place} is {tuple(tensors[place].shape)}, expected {tuple(shape)}")
+    problems += [
+        f"{place} holds numbers that are not finite, or no numbers of a real floating type"
+        for place, tensor in tensors.items()
+        if not tensor.is_floating_point() or not tensor.isfinite().all()
+    ]
     if problems:
         short = [problem.replace(PREFIX, "") for problem in dict.fromkeys(problems)]
         listed = "; ".join(short[:6]) + (f"; and {len(short) - 6} more" if len(short) > 6 else "")

@@ -11,12 +11,19 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a number, got {value!r}")
+
+
 def check_positive(name: str, value: Any) -> None:
+    check_number(name, value)
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 def check_probability(name: str, value: Any) -> None:
+    check_number(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} is a probability in [0, 1), got {value}")
 

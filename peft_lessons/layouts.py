@@ -149,7 +149,7 @@ class OFTLayout(Layout):
         return settings if config.neumann_terms is not None else settings | {"num_cayley_neumann_terms": 5}
 
     def to_config(self, settings: Mapping[str, Any]) -> AdapterConfig:
-        if settings.get("use_cayley_neumann") is False:
+        if not settings.get("use_cayley_neumann", True):  # as peft reads it: null is no, too
             settings = {**settings, "use_cayley_neumann": True, "num_cayley_neumann_terms": None}
         return super().to_config(settings)
 
@@ -217,8 +217,17 @@ class AdaLoRALayout(Layout):
     """peft leaves out triplets whose value is zero and says in `rank_pattern` which they were."""
 
     def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        tensors = dict(tensors)
-        for name, kept in (settings.get("rank_pattern") or {}).items():
+        tensors, pattern, rank = dict(tensors), settings.get("rank_pattern") or {}, settings["init_r"]
+        if not isinstance(pattern, dict) or not all(
+            isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept)
+            for kept in pattern.values()
+        ):
+            raise ValueError(
+                f"rank_pattern must map names to lists of {rank} values true or false, got {pattern!r:.80}"
+            )
+        if flat := [name for name, tensor in tensors.items() if tensor.ndim != 2]:
+            raise ValueError(f"{flat[0]} must be a matrix, got shape {tuple(tensors[flat[0]].shape)}")
+        for name, kept in pattern.items():
             module = name.removesuffix(".lora_E").removeprefix(PREFIX)
             mask = torch.tensor(kept, dtype=torch.bool)
             for part, dimension in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):

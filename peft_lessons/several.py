@@ -120,7 +120,7 @@ def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
                 fill(own, stored)  # type: ignore[arg-type]
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-    except ValueError:
+    except BaseException:
         for module, layer in layers:
             replace_module(model, module, layer.base_layer)
         raise
@@ -137,6 +137,10 @@ def using(model: Model, which: Which) -> Iterator[Model]:
     Raises ValueError when the model has not several adapters, or none of a name.
     """
     layers = [layer for _, layer in _layers(model)]
+    if isinstance(which, Mapping):
+        which = dict(which)  # what the caller does to it later changes nothing
+    elif which is not None and not isinstance(which, str):
+        which = tuple(which)
     known = list(dict.fromkeys(name for layer in layers for name in layer.names))
     asked = [which] if which is None or isinstance(which, str) else list(which)
     if strangers := [name for name in asked if name is not None and name not in known]:
@@ -155,12 +159,15 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     """Replace several LoRA adapters by the one that is their weighted sum; returns `model` and the new config.
 
     Stacked ranks add updates up exactly: [w₁s₁B₁ w₂s₂B₂] [A₁; A₂] = w₁s₁B₁A₁ + w₂s₂B₂A₂. The new rank is the sum of the
-    ranks and the scaling is 1.
+    ranks and the scaling is 1. Dropout is left out.
 
-    Raises ValueError when the model has not several adapters or none of a name, TypeError when one is no plain LoRA.
+    Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
+    ranks; TypeError when one is no plain LoRA. The model then is as it was.
     """
     layers = list(_layers(model))
-    with using(model, dict(weights)):  # checks the names
+    if not weights:
+        raise ValueError("weights is empty: name at least one adapter")
+    with using(model, weights):  # checks the names
         pass
     configs = {name: layers[0][1].config.adapters[name] for name in weights}
     for name, config in configs.items():
@@ -169,17 +176,19 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     rank = sum(config.rank for config in configs.values())  # type: ignore[attr-defined]
     targets = tuple(dict.fromkeys(target for config in configs.values() for target in config.targets))
     sum_config = LoRAConfig(rank=rank, alpha=rank, targets=targets)
+    # all are made before the first is put in; a shared one is made once
+    stacked = {layer: _stacked(layer, weights, sum_config) for layer in dict.fromkeys(layer for _, layer in layers)}
     for module, layer in layers:
-        parts = {name: layer.get(name) for name in weights if name in layer.names}
-        replace_module(model, module, _stacked(layer, parts, weights, sum_config) if parts else layer.base_layer)
+        replace_module(model, module, stacked[layer])
     return model, sum_config
 
 
 @torch.no_grad()
-def _stacked(
-    layer: SeveralAdapters, parts: Mapping[str, nn.Module], weights: Mapping[str, float], config: LoRAConfig
-) -> LoRALinear:
-    """One LoRA layer of all parts; ranks of adapters that leave this module alone stay zero."""
+def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAConfig) -> nn.Module:
+    """One LoRA layer of all parts; ranks of adapters that leave this module alone stay zero. The base without parts."""
+    parts = {name: layer.get(name) for name in weights if name in layer.names}
+    if not parts:
+        return layer.base_layer
     stacked = LoRALinear(layer.base_layer, config).train(layer.training)
     stacked.lora_A.zero_()
     start = 0

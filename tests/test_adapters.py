@@ -10,6 +10,7 @@ from peft_lessons import (
     LoRAConfig,
     LoRALinear,
     QuantizedLinear,
+    SerialAdapterConfig,
     adapter_state_dict,
     adapters_disabled,
     dequantize,
@@ -234,3 +235,16 @@ def test_dropout_acts_in_training_only_and_on_the_adapter_only() -> None:
     assert torch.equal(model.eval()(x), model(x))
     with adapters_disabled(model.train()):
         assert torch.equal(model(x), model(x))
+
+
+@pytest.mark.parametrize("targets", [("mlp", "down"), ("down", "mlp")])
+def test_no_adapter_inside_of_another(targets: tuple[str, ...]) -> None:
+    """The inner one would hang on the outer wrapper and never be called."""
+    model = nn.ModuleDict({"mlp": nn.Sequential()})
+    model["mlp"].add_module("up", nn.Linear(4, 6))
+    model["mlp"].add_module("down", nn.Linear(6, 4))
+    before = dict(model.named_modules())
+    with pytest.raises(ValueError, match=r"mlp\.down lies inside of mlp, and both would be adapted: name one of them"):
+        inject(model, SerialAdapterConfig(bottleneck=2, targets=targets))
+    assert dict(model.named_modules()) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import peft_lessons
-from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
+from peft_lessons import AdaLoRAConfig, LoRAConfig, OFTConfig, inject, load_adapter, save_adapter
 from peft_lessons.adapters import named_adapters
 from peft_lessons.checkpoint import read_config
 from peft_lessons.layouts import LAYOUTS
@@ -201,3 +201,41 @@ def test_a_shared_adapter_may_lie_there_under_one_of_its_names(tmp_path) -> None
 def test_every_method_can_be_saved() -> None:
     configs = {name for name in peft_lessons.__all__ if name.endswith("Config")} - {"AdapterConfig", "SeveralConfig"}
     assert configs == {layout.config.__name__ for layout in LAYOUTS} | {"LoRAFAConfig"}
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.full((6, 2), float("nan")), torch.zeros(6, 2, dtype=torch.int64)], ids=["NaN", "integers"]
+)
+def test_only_finite_numbers_are_loaded(folder, tensor: torch.Tensor) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file(load_file(path) | {"base_model.model.q.lora_B.weight": tensor}, path)
+    model = base()
+    with pytest.raises(ValueError, match=r"q\.lora_B\.weight holds numbers that are not finite, or no"):
+        load_adapter(model, folder)
+    assert not list(named_adapters(model))
+
+
+@pytest.mark.parametrize("value", [[1], "abc", {"q": [True]}, {"q": [1, 0]}, {"q": [True] * 20_000}])
+def test_a_rank_pattern_must_fit(tmp_path, value: object) -> None:
+    config = AdaLoRAConfig(rank=2, target_rank=1, targets=("q", "v"))
+    save_adapter(inject(base(), config), config, tmp_path)
+    edit_config(tmp_path, rank_pattern=value)
+    with pytest.raises(ValueError, match="rank_pattern must map names to lists of 2 values true or false"):
+        load_adapter(base(), tmp_path)
+
+
+def test_oft_without_its_series_is_exact_however_that_is_said(tmp_path) -> None:
+    config = OFTConfig(block_size=2, targets=("q", "v"))
+    save_adapter(inject(base(), config), config, tmp_path)
+    for no in (False, None, 0):
+        edit_config(tmp_path, use_cayley_neumann=no)
+        assert read_config(tmp_path) == config
+
+
+def test_absurd_files_are_refused_cleanly(folder) -> None:
+    edit_config(folder, lora_alpha=10**400)
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        load_adapter(base(), folder)
+    (folder / "adapter_config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="not readable JSON"):
+        load_adapter(base(), folder)

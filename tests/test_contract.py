@@ -212,6 +212,7 @@ def test_under_autocast(method: str, base: str) -> None:
     model, x = stirred(method, base), sample(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = model(x)
+        assert y.dtype == network(method, base)(x).dtype
     assert_close(y.float(), model(x), 0.05)
 
 

@@ -118,9 +118,8 @@ def test_trainable_parameters_of_real_shapes(shape: DecoderConfig, config: Adapt
     assert trained(inject(model, config)) == count
 
 
-def test_loftq_has_no_shape_without_weights() -> None:
-    """Its start is made of numbers: on the meta device there are none."""
-    assert METHODS.keys() >= {"loftq"}
+def test_every_method_is_counted() -> None:
+    """But LoftQ, whose start is made of numbers: on the meta device there are none. Its counts are LoRA's."""
     configs = {type(config) for _, config, _ in COUNTS} | {LoftQConfig}
     assert configs == {type(config) for config in METHODS.values()}, "a method has no count above"
 
@@ -363,8 +362,9 @@ def test_ia3_scales_inputs_where_it_is_told() -> None:
 def test_bitfit_gives_a_bias_to_a_layer_without_one() -> None:
     model = stir(inject(network("bitfit", "dense"), METHODS["bitfit"]))
     assert model.second.base_layer.bias is None
+    delta = model.second.bias_delta.detach().clone()
     merged = merge(model)
-    assert torch.equal(merged.second.bias, merged.second.bias)
+    assert torch.equal(merged.second.bias, delta)
     assert merged.second.bias.shape == (48,)
 
 
@@ -597,6 +597,7 @@ def test_the_last_layers() -> None:
             lambda model: last_layers(model, 1, "blocks"),
             "the model has no 'blocks'; it has 'model', 'model.embed_tokens'",
         ),
+        (lambda model: last_layers(model, 1, "model"), "'model' is a DecoderStack, not a list of blocks"),
         (lambda model: head_only(model, "classifier"), "the model has no 'classifier'; it has 'model'"),
     ],
 )
@@ -662,3 +663,50 @@ def test_the_table_of_methods_has_them_all() -> None:
     table = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
     for config in {type(config) for config in METHODS.values()}:
         assert f"`{config.__name__}`" in table
+
+
+def test_quantized_weights_are_not_trained_in_secret() -> None:
+    for train_what in (full_fine_tuning, lambda model: last_layers(model, 1)):
+        with pytest.raises(TypeError, match=r"quantized weights do not train, and \S+q_proj is: inject an adapter"):
+            train_what(quantize_model(Decoder(DECODER)))
+
+
+def test_lora_plus_is_a_larger_alpha_under_adam() -> None:
+    """Without ε and weight decay, twenty steps in float64: ratio 4 at α is ratio 1 at 4α."""
+    updates = []
+    for ratio, alpha in ((4.0, 6.0), (1.0, 24.0)):
+        torch.manual_seed(0)
+        model = inject(nn.Sequential(nn.Linear(12, 8).double()), LoRAConfig(rank=2, alpha=alpha, targets=("0",)))
+        optimizer = torch.optim.Adam(lora_plus_groups(model, 1e-3, ratio), eps=1e-30)
+        x = torch.randn(5, 12, dtype=torch.float64)
+        for _ in range(20):
+            optimizer.zero_grad()
+            (model(x) - 1).square().sum().backward()
+            optimizer.step()
+        updates.append(model[0].delta().detach())
+    torch.testing.assert_close(updates[0], updates[1], rtol=1e-9, atol=1e-12)
+    assert updates[0].abs().max() > 1e-3
+
+
+def test_dora_takes_a_row_of_zeros() -> None:
+    base = wide_layer()
+    base.weight.data[3] = 0
+    x = torch.randn(5, 96)
+    before = base(x)
+    model = inject(nn.Sequential(base), DoRAConfig(rank=4, targets=("0",)))
+    assert torch.equal(model(x), before)
+    assert model[0].merged().weight.isfinite().all()
+
+
+def test_a_serial_adapter_after_attention() -> None:
+    model = inject(decoders()[0], SerialAdapterConfig(bottleneck=3, targets=("self_attn",)))
+    ids = torch.randint(61, (2, 5))
+    assert torch.equal(model(ids), decoders()[0](ids))
+
+
+def test_an_allocator_cannot_begin_at_the_end() -> None:
+    config = AdaLoRAConfig(rank=4, target_rank=2, total_steps=20, final_steps=5, targets=("0",))
+    model = stir(inject(nn.Sequential(wide_layer()), config))
+    with pytest.raises(ValueError, match="nothing was measured yet"):
+        RankAllocator(model).step(18)
+    assert int(model[0].lora_E.count_nonzero()) == 4

@@ -1,6 +1,6 @@
 """AdaLoRA: a budget of ranks, spent where it matters (Zhang et al. 2023, arXiv:2303.10512).
 
-    h = W₀x + s P Λ Q x,    R(P, Q) = ‖PᵀP − I‖² + ‖QQᵀ − I‖²        (Eq. 3 and 4)
+    h = W₀x + s P Λ Q x,    R(P, Q) = ‖PᵀP − I‖² + ‖QQᵀ − I‖²        s = α/r, of the authors' code
 
 An update in the form of a singular value decomposition: P (out, r), Λ diagonal, Q (r, in), kept nearly orthogonal by
 the penalty R. Training starts with more rank than is wanted. `RankAllocator` scores each triplet (column of P, value,
@@ -96,7 +96,7 @@ class AdaLoRAConfig(AdapterConfig):
             )
 
     def budget(self, step: int, layers: int) -> int:
-        """Singular values that may stay after `step`, over all layers (Eq. 12)."""
+        """Singular values that may stay after `step`, over all layers (§3.3)."""
         first, last = self.rank * layers, self.target_rank * layers
         if step <= self.warmup_steps:
             return first
@@ -109,8 +109,11 @@ class AdaLoRAConfig(AdapterConfig):
 class RankAllocator:
     """Moves rank between the AdaLoRA layers of a model. Call `step` once after each step of the optimizer.
 
+    Make it when the model has its dtype and device. Its running means are not saved with an adapter.
+
     A weight's importance is the running mean of its sensitivity |w · ∂L/∂w| times that of the sensitivity's deviation
-    (Eq. 8–10). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
+    (Eq. 8–10 and the next). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
+    Equal scores fall together, as in peft, so that fewer may stay than the budget allows.
 
     Raises ValueError when the model has no AdaLoRA layer.
     """
@@ -128,7 +131,7 @@ class RankAllocator:
     def step(self, step: int) -> None:
         """Take in the gradients of step number `step`, counted from 1, and cut down to the budget.
 
-        Raises ValueError when there are no gradients: call it before they are set to zero.
+        Raises ValueError when a parameter has no gradient, or when nothing was measured before the final steps.
         """
         config = self.config
         if step < config.total_steps - config.final_steps:
@@ -152,6 +155,8 @@ class RankAllocator:
             self.uncertainty[p].lerp_((sensitivity - mean).abs(), 1 - second)
 
     def _keep(self, budget: int) -> None:
+        if not any(mean.any() for mean in self.sensitivity.values()):
+            raise ValueError("nothing was measured yet: an allocator cannot begin in the final steps of training")
         scores = [self._scores(layer) for layer in self.layers]
         everything = torch.cat(scores)
         if budget >= len(everything):

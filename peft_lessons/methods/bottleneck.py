@@ -1,7 +1,7 @@
 """Bottleneck adapters: a small network after a module, or beside it.
 
     serial      h = f(x) + U σ(D f(x) + c) + e        (Houlsby et al. 2019, arXiv:1902.00751, §2.1)
-    parallel    h = f(x) + s (U σ(D x + c) + e)       (He et al. 2021, arXiv:2110.04366, §3.3 and §4.6)
+    parallel    h = f(x) + s (U σ(D x + c) + e)       (He et al. 2021, arXiv:2110.04366, §3.3 and §4.5)
 
 D (m, d) goes down to m ≪ d numbers, U (d, m) up again, σ is ReLU. U starts at zero here, so that the start is the base
 exactly; the serial paper uses small random numbers. The nonlinearity keeps both from being folded into weights: they
@@ -47,8 +47,8 @@ class SerialAdapter(Bottleneck):
         _, width = widths(base_layer)
         super().__init__(base_layer, config, width, width)
 
-    def adapted(self, x: Tensor) -> Tensor:
-        y = self.base_layer(x)
+    def adapted(self, *inputs: Any, **options: Any) -> Tensor:
+        y = self.base_layer(*inputs, **options)
         return y + self.bottleneck(y)
 
 
@@ -63,8 +63,8 @@ class ParallelAdapter(Bottleneck):
     def __init__(self, base_layer: nn.Module, config: "ParallelAdapterConfig") -> None:
         super().__init__(base_layer, config, *widths(base_layer))
 
-    def adapted(self, x: Tensor) -> Tensor:
-        y = self.base_layer(x)
+    def adapted(self, x: Tensor, *inputs: Any, **options: Any) -> Tensor:
+        y = self.base_layer(x, *inputs, **options)
         return y + self.config.scaling * self.bottleneck(x).to(y.dtype)
 
 
@@ -100,7 +100,7 @@ class SerialAdapterConfig(BottleneckConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelAdapterConfig(BottleneckConfig):
-    """Beside which modules: by default each MLP, which the paper found best, and with its scaling."""
+    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks."""
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter
     scaling: float = 4.0

@@ -1,11 +1,12 @@
 """DoRA: direction by LoRA, magnitude by a vector (Liu et al. 2024, arXiv:2402.09353, Eq. 5 and §4.3).
 
-    V = W₀ + s B A,    h = (m / ‖V‖) ⊙ (V x) + b        m (out,) starts as ‖W₀‖, one norm for each row of W
+    V = W₀ + s B A,    h = (m / ‖V‖) ⊙ (V x) + b        m (out,) starts as ‖W₀‖, one norm for each output
 
+One norm for each output is one for each row of W here, where weights are (out, in); the paper writes columns.
 The norm ‖V‖ is treated as a constant in the backward pass (§4.3), which saves memory and changes little. The bias is
 outside of the scaling.
 
-Left out: dropout reaches the low-rank path only, where peft drops inputs of the whole layer.
+Dropout reaches the low-rank path only; peft drops the inputs of (m / ‖V‖ − 1) W₀x as well.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class DoRALinear(LoRALinear):
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
-        self.magnitude = nn.Parameter(self.directions().norm(dim=1))
+        self.magnitude = nn.Parameter(lengths(self.directions()))
 
     @torch.no_grad()
     def directions(self) -> Tensor:
@@ -33,7 +34,7 @@ class DoRALinear(LoRALinear):
         return self.base_weight(delta.dtype) + delta
 
     def adapted(self, x: Tensor) -> Tensor:
-        scale = self.magnitude / self.directions().norm(dim=1)  # (out_features,)
+        scale = self.magnitude / lengths(self.directions())  # (out_features,)
         y, A, B = self.base_layer(x), self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         product = y if self.base_layer.bias is None else y - self.base_layer.bias.to(y.dtype)
         update = self.scaling * F.linear(F.linear(self.dropout(x), A), B)
@@ -43,7 +44,12 @@ class DoRALinear(LoRALinear):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         V = self.directions()
-        return self.folded((self.magnitude / V.norm(dim=1))[:, None] * V, self.base_layer.bias)
+        return self.folded((self.magnitude / lengths(V))[:, None] * V, self.base_layer.bias)
+
+
+def lengths(V: Tensor) -> Tensor:
+    """‖V‖ of each row, (out_features,); a row of zeros has a smallest length, by which one can divide."""
+    return V.norm(dim=1).clamp_min(torch.finfo(V.dtype).tiny)
 
 
 @dataclass(frozen=True, kw_only=True)

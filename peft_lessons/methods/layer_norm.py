@@ -4,7 +4,7 @@
 
 Llama's RMSNorm has no mean and no β: one vector of the model's width a norm, two norms a block and one at the end.
 
-Left out: training the output head as well, which the paper also tries.
+This is the paper's simpler variant: its first one trains embeddings and output head as well.
 """
 
 import copy

@@ -3,10 +3,11 @@
     repeat T times:    Q ← quantize(W − s B A),    s B A ← rank-r SVD of (W − Q)
 
 QLoRA starts from Q = quantize(W) and B = 0, so its first output differs from the base by the rounding error. Here
-Q + s B A starts nearer to W. It helps most at 2 and 3 bits, where there is much to make up for.
+Q + s B A starts nearer to W.
 
 So this method takes a dense layer, replaces it by a quantized one and, unlike the others, does not start as its base:
-`base_layer` is Q, and that is what `adapters_disabled` gives. Left out: mixed precision over layers.
+`base_layer` is Q, and that is what `adapters_disabled` gives. Q is not saved with an adapter, but made again from W,
+which must be the very same. Left out: mixed precision over layers.
 """
 
 import math

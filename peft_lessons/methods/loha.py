@@ -1,11 +1,11 @@
-"""LoHa: the elementwise product of two low-rank matrices (Hyeon-Woo et al. 2021, arXiv:2108.06098, Eq. 2).
+"""LoHa: the elementwise product of two low-rank matrices (Hyeon-Woo et al. 2021, arXiv:2108.06098, Prop. 1).
 
     ΔW = (α/r) (B₁A₁) ⊙ (B₂A₂)        B (out, r), A (r, in)
 
 For 2r(in + out) parameters the rank of ΔW may be as high as r². The paper calls it FedPara and uses it for whole
 weights in federated learning; LyCORIS (arXiv:2309.14859) made it an adapter, LoHa, for the Hadamard product.
 
-Left out: convolutions; the paper's tanh between the factors. ΔW is formed in full in each forward pass.
+Left out: convolutions; the paper's optional nonlinearity. ΔW is formed in full in each forward pass.
 """
 
 import math

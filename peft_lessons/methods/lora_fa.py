@@ -5,7 +5,7 @@
 The gradient of B needs only Ax, r numbers a token. LoRA's gradient of A needs x, in_features numbers a token, which
 this method need not keep. The update's rows stay in the span of the random A.
 
-Left out: the paper's quantized variant; peft's optimizer, which corrects B's gradient by (AAᵀ)⁻¹.
+Left out: peft's optimizer, which corrects B's gradient by (AAᵀ)⁻¹/s².
 """
 
 from dataclasses import dataclass

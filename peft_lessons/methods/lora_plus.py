@@ -1,9 +1,9 @@
-"""LoRA+: a higher learning rate for B than for A (Hayou et al. 2024, arXiv:2402.12354, §4).
+"""LoRA+: a higher learning rate for B than for A (Hayou et al. 2024, arXiv:2402.12354).
 
     η_B = λ η_A,   λ ≫ 1
 
-With one rate for both, B learns too slowly as layers grow wide. The paper proposes λ = 2⁴; how much it helps depends on
-the task, and a higher common rate often helps as much.
+With one rate for both, the paper argues, B learns too slowly as layers grow wide. How much λ helps depends on the task.
+Under Adam with ε → 0 and no weight decay it is nothing but a larger α: LoRA+ with λ takes the path of LoRA with λα.
 
 Left out: a separate rate for embeddings.
 """

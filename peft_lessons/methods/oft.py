@@ -1,12 +1,12 @@
-"""OFT: rotate the inputs, block by block (Qiu et al. 2023, arXiv:2306.07280, §3; on inputs: arXiv:2506.19847).
+"""OFT: rotate the inputs, block by block (Qiu et al. 2023, arXiv:2306.07280).
 
     h = x R W₀ᵀ + b,    R = diag(R₁, R₂, …),    R_i = (I + Q_i)(I − Q_i)⁻¹,    Q_i = −Q_iᵀ        (x is a row)
 
 Each R_i is orthogonal (Cayley's formula), so lengths of inputs and angles between them stay. Q = 0 gives R = I. A block
 of size b has b(b − 1)/2 parameters.
 
-`neumann_terms` replaces the inverse by the first terms of I + 2Q + 2Q² + …, which is cheaper on a GPU and only nearly
-orthogonal (arXiv:2506.19847). peft does so, with 5 terms, unless told otherwise.
+`neumann_terms` replaces the inverse by the first terms of I + 2Q + 2Q² + …, which needs no inverse and is only nearly
+orthogonal. peft does so, with 5 terms, unless told otherwise; it has no fewer than 4, and more than 100 gain nothing.
 
 Left out: constrained OFT, one block shared by all, and dropout of whole blocks.
 """
@@ -75,7 +75,7 @@ def cayley(Q: Tensor, neumann_terms: int | None) -> Tensor:
 class OFTConfig(AdapterConfig):
     """How large the rotated blocks are, and where.
 
-    Raises ValueError for a block size below 2 and fewer than 4 terms.
+    Raises ValueError for a block size below 2, and for fewer than 4 or more than 100 terms.
     """
 
     layer: ClassVar[type[AdapterLayer]] = OFTLinear
@@ -88,3 +88,5 @@ class OFTConfig(AdapterConfig):
         check_count("block_size", self.block_size, least=2)
         if self.neumann_terms is not None:
             check_count("neumann_terms", self.neumann_terms, least=4)
+            if self.neumann_terms > 100:
+                raise ValueError(f"neumann_terms must be at most 100, got {self.neumann_terms}")

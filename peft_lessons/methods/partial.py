@@ -7,10 +7,15 @@ from torch import nn
 
 from peft_lessons.adapters import Model
 from peft_lessons.checks import check_count
+from peft_lessons.quantization import QuantizedLinear
 
 
 def full_fine_tuning(model: Model) -> Model:
-    """Every parameter trains. Returns `model`, changed in place."""
+    """Every parameter trains. Returns `model`, changed in place.
+
+    Raises TypeError when a weight is quantized: codes do not train.
+    """
+    _require_dense(model)
     return model.requires_grad_(True)
 
 
@@ -18,12 +23,13 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
     """Only the output head trains, as in a linear probe. Returns `model`, changed in place.
 
     A head whose weight is tied to the embedding gets its own copy first: it would train the embedding otherwise.
-    Raises ValueError when there is no such head.
+    Raises ValueError when there is no such head, TypeError when it is quantized.
     """
     try:
         layer = model.get_submodule(head)
     except AttributeError as error:
         raise ValueError(f"the model has no {head!r}; it has {_children(model)}") from error
+    _require_dense(layer)
     model.requires_grad_(False)
     elsewhere = {id(p) for module in model.modules() if module is not layer for p in module.parameters(recurse=False)}
     for name, parameter in list(layer.named_parameters(recurse=False)):
@@ -36,19 +42,30 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
 def last_layers(model: Model, count: int, layers: str = "model.layers") -> Model:
     """Only the last `count` blocks of `layers` train. Returns `model`, changed in place.
 
-    Raises ValueError when there is no such list of blocks, or it is shorter.
+    Raises ValueError when there is no such list of blocks, or it is shorter; TypeError when they are quantized.
     """
     check_count("count", count)
     try:
         blocks = model.get_submodule(layers)
     except AttributeError as error:
         raise ValueError(f"the model has no {layers!r}; it has {_children(model)}") from error
-    if not isinstance(blocks, nn.ModuleList) or count > len(blocks):
-        raise ValueError(f"{layers!r} holds {len(list(blocks.children()))} blocks; asked to train the last {count}")
+    if not isinstance(blocks, nn.ModuleList):
+        raise ValueError(f"{layers!r} is a {type(blocks).__name__}, not a list of blocks")
+    if count > len(blocks):
+        raise ValueError(f"{layers!r} holds {len(blocks)} blocks; asked to train the last {count}")
+    last = list(blocks)[-count:]
+    for block in last:
+        _require_dense(block)
     model.requires_grad_(False)
-    for block in list(blocks)[-count:]:
+    for block in last:
         block.requires_grad_(True)
     return model
+
+
+def _require_dense(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, QuantizedLinear):
+            raise TypeError(f"quantized weights do not train, and {name or 'this one'} is: inject an adapter instead")
 
 
 def _children(model: nn.Module) -> str:

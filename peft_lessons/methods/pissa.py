@@ -6,7 +6,8 @@ with B = B₀ and A = A₀ at the start, so that h = Wx. Training moves the larg
 both matrices have gradients from the first step.
 
 Here W is not rewritten: A₀ and B₀ are kept beside it and h = Wx + s (BA − B₀A₀) x, the same function. So the base can
-be had back bit for bit, for 2r(in + out) stored numbers in place of r(in + out). It is computed as
+be had back bit for bit, for 2r(in + out) numbers in memory in place of r(in + out). On disk lie A and B alone, as in
+peft: A₀ and B₀ are found again in W, which must be the very same. The product is computed as
 BA − B₀A₀ = (B − B₀)A + B₀(A − A₀): the difference of the two large products would drown in bf16's rounding.
 
 Left out: the randomised SVD ("pissa_niter_4" in peft), and quantizing the residual W − s B₀A₀ instead of W.

@@ -3,7 +3,7 @@
     attention(Q, [P_K; K], [P_V; V])        P_K, P_V (n, kv_heads · head_dim) trained in each layer, the model frozen
 
 Every layer sees n tokens that were never read. Prompt tuning trains what such tokens start as, prefix tuning what each
-layer makes of them. A prefix starts as the keys and values of n random words, where the paper takes real words too.
+layer makes of them. A prefix starts as the keys and values of n random tokens: the paper, too, starts from real words.
 
 Not the base at the start, nothing to fold, and a longer key/value cache. Left out: the paper's reparametrization by a
 small network in training; gradient checkpointing, which does not go with a cache.

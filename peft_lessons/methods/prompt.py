@@ -1,13 +1,13 @@
-"""Prompt tuning: trained embeddings in front of every input (Lester et al. 2021, arXiv:2104.08691, §2).
+"""Prompt tuning: trained embeddings in front of every input (Lester et al. 2021, arXiv:2104.08691).
 
     [p₁, …, p_n, e(x₁), …, e(x_T)]        p_i (hidden_size,) trained, the model frozen
 
 The model reads n tokens that stand for no word. Here their outputs are cut off again, so that logits and labels keep
-their places. A prompt starts as the embeddings of n random words of the vocabulary, which the paper found better than
-random numbers.
+their places. A prompt starts as the embeddings of n random tokens of the vocabulary; the paper draws from the
+5,000 most common ones, and found that better than random numbers but for its largest models.
 
 Not the base at the start: any prompt is read. Nothing to fold: the weights do not change. Every sequence is n tokens
-longer. Left out: starting from the words of a text or the names of classes.
+longer. Left out: starting from the words of a text or the names of classes, which the paper found best.
 """
 
 from dataclasses import dataclass

@@ -34,8 +34,9 @@ class VeRALinear(DeltaLinear):
         self.vera_A, self.vera_B = A, B  # parameters, since a shared buffer would be split by .to()
 
     def adapted(self, x: Tensor) -> Tensor:
-        A, B, b, d = (tensor.to(x.dtype) for tensor in self._matrices())
-        return self.base_layer(x) + b * F.linear(d * F.linear(self.dropout(x), A), B)
+        y = self.base_layer(x)  # whose dtype is autocast's, where there is one
+        A, B, b, d = (tensor.to(y.dtype) for tensor in self._matrices())
+        return y + b * F.linear(d * F.linear(self.dropout(x), A), B)
 
     def delta(self) -> Tensor:
         A, B, b, d = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in self._matrices())
@@ -54,7 +55,7 @@ class VeRALinear(DeltaLinear):
 class VeRAConfig(AdapterConfig):
     """How large the shared pair is, and where it goes.
 
-    Raises ValueError for a rank below 1 and a dropout outside [0, 1).
+    Raises ValueError for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
     """
 
     layer: ClassVar[type[AdapterLayer]] = VeRALinear
