@@ -139,7 +139,8 @@ def test_without_a_network_the_error_says_what_is_there(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("model_id", ["/no/such/folder", "..", "a/b/c"])
 def test_a_name_that_is_none_is_refused(model_id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inside").mkdir()  # so that ".." is empty, and no other test's folder
+    monkeypatch.chdir(tmp_path / "inside")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError):
         load_from_hub(model_id)

@@ -79,7 +79,9 @@ def test_what_is_installed_here_is_what_is_pinned():
 
     full = ".".join(map(str, sys.version_info[:3]))
     pins = pins_on({"python_full_version": full})
-    for _, line in REQUIREMENTS:
+    for part, line in REQUIREMENTS:
+        if part == "bench":  # its peers are installed for `make bench` alone
+            continue
         name = canonicalize_name(Requirement(line).name)
         assert Version(metadata.version(name)).public == pins[name][0], name
 
