@@ -39,6 +39,7 @@ loaded. A dash: nothing to fold, or nothing that peft does on a CPU. Made by `py
 |---|---|---|---|---|---|---|---|---|---|
 """
 
+RSLORA = "2312.03732"  # its page is LoRA's
 VARIANTS = {"lora-rank-1", "lora-dropout", "oft-neumann"}  # of a row that is there
 
 
@@ -78,7 +79,7 @@ def merged_difference(mine: nn.Module, reference: peft.PeftModel) -> float:
 def row(method: str, config: AdapterConfig) -> str:
     page = Path(inspect.getfile(type(config)))
     sources = f"{config.layer.__doc__} {inspect.getdoc(inspect.getmodule(type(config)))}"
-    paper = re.findall(r"arXiv:(\d{4}\.\d{5})", sources)[0]
+    paper = RSLORA if method == "rslora" else re.findall(r"arXiv:(\d{4}\.\d{5})", sources)[0]
     known = method in parity.OURS
     folds = "no" if method in contract.NOT_FOLDABLE else "yes"
     kind = layout_of(config).peft_type if known else "–"

@@ -25,9 +25,12 @@ from peft_lessons import (
     PrefixTuningConfig,
     PromptTuningConfig,
     VeRAConfig,
+    adapter_state_dict,
     inject,
     load_adapter,
+    remove_adapters,
 )
+from peft_lessons.adapters import load_adapter_state_dict
 from peft_lessons.models import Decoder, DecoderConfig
 
 NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -162,7 +165,12 @@ def pair(method: str, model: str, folder: Path, dtype: torch.dtype = torch.float
     _, reference = start(method, model, dtype)
     disturb(reference)
     reference.save_pretrained(folder)
-    return load_adapter(MODELS[model](dtype)[0], folder).eval(), reference
+    mine = load_adapter(MODELS[model](dtype)[0], folder)
+    if method == "lora-fa":  # on disk it is LoRA
+        state = adapter_state_dict(mine)
+        mine = inject(remove_adapters(mine), ours(method, model))
+        load_adapter_state_dict(mine, state)
+    return mine.eval(), reference
 
 
 def disturb(model: nn.Module) -> None:

@@ -87,6 +87,8 @@ def test_gradients(method: str, model: str, dtype: torch.dtype, tmp_path) -> Non
     for one in (mine, reference):
         outputs(one, x).square().mean().backward()
     layout, expected = layout_of(ours(method, model)), named_gradients(reference)
+    if method == "lora-fa":  # what peft's optimizer leaves alone
+        expected = {name: gradient for name, gradient in expected.items() if ".lora_A." not in name}
     checked = 0
     for module, layer in named_adapters(mine):
         for name, parameter in layer.named_parameters():
@@ -117,7 +119,7 @@ def test_settings_survive_the_way_there_and_back(method: str, model: str, tmp_pa
     loaded = peft.PeftModel.from_pretrained(MODELS[model]()[1], tmp_path / "ours")
     loaded.save_pretrained(tmp_path / "again")
     again = load_adapter(MODELS[model]()[0], tmp_path / "again")
-    assert type(next(named_adapters(again))[1].config) is type(config)
+    assert layout_of(next(named_adapters(again))[1].config) is layout_of(config)
     first, second = adapter_state_dict(mine), adapter_state_dict(again)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
