@@ -15,7 +15,7 @@ NEW = 32  # tokens
 PROMPTS = {"1 × 32": (1, 32), "8 × 32": (8, 32)}  # rows × tokens
 
 
-def section(prompts: tuple[str, ...] = tuple(PROMPTS), new: int = NEW, repeats: int = 5) -> Section:
+def section(prompts: tuple[str, ...] = tuple(PROMPTS), new: int = NEW, repeats: int = 4) -> Section:
     rows, ratios = [], []
     for dtype in DTYPES:
         model = load_smollm2()[0].to(DTYPES[dtype])

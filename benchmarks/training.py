@@ -94,11 +94,10 @@ CASES = (
     ("fp32", "q, v", 0),
     ("fp32", "full", 0),
     ("bf16", "all linear layers", 0),
-    ("bf16", "q, v", 0),
 )
 
 
-def section(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 4) -> Section:
+def section(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 3) -> Section:
     rows, ratios = [], []
     for dtype, targets, prompt in cases:
         case = (targets, dtype, prompt)
