@@ -57,9 +57,8 @@ def page(sections: Sequence[Section], versions: str) -> str:
 
 Written by `make bench` on {date.today().isoformat()}: {machine()}; {versions}.
 
-Times are medians over rounds, and ratios are medians of each round's ratio. Variants take turns in shuffled order in one
-process. One thread is timed by its own processor time;
-several threads by the wall clock, and a sample counts only if no other
+Times are medians over rounds, ratios are medians of each round's ratio: variants take turns in shuffled order. One
+thread is timed by its own processor time; several threads by the wall clock, and a sample counts only if no other
 process worked meanwhile, or else the cell says "machine busy". Memory is the peak of a fresh process without its
 imports. How it is measured: `benchmarks/measure.py`.
 

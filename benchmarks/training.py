@@ -94,6 +94,7 @@ CASES = (
     ("fp32", "q, v", 0),
     ("fp32", "full", 0),
     ("bf16", "all linear layers", 0),
+    ("bf16", "q, v", 0),
 )
 
 
