@@ -178,7 +178,7 @@ FIELDS = st.sampled_from([*LLAMA, *PUBLISHED["GPT-2 small"], "head_dim", "num_ke
     changes=st.dictionaries(FIELDS, VALUES, max_size=4),
 )
 def test_any_object_gives_a_shape_or_a_value_error(base, changes, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp()
+    folder = tmp_path_factory.mktemp("config")
     try:
         shape = read(folder, base | changes)
     except ValueError as error:
