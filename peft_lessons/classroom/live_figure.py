@@ -1,6 +1,7 @@
 """A figure with sliders that the kernel draws anew at each move, for what is too large to compute ahead.
 
-Only what moves is drawn again, over a copy of what does not (blitting), which is ten times as fast as a whole figure.
+Only what moves is drawn again, over a copy of what does not (blitting), which is ten times as fast as a whole figure;
+and the browser keeps what it has seen.
 """
 
 import struct
@@ -68,8 +69,8 @@ class LiveFigure(Sliders):
 
     _esm = (HERE / "sliders.js").read_text(encoding="utf-8") + (HERE / "live_figure.js").read_text(encoding="utf-8")
 
-    png = traitlets.Bytes().tag(sync=True)
-    readouts: traitlets.List[Any] = traitlets.List().tag(sync=True)  # [name, text] pairs
+    # The position that it answers (none for an error), a PNG, and readouts as [name, text] pairs.
+    answer = traitlets.Dict().tag(sync=True)
     width = traitlets.Int().tag(sync=True)  # pixels of the page
 
     def __init__(self, canvas: Canvas, settings: Mapping[str, Sequence[Any]], **words: str):
@@ -79,20 +80,18 @@ class LiveFigure(Sliders):
             setting = setting_at(settings, position)
             self._rows.append(([label(value) for value in setting.values()], canvas.draw(setting)[1]))
         start = setting_at(settings, middle_of(settings))
-        self._static, first = canvas.draw(start, compression=9)
+        self._static, readouts = canvas.draw(start, compression=9)
+        answer = _answer(middle_of(settings), self._static, readouts)
         width = round(canvas.figure.get_figwidth() * 96)
-        super().__init__(settings, png=self._static, readouts=_pairs(first), width=width, **words)
+        super().__init__(settings, answer=answer, width=width, **words)
         self.observe(self._redraw, "position")
 
     def _redraw(self, _: Any) -> None:
         try:
-            png, readouts = self._canvas.draw(self.setting)
+            self.answer = _answer(self.position, *self._canvas.draw(self.setting))
         except Exception as error:  # the notebook shows no error of a slider's, so the figure does
-            self.readouts = [["error", f"{type(error).__name__}: {error}"]]
+            self.answer = _answer([], self.answer["png"], {"error": f"{type(error).__name__}: {error}"})
             raise
-        with self.hold_sync():
-            self.readouts = _pairs(readouts)
-            self.png = png
 
     def _picture(self) -> str:
         return image_tag(self._static, "image/png", self.alt, width=self.width)
@@ -143,8 +142,8 @@ def encode_png(pixels: np.ndarray, compression: int) -> bytes:
     )
 
 
-def _pairs(readouts: Mapping[str, str]) -> list[list[str]]:
-    return [[name, text] for name, text in readouts.items()]
+def _answer(position: list[int], png: bytes, readouts: Mapping[str, str]) -> dict[str, Any]:
+    return {"position": position, "png": png, "readouts": [[name, text] for name, text in readouts.items()]}
 
 
 def _artists(found: Any) -> Iterable[Artist]:

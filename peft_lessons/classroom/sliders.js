@@ -1,7 +1,7 @@
 // A figure with one labelled slider per setting. The element `picture` shows it, `paint()` brings it up to date, and
-// `readouts()` gives the [name, text] pairs below it, each when the event `…On` says that there is something new.
+// `readouts()` gives the [name, text] pairs below it, both at each event in `news`.
 // `delay` (ms) is how long a slider rests before Python hears where it is.
-function sliders({ model, el }, { picture, paint, paintOn, readouts, readoutsOn, delay }) {
+function sliders({ model, el }, { picture, paint, readouts, news, delay }) {
   const make = (tag, parent, properties = {}) => parent.appendChild(Object.assign(document.createElement(tag), properties));
   const figure = make("figure", el, { className: "peft-theme peft-figure" });
   make("p", figure, { className: "peft-title", textContent: model.get("title") });
@@ -48,7 +48,7 @@ function sliders({ model, el }, { picture, paint, paintOn, readouts, readoutsOn,
     }
     status.replaceChildren(table);
   };
-  const reactions = [["change:position", move], [paintOn, paint], [readoutsOn, tell]];
+  const reactions = [["change:position", move], ...news.flatMap((event) => [[event, paint], [event, tell]])];
   for (const [event, react] of reactions) {
     model.on(event, react);
     react();

@@ -14,8 +14,7 @@ function render({ model, el }) {
     frame().marks.forEach((d, i) => marks[i].setAttribute("d", d));
   };
   const readouts = () => frame().readouts;
-  const moved = "change:position";
-  return sliders({ model, el }, { picture, paint, paintOn: moved, readouts, readoutsOn: moved, delay: 100 });
+  return sliders({ model, el }, { picture, paint, readouts, news: ["change:position"], delay: 100 });
 }
 
 export default { render };

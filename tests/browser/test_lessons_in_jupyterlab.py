@@ -136,7 +136,8 @@ def test_sliders_answer_at_once(lesson, pictures, record_property):
     """From key press to changed picture, in the best of up to six rounds, since other processes can only add to it.
 
     The bounds are for a machine whose kernel answers an empty question in 5 ms; a slower or busier one gets more in
-    proportion, measured at the same time.
+    proportion, measured at the same time. The slider goes to and fro: of a live figure's presses, most show what the
+    browser has kept, and the 95th percentile is a press that the kernel answers.
     """
     for figure in lesson.page.locator(".jp-OutputArea figure.peft-figure").all():
         slider = figure.locator("input[type=range]:not(:disabled)").first

@@ -9,20 +9,20 @@ import { axeViolations, browser, data, load, Model } from "./browser.js";
 class Sliders extends Model {
   set(name, value) {
     super.set(name, value);
-    this.receive(name, name === "png" ? new Uint8Array(value) : value);
+    this.receive(name, name === "answer" ? { ...value, png: new Uint8Array(value.png) } : value);
   }
 }
 
 const widget = await load(data.esm);
 
-for (const [name, { state, start, moves, fromPython, after, saves, page }] of Object.entries(data.cases)) {
+for (const [name, { state, start, moves, fromPython, after, movesThen = [], saves, page }] of Object.entries(data.cases)) {
   test(name, async () => {
     const { window, document, main } = browser();
     Object.assign(globalThis, { DOMParser: window.DOMParser, Image: window.Image });
     const dataUrl = /^data:([^;]*);base64,(.*)$/s;
 
     const model = new Sliders(state);
-    if (state.png) model.state.png = new Uint8Array(state.png);
+    if (state.answer) model.state.answer.png = new Uint8Array(state.answer.png);
     const cleanUp = widget.render({ model, el: main });
     const inputs = [...main.querySelectorAll("input[type=range]")];
     const all = (selector, read) => Array.from(main.querySelectorAll(selector), read);
@@ -54,12 +54,13 @@ for (const [name, { state, start, moves, fromPython, after, saves, page }] of Ob
 
     expect(start, "at the start");
     assert.deepEqual(await axeViolations(window), []);
-    for (const [slider, value, wanted] of moves) {
+    const move = ([slider, value, wanted]) => {
       inputs[slider].dispatchEvent(new window.KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
       inputs[slider].value = String(value);
       inputs[slider].dispatchEvent(new window.Event("input", { bubbles: true }));
       expect(wanted, `after slider ${slider} moved to ${value}`);
-    }
+    };
+    moves.forEach(move);
     await new Promise((resolve) => setTimeout(resolve, 200));
     assert.equal(model.saved.length, saves, "times that Python was told");
     if (saves) assert.deepEqual(model.saved.at(-1), { position: model.get("position") });
@@ -67,6 +68,7 @@ for (const [name, { state, start, moves, fromPython, after, saves, page }] of Ob
 
     for (const [key, value] of Object.entries(fromPython)) model.set(key, value);
     expect(after, "after Python's change");
+    movesThen.forEach(move);
     expect(page, "at the end");
     cleanUp();
     assert.deepEqual(model.listeners, [], "a closed view listens no more");
