@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from peft_lessons.low_rank import _AddLowRank, add_low_rank
+from peft_lessons.low_rank import _AddLowRank, adapted_linear, add_low_rank
 
 IN, OUT, SCALING = 12, 20, 0.7
 FEW, MANY = (3, 4), (4, 64)  # leading dimensions on either side of the change of path
@@ -242,3 +242,104 @@ def test_gradients_of_gradients_are_an_error_and_not_wrong() -> None:
     (first,) = torch.autograd.grad(ours(y, x, A, B).square().sum(), B, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+EACH = (True, True, True)  # x, A and B need a gradient
+
+
+def frozen_linear(bias: bool = True, dtype: torch.dtype = torch.float64) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(IN, OUT, bias=bias, dtype=dtype).requires_grad_(False)
+
+
+def test_over_a_plain_linear_layer_one_function_does_both(monkeypatch) -> None:
+    """The base product is computed inside only where nothing could see or need it: each case differs in one thing."""
+    given = []
+    monkeypatch.setattr(_AddLowRank, "apply", lambda y, *others: given.append(y))
+    _, x, A, B = operands(MANY)
+
+    def y_is_given(layer: nn.Module, dropped: Tensor = x) -> bool:
+        adapted_linear(layer, x, dropped, A, B, SCALING)
+        return given.pop() is not None
+
+    class Louder(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    assert not y_is_given(frozen_linear())
+    assert not y_is_given(frozen_linear(bias=False))
+    assert y_is_given(frozen_linear(), dropped=x * 1)
+    assert y_is_given(Louder(IN, OUT, dtype=torch.float64).requires_grad_(False))
+    assert y_is_given(nn.Sequential(frozen_linear()))
+    for trains in ("weight", "bias"):
+        layer = frozen_linear()
+        getattr(layer, trains).requires_grad_()
+        assert y_is_given(layer), trains
+    for hook in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        layer = frozen_linear()
+        getattr(layer, f"register_{hook}")(lambda *_: None)
+        assert y_is_given(layer), hook
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert y_is_given(frozen_linear())
+    finally:
+        handle.remove()
+
+
+def test_over_a_plain_linear_layer_not_under_autocast(monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(_AddLowRank, "apply", lambda y, *others: seen.append(y.dtype))
+    _, x, A, B = operands(MANY, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        adapted_linear(frozen_linear(dtype=torch.float32), x, x, A, B, SCALING)
+    assert seen == [torch.bfloat16]
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("rows", [FEW, MANY, (256,), (), (2, 8, 16), (0, 7)], ids=str)
+@pytest.mark.parametrize("needs", [EACH, (False, True, True), (True, False, True), (True, True, False)], ids=str)
+def test_adapted_linear(needs: tuple[bool, ...], rows: tuple[int, ...], bias: bool) -> None:
+    layer, tensors = frozen_linear(bias), operands(rows)[1:]
+    value, found = gradients(lambda x, A, B: adapted_linear(layer, x, x, A, B, SCALING), tensors, needs)
+    expected, wanted = gradients(lambda x, A, B: plain(layer(x), x, A, B), tensors, needs)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    assert [grad is not None for grad in found] == list(needs)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("rows", [FEW, MANY, (256,), (2, 8, 16)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_adapted_linear_with_zero_b_is_the_base_to_the_last_bit(dtype, rows: tuple[int, ...], bias: bool) -> None:
+    layer, (_, x, A, B) = frozen_linear(bias, dtype), operands(rows, dtype=dtype)
+    assert torch.equal(adapted_linear(layer, x, x, A, torch.zeros_like(B), SCALING), layer(x))
+
+
+def test_adapted_linear_takes_any_strides() -> None:
+    layer, (_, x, A, B) = frozen_linear(), operands(MANY)
+    lying, spread = x.transpose(0, 1).contiguous().transpose(0, 1), x[:1].expand(4, -1, -1)
+    for strange in (lying, spread, x[:, ::2]):
+        before = strange.clone()
+        value, found = gradients(lambda x, A, B: adapted_linear(layer, x, x, A, B, SCALING), [strange, A, B], EACH)
+        expected, wanted = gradients(lambda x, A, B: plain(layer(x), x, A, B), [strange, A, B], EACH)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(found, wanted)
+        assert torch.equal(strange, before)
+
+
+def test_adapted_linear_keeps_no_more_for_backward() -> None:
+    """x, the parameters and rows · rank numbers: the result and the base's part of it are not kept."""
+    layer, rank = frozen_linear(), 5
+    _, x, A, B = (tensor.requires_grad_() for tensor in operands(MANY, rank))
+    kept, new_bytes = saved(lambda y, x, A, B: adapted_linear(layer, x, x, A, B, SCALING), layer.weight, x, A, B)
+    assert kept == {"x", "A", "B"}
+    assert new_bytes == rank * 256 * 8
+
+
+def test_adapted_linear_compiles_into_one_graph() -> None:
+    layer, (_, x, A, B) = frozen_linear(), operands(MANY)
+    compiled = torch.compile(adapted_linear, backend="aot_eager", fullgraph=True)
+    value, found = gradients(lambda x, A, B: compiled(layer, x, x, A, B, SCALING), [x, A, B], EACH)
+    expected, wanted = gradients(lambda x, A, B: plain(layer(x), x, A, B), [x, A, B], EACH)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(found, wanted)

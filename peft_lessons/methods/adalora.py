@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
-from peft_lessons.low_rank import add_low_rank
+from peft_lessons.low_rank import adapted_linear
 
 
 class AdaLoRALinear(DeltaLinear):
@@ -45,7 +45,7 @@ class AdaLoRALinear(DeltaLinear):
 
     def adapted(self, x: Tensor) -> Tensor:
         EA = self.lora_E * self.lora_A  # Λ Q
-        return add_low_rank(self.base_layer(x), self.dropout(x), EA, self.lora_B, self.scaling)
+        return adapted_linear(self.base_layer, x, self.dropout(x), EA, self.lora_B, self.scaling)
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
-from peft_lessons.low_rank import add_low_rank
+from peft_lessons.low_rank import adapted_linear
 
 
 class LoRALinear(DeltaLinear):
@@ -43,7 +43,7 @@ class LoRALinear(DeltaLinear):
         return self.config.scaling
 
     def adapted(self, x: Tensor) -> Tensor:
-        return add_low_rank(self.base_layer(x), self.dropout(x), self.lora_A, self.lora_B, self.scaling)
+        return adapted_linear(self.base_layer, x, self.dropout(x), self.lora_A, self.lora_B, self.scaling)
 
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)

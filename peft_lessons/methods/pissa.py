@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.low_rank import add_low_rank
+from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
 
@@ -41,7 +41,7 @@ class PiSSALinear(LoRALinear):
         self.register_buffer("initial_B", self.lora_B.clone())
 
     def adapted(self, x: Tensor) -> Tensor:
-        return add_low_rank(self.base_layer(x), self.dropout(x), *self.stacked(), self.scaling)
+        return adapted_linear(self.base_layer, x, self.dropout(x), *self.stacked(), self.scaling)
 
     def delta(self) -> Tensor:
         A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
