@@ -78,11 +78,14 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 def _calls(variant: Callable[[], object], seconds: float) -> int:
-    """How many calls last `seconds`, by one call after another that warms up."""
-    variant()
-    started = time.perf_counter()
-    variant()
-    return max(1, round(seconds / (time.perf_counter() - started)))
+    """How many calls last `seconds`, by a first call that warms up and, if it was short, a second."""
+    for _ in range(2):
+        started = time.perf_counter()
+        variant()
+        needed = round(seconds / (time.perf_counter() - started))
+        if needed <= 1:
+            return 1
+    return needed
 
 
 def _sample(variant: Callable[[], object], calls: int, threads: int) -> float | None:

@@ -1,4 +1,4 @@
-"""A weight of 4096 × 4096 in 4 bits, and a layer of it with and without LoRA, against bitsandbytes on a CPU.
+"""A weight of 4096 × 4096 in 4 bits, and a layer of it with LoRA, against bitsandbytes on a CPU.
 
 bitsandbytes is in training mode throughout. In eval mode it repacks the weight for a bfloat16 kernel, and a layer that
 goes back to training after that loses the gradient of its input or fails.
@@ -23,11 +23,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DOUBLE = {"no": False, "yes": True}
 THREADS = (1, 2)
 
-TEXT = f"""A weight of {WIDTH} × {WIDTH} in blocks of 64, and a layer of it, with LoRA of rank {RANK} where it says so;
-milliseconds. Each dtype is that of the weight and of the computation. bitsandbytes is in training mode. To dequantize,
-it spends most of its time in the kernel, which clears fresh memory in pages of 4 KiB; this package asks for pages of
-2 MiB, and its layers use one tile of memory again. The arithmetic alone is about three times as fast in bitsandbytes:
-where memory is recycled, or comes in large pages to every program, it is the faster one."""
+TEXT = f"""A weight of {WIDTH} × {WIDTH} in blocks of 64, and a layer of it with LoRA of rank {RANK}; milliseconds.
+Each dtype is that of the weight and of the computation. bitsandbytes is in training mode. To dequantize,
+it spends most of its time in the kernel, which clears fresh memory in pages of 4 KiB; this package asks
+for pages of 2 MiB, and its layers use one tile of memory again. The arithmetic alone is about three times
+as fast in bitsandbytes: where memory is recycled, or comes in large pages to every program, it is the
+faster one."""
 
 Variants = Mapping[str, Callable[[], object]]
 
@@ -55,46 +56,30 @@ def weights(dtype: str, double: str) -> Iterator[tuple[str, Variants]]:
 def layers(dtype: str, double: str) -> Iterator[tuple[str, Variants]]:
     """Forward alone, and with the gradients of x and of the adapter: (what, the two ways to do it)."""
     linear = nn.Linear(WIDTH, WIDTH, bias=False, dtype=DTYPES[dtype])
-    models = {
-        "layer": {"ours": our_layer(linear, double), "peer": peer_layer(linear, double)},
-        "layer + LoRA": {"ours": our_lora(linear, double), "peer": peer_lora(linear, double)},
-    }
+    models = {"ours": ours(linear, double), "peer": peers(linear, double)}
     for tokens in TOKENS:
         x = torch.randn(tokens, WIDTH, dtype=DTYPES[dtype], requires_grad=True)
         gradient = torch.randn(tokens, WIDTH, dtype=DTYPES[dtype])
-        for name, pair in models.items():
-            yield (
-                f"{name}, {tokens} tokens, forward",
-                {who: forward(model, x.detach()) for who, model in pair.items()},
-            )
-            yield (
-                f"{name}, {tokens} tokens, forward + backward",
-                {who: backward(model, x, gradient) for who, model in pair.items()},
-            )
+        name = f"layer + LoRA, {tokens} tokens, forward"
+        yield name, {who: forward(model, x.detach()) for who, model in models.items()}
+        yield f"{name} + backward", {who: backward(model, x, gradient) for who, model in models.items()}
 
 
-def our_layer(linear: nn.Linear, double: str) -> nn.Module:
-    return nn.Sequential(QuantizedLinear.from_linear(linear, double=DOUBLE[double]))
+def ours(linear: nn.Linear, double: str) -> nn.Module:
+    layer = nn.Sequential(QuantizedLinear.from_linear(linear, double=DOUBLE[double]))
+    return inject(layer, LoRAConfig(rank=RANK, targets=("0",)))
 
 
-def our_lora(linear: nn.Linear, double: str) -> nn.Module:
-    return inject(our_layer(linear, double), LoRAConfig(rank=RANK, targets=("0",)))
-
-
-def peer_layer(linear: nn.Linear, double: str) -> nn.Module:
+def peers(linear: nn.Linear, double: str) -> nn.Module:
+    import peft
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     settings = {"quant_type": "nf4", "compress_statistics": DOUBLE[double]}
     layer = Linear4bit(WIDTH, WIDTH, bias=False, compute_dtype=linear.weight.dtype, **settings)
     layer.weight = Params4bit(linear.weight.detach().clone(), requires_grad=False, **settings)
-    return nn.Sequential(layer).to("cpu").train()  # the move quantizes
-
-
-def peer_lora(linear: nn.Linear, double: str) -> nn.Module:
-    import peft
-
-    settings = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=["0"])
-    return peft.get_peft_model(peer_layer(linear, double), settings).train()
+    quantized = nn.Sequential(layer).to("cpu")  # the move quantizes
+    lora = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=["0"])
+    return peft.get_peft_model(quantized, lora).train()
 
 
 def forward(model: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -117,18 +102,23 @@ def measured(kind: str, dtype: str, double: str, threads: int, repeats: int) -> 
     ]
 
 
-def section(repeats: int = 15) -> Section:
-    """Each dtype and number of threads in a process of its own, so that none inherits memory from another."""
+# (what, dtype, double); a layer dequantizes either kind of scale, and QLoRA has double ones
+CASES = (
+    *(("weights", dtype, double) for dtype in DTYPES for double in DOUBLE),
+    *(("layers", dtype, "yes") for dtype in DTYPES),
+)
+
+
+def section(cases: tuple[tuple[str, str, str], ...] = CASES, repeats: int = 9) -> Section:
+    """Each case and number of threads in a process of its own, so that none inherits memory from another."""
     rows: list[tuple[str, ...]] = []
     ratios: list[tuple[str, float]] = []
-    for dtype in DTYPES:
-        for double in DOUBLE:
-            for kind in ("weights", "layers"):
-                runs = [in_new_process(measured, kind, dtype, double, threads, repeats) for threads in THREADS]
-                for (what, one), (_, two) in zip(*runs, strict=True):
-                    rows.append((what, dtype, double, *cells(one), *cells(two)))
-                    if kind == "weights" or what.endswith("LoRA, 512 tokens, forward + backward"):
-                        ratios.append((f"NF4 {what}, {dtype}{', double' * DOUBLE[double]}", one["ours"] / one["peer"]))
+    for kind, dtype, double in cases:
+        runs = [in_new_process(measured, kind, dtype, double, threads, repeats) for threads in THREADS]
+        for (what, one), (_, two) in zip(*runs, strict=True):
+            rows.append((what, dtype, double, *cells(one), *cells(two)))
+            if kind == "weights" or what.endswith("512 tokens, forward + backward"):
+                ratios.append((f"NF4 {what}, {dtype}{', double' * DOUBLE[double]}", one["ours"] / one["peer"]))
     return Section(
         title="NF4 against bitsandbytes",
         text=TEXT,

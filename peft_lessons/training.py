@@ -21,6 +21,7 @@ from peft_lessons.adapters import trainable_parameters
 from peft_lessons.models.decoder import Decoder
 
 IGNORED = -100
+POOL = 8  # batches
 
 Batch = tuple[Tensor, Tensor]
 
@@ -250,11 +251,18 @@ def padded(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int)
 def shuffled(
     examples: Sequence[tuple[Sequence[int], Sequence[int]]], *, batch_size: int, pad_id: int, seed: int
 ) -> Iterator[Batch]:
-    """Endless padded batches; each pass over the examples is in a new order that the seed fixes."""
+    """Endless padded batches; each pass over the examples is in a new order that the seed fixes.
+
+    Examples of like length share a batch, since padding takes as long to compute as text: of every POOL batches that
+    the random order brings together, the examples are dealt out by length and the batches shuffled again.
+    """
     if len(examples) < batch_size:
         raise ValueError(f"{len(examples)} examples cannot fill a batch of {batch_size}")
+    lengths = [len(prompt) + len(answer) for prompt, answer in examples]
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(examples), generator=generator).tolist()
-        for start in range(0, len(order) - batch_size + 1, batch_size):
-            yield padded([examples[i] for i in order[start : start + batch_size]], pad_id)
+        order = torch.randperm(len(examples), generator=generator)[: len(examples) // batch_size * batch_size]
+        for pool in order.split(POOL * batch_size):
+            by_length = sorted(pool.tolist(), key=lengths.__getitem__)
+            for start in batch_size * torch.randperm(len(pool) // batch_size, generator=generator):
+                yield padded([examples[i] for i in by_length[start : start + batch_size]], pad_id)

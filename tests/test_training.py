@@ -1,13 +1,15 @@
 """The training loop and its batches."""
 
+import itertools
 import math
+import random
 import weakref
 from itertools import chain
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from peft_lessons import AdaLoRAConfig, LoRAConfig, RankAllocator, inject, lora_plus_groups
 from peft_lessons.methods.lora import LoRALinear
@@ -244,6 +246,30 @@ def test_shuffled_sees_each_example_once_a_pass() -> None:
     assert passes[0] != passes[1]
     with pytest.raises(ValueError, match="6 examples cannot fill a batch of 7"):
         next(shuffled(examples, batch_size=7, pad_id=0, seed=0))
+
+
+def test_shuffled_brings_together_examples_of_like_length() -> None:
+    """Each pass still takes every example at most once and is fixed by the seed, while little is padded."""
+    rng = random.Random(0)
+    examples = [([i], [1] * rng.randint(10, 64)) for i in range(403)]  # 100 batches of 4, and 3 left out
+    texts = sum(1 + len(answer) for _, answer in examples) / len(examples) * 400
+
+    def one_pass(seed: int) -> list[Tensor]:
+        return [
+            input_ids for input_ids, _ in itertools.islice(shuffled(examples, batch_size=4, pad_id=0, seed=seed), 100)
+        ]
+
+    batches = one_pass(0)
+    taken = torch.cat([input_ids[:, 0] for input_ids in batches]).tolist()
+    assert len(set(taken)) == 400
+    in_random_order = sum(padded(examples[i : i + 4], 0)[0].numel() for i in range(0, 400, 4))
+    assert texts / in_random_order < 0.8
+    assert texts / sum(input_ids.numel() for input_ids in batches) > 0.93
+    widths = [input_ids.shape[1] for input_ids in batches]
+    steps = [b - a for a, b in itertools.pairwise(widths)]
+    assert 0.3 < sum(step > 0 for step in steps) / len(steps) < 0.7  # neither growing nor shrinking along the pass
+    assert all(torch.equal(a, b) for a, b in zip(batches, one_pass(0), strict=True))
+    assert [batch[:, 0].tolist() for batch in one_pass(1)] != [batch[:, 0].tolist() for batch in batches]
 
 
 DECODER = DecoderConfig(
