@@ -21,7 +21,7 @@ CASES = (
 PASSES = ("forward + backward", "forward")
 
 
-def section(cases: tuple[tuple[int, int, int, int, int], ...] = CASES, repeats: int = 12) -> Section:
+def section(cases: tuple[tuple[int, int, int, int, int], ...] = CASES, repeats: int = 20) -> Section:
     rows, ratios = [], []
     for what in PASSES:
         for tokens, width, height, rank, threads in cases:

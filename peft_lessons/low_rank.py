@@ -30,7 +30,7 @@ def adapted_linear(base_layer: nn.Module, x: Tensor, dropped: Tensor, A: Tensor,
     dropout. The products are computed in the result's dtype, to which autocast may have brought it. A, B and their
     gradients keep their own. Gradients of gradients are for few rows only.
     """
-    if dropped is x and _is_plain(base_layer) and not _few(x, A) and not torch.is_autocast_enabled(x.device.type):
+    if not _few(x, A) and dropped is x and not torch.is_autocast_enabled(x.device.type) and _is_plain(base_layer):
         return _AddLowRank.apply(None, x, base_layer.weight, base_layer.bias, A, B, scaling)
     return add_low_rank(base_layer(x), dropped, A, B, scaling)
 
@@ -44,7 +44,7 @@ def add_low_rank(y: Tensor, x: Tensor, A: Tensor, B: Tensor, scaling: float) -> 
 
 
 def _few(x: Tensor, A: Tensor) -> bool:
-    return x.shape[:-1].numel() < 8 * max(len(A), 16)
+    return x.numel() < 8 * max(len(A), 16) * x.shape[-1]
 
 
 def _is_plain(layer: nn.Module) -> bool:
