@@ -2,7 +2,7 @@
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 25 minutes on two cores
 # make check    its quick half: lint, types, unit tests
-# make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 12 minutes on a
+# make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
 #               machine that has nothing else to do
 # make pins     chooses the versions in requirements/pins.txt anew (needs uv)
 # make clean    removes .venv and whatever else these commands made
