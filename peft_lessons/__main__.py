@@ -1,19 +1,38 @@
 """`python -m peft_lessons COMMAND`."""
 
 import sys
+from collections.abc import Callable
 
 from peft_lessons.doctor import doctor
 
-COMMANDS = {"doctor": doctor}
+
+def experiment(name: str) -> int:
+    """Runs an experiment of `peft_lessons.experiments` anew and replaces its stored results."""
+    from tqdm import tqdm
+
+    from peft_lessons import experiments
+
+    try:
+        results = experiments.run(name, bar=tqdm)
+    except ValueError as error:
+        print(f"python -m peft_lessons experiment: {error}", file=sys.stderr)
+        return 2
+    print(f"{experiments.store(name, results)}: {len(results.rows)} rows, {results.about}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {"doctor": doctor, "experiment NAME": experiment}
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command that `arguments` names and returns its exit status; 2 when there is no such command."""
-    if len(arguments) != 1 or arguments[0] not in COMMANDS:
-        given = f"there is no command {' '.join(arguments)!r};" if arguments else "no command is given;"
-        print(f"python -m peft_lessons: {given} there is: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
-    return COMMANDS[arguments[0]]()
+    for usage, command in COMMANDS.items():
+        name, *names = usage.split()
+        if arguments[:1] == [name] and len(arguments) == 1 + len(names):
+            return command(*arguments[1:])
+    given = f"there is no command {' '.join(arguments)!r};" if arguments else "no command is given;"
+    print(f"python -m peft_lessons: {given} there is: {', '.join(COMMANDS)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ class _AddLowRank(torch.autograd.Function):
             h if B_needs else None,
         )
         ctx.scaling, ctx.shape, ctx.y_is_given = scaling, x.shape, W is None
-        return rows.addmm_(h.T, B.to(dtype).T).view(*x.shape[:-1], len(B))
+        # out= is addmm_ by a name that FlopCounterMode counts
+        return torch.addmm(rows, h.T, B.to(dtype).T, out=rows).view(*x.shape[:-1], len(B))
 
     @staticmethod
     @once_differentiable
@@ -93,7 +94,12 @@ class _AddLowRank(torch.autograd.Function):
             dh = (B.to(g.dtype).T @ g.T).mul_(ctx.scaling)  # (rank, rows)
             if A is not None:
                 A = A.to(g.dtype)
-                dx = (dh.T @ A if W is None else (g @ W).addmm_(dh.T, A)).view(ctx.shape)
+                if W is None:
+                    dx = dh.T @ A
+                else:
+                    dx = g @ W
+                    torch.addmm(dx, dh.T, A, out=dx)
+                dx = dx.view(ctx.shape)
             dA = None if x is None else dh @ _rows(x).to(g.dtype)
         dB = None if h is None else (h @ g).T
         return gradient if ctx.y_is_given else None, dx, None, None, dA, dB, None

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
-from peft_lessons import inject
+from peft_lessons import inject, low_rank
 from peft_lessons.accounting import (
     FullFineTuning,
     HeadOnly,
@@ -91,14 +91,19 @@ ONE_LAYER = {
     [(method, True) for method in ONE_LAYER.values()] + [(method, False) for method in ONE_LAYER.values() if method],
     ids=[f"{name}, interior" for name in ONE_LAYER] + [f"{name}, first" for name in ONE_LAYER if ONE_LAYER[name]],
 )
-def test_one_layer(method, input_gradient):
+@pytest.mark.parametrize("tokens", [7, 300], ids=["few rows", "many rows"])
+@pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no hooks"])
+def test_one_layer(method, input_gradient, tokens, hooks, monkeypatch):
+    """The counter sets hooks on all modules, and an adapter over a layer with hooks computes in another way."""
+    if not hooks:
+        monkeypatch.setattr(low_rank, "_has_any_global_hook", lambda: False)
     model = nn.Sequential(nn.Linear(48, 112, bias=False))
     if isinstance(method, LoRAConfig):
         inject(model, method)
     elif method is None:
         model.requires_grad_(False)
-    x = torch.randn(7, 48, requires_grad=input_gradient)
-    counted = linear_flops(48, 112, method, tokens=7, input_gradient=input_gradient)
+    x = torch.randn(tokens, 48, requires_grad=input_gradient)
+    counted = linear_flops(48, 112, method, tokens=tokens, input_gradient=input_gradient)
     assert (counted.forward, counted.backward) == seen(lambda: model(x).sum())
 
 

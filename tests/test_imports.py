@@ -21,6 +21,7 @@ LAYERS = [
     {"models", "data"},
     {"methods"},
     {"training", "layouts", "checkpoint", "several", "accounting", "tasks"},
+    {"experiments"},
     {"classroom"},
     {"doctor", "__main__"},
 ]

@@ -12,6 +12,7 @@ from peft_lessons.accounting.activations import Activations, Attention, activati
 from peft_lessons.accounting.config_file import shape_from_config
 from peft_lessons.accounting.files import adapter_bytes, adapter_file_bytes, safetensors_bytes, stored_tensors
 from peft_lessons.accounting.flops import Flops, flops_break_even_rank, linear_flops, step_flops
+from peft_lessons.accounting.measured import TensorMemory
 from peft_lessons.accounting.memory import (
     ADAMW,
     BF16,
@@ -74,6 +75,7 @@ __all__ = [
     "Plan",
     "Precision",
     "Storage",
+    "TensorMemory",
     "activations",
     "adapter_bytes",
     "adapter_file_bytes",

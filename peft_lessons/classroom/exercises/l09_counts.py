@@ -1,0 +1,92 @@
+"""How many numbers does each method train?
+
+Write `trained_numbers(method, d_in, d_out, r)` for one linear layer that maps `d_in` inputs to `d_out` outputs, where
+`method` is "LoRA", "LoRA-FA", "DoRA", "VeRA" or "LoHa", and `r` is the rank. The table above says what each method
+trains.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from peft_lessons.classroom.exercises import Incorrect, NotAttempted, describe
+
+TITLE = "How many numbers does each method train?"
+MINUTES = 8
+
+STARTER = '''\
+def trained_numbers(method, d_in, d_out, r):
+    """Trained numbers of "LoRA", "LoRA-FA", "DoRA", "VeRA" or "LoHa" on one layer"""
+    return ...
+'''
+
+HINTS = [
+    "Write the shape of every trained tensor: A is (r, d_in), B is (d_out, r), DoRA's m is (d_out,), and so on.",
+    "LoRA-FA trains B alone. VeRA trains b (d_out,) and d (r,); its A and B are frozen. LoHa has two pairs.",
+    'LoRA: `r * (d_in + d_out)`. DoRA adds `d_out`. VeRA: `d_out + r`. A dictionary `{"LoRA": …}[method]` is enough.',
+]
+
+SOLUTION = '''\
+def trained_numbers(method, d_in, d_out, r):
+    """Trained numbers of "LoRA", "LoRA-FA", "DoRA", "VeRA" or "LoHa" on one layer"""
+    lora = r * d_in + d_out * r  # A and B
+    return {
+        "LoRA": lora,
+        "LoRA-FA": d_out * r,  # B alone
+        "DoRA": lora + d_out,  # and a magnitude for each row of W
+        "VeRA": d_out + r,  # two vectors; A and B are frozen and shared
+        "LoHa": 2 * lora,  # two pairs
+    }[method]
+'''
+
+_WRONG = """\
+def trained_numbers(method, d_in, d_out, r):
+    lora = r * (d_in + d_out)
+    counts = {{"LoRA": lora, "LoRA-FA": d_out * r, "DoRA": lora + d_out, "VeRA": d_out + r, "LoHa": 2 * lora}}
+    counts.update({})
+    return counts[method]
+"""
+WRONG = {
+    "multiplies the sides": (_WRONG.format('{"LoRA": d_in * d_out}'), "the whole matrix"),
+    "trains A in LoRA-FA": (_WRONG.format('{"LoRA-FA": r * d_in}'), "A is frozen"),
+    "one magnitude for each column": (_WRONG.format('{"DoRA": lora + d_in}'), "for each row"),
+    "counts VeRA's frozen matrices": (_WRONG.format('{"VeRA": lora + d_out + r}'), "frozen and shared"),
+    "swaps VeRA's vectors": (_WRONG.format('{"VeRA": d_in + r}'), "as long as the output"),
+    "gives LoHa one pair": (_WRONG.format('{"LoHa": lora}'), "two pairs"),
+}
+
+
+def check(student: Callable[..., Any]) -> None:
+    for d_in, d_out, r in ((5, 3, 1), (64, 48, 4), (3072, 1024, 256)):
+        lora = r * (d_in + d_out)
+        cases = {
+            "LoRA": (lora, {d_in * d_out: "that is the whole matrix; A is (r, d_in) and B is (d_out, r)"}),
+            "LoRA-FA": (d_out * r, {d_in * r: "A is frozen, B trains", lora: "A is frozen"}),
+            "DoRA": (
+                lora + d_out,
+                {lora + d_in: "DoRA has one magnitude for each row of W, that is each output", lora: "and m?"},
+            ),
+            "VeRA": (
+                d_out + r,
+                {
+                    lora + d_out + r: "VeRA's A and B are frozen and shared; only its two vectors train",
+                    d_in + r: "b is as long as the output, d as long as the rank",
+                },
+            ),
+            "LoHa": (2 * lora, {lora: "LoHa multiplies two low-rank matrices, so it has two pairs"}),
+        }
+        for method, (expected, mistakes) in cases.items():
+            _compare(student, method, d_in, d_out, r, expected, mistakes)
+
+
+def _compare(
+    student: Callable[..., Any], method: str, d_in: int, d_out: int, r: int, expected: int, mistakes: dict[int, str]
+) -> None:
+    returned = student(method, d_in, d_out, r)
+    if returned is ...:
+        raise NotAttempted
+    case = f"for {method}, d_in = {d_in}, d_out = {d_out} and r = {r} you return {describe(returned)}"
+    if isinstance(returned, bool) or not isinstance(returned, int | float):
+        raise Incorrect(f"{case}, it should be the number {expected:,}")
+    if returned != expected:
+        why = mistakes.get(int(returned))
+        raise Incorrect(f"{case}, it should be {expected:,}" + (f": {why}" if why else ""))
