@@ -28,9 +28,9 @@ def adapted_linear(base_layer: nn.Module, x: Tensor, dropped: Tensor, A: Tensor,
 
     x and dropped (…, in), A (rank, in), B (out, rank) → (…, out) in the base layer's dtype. `dropped` is x, or x after
     dropout. The products are computed in the result's dtype, to which autocast may have brought it. A, B and their
-    gradients keep their own. Gradients of gradients are for few rows only.
+    gradients keep their own. Gradients of gradients, torch.func and forward-mode derivatives are for few rows only.
     """
-    if not _few(x, A) and dropped is x and not torch.is_autocast_enabled(x.device.type) and _is_plain(base_layer):
+    if not _few(x, A) and dropped is x and not _autocasts(x.device.type) and _is_plain(base_layer):
         return _AddLowRank.apply(None, x, base_layer.weight, base_layer.bias, A, B, scaling)
     return add_low_rank(base_layer(x), dropped, A, B, scaling)
 
@@ -47,12 +47,18 @@ def _few(x: Tensor, A: Tensor) -> bool:
     return x.numel() < 8 * max(len(A), 16) * x.shape[-1]
 
 
+def _autocasts(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether calling `layer` does nothing but W x + b with a frozen W and b: no hook, no subclass."""
+    """Whether calling `layer` does nothing but W x + b with a frozen W and b: no hook, no subclass, no patch."""
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return False
+    weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
-        type(layer) is nn.Linear
-        and not any(parameter.requires_grad for parameter in layer.parameters())
+        all(type(weight) is nn.Parameter and not weight.requires_grad for weight in weights)
         and not any(getattr(layer, hook) for hook in hooks)
         and not _has_any_global_hook()
     )
@@ -81,8 +87,9 @@ class _AddLowRank(torch.autograd.Function):
             h if B_needs else None,
         )
         ctx.scaling, ctx.shape, ctx.y_is_given = scaling, x.shape, W is None
-        # out= is addmm_ by a name that FlopCounterMode counts
-        return torch.addmm(rows, h.T, B.to(dtype).T, out=rows).view(*x.shape[:-1], len(B))
+        torch.addmm(rows, h.T, B.to(dtype).T, out=rows)  # addmm_, by a name that FlopCounterMode counts
+        # autograd forbids to change a view that a function returns, and a user's next layer may work in place
+        return torch.ops.aten._unsafe_view(rows, (*x.shape[:-1], len(B)))
 
     @staticmethod
     @once_differentiable

@@ -54,6 +54,12 @@ def test_what_was_there_before_counts_once_it_is_read():
     del b
 
 
+def test_tensors_without_memory_count_nothing():
+    with TensorMemory() as memory:
+        held = torch.zeros(KB, device="meta"), torch.zeros(3, 3).to_sparse()
+        assert held[1].values().nbytes == memory.now == 0
+
+
 def test_backward_is_watched():
     """Forward makes the result, and backward a gradient as large as the weight."""
     layer = nn.Linear(KB, KB, bias=False)

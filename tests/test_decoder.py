@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from benchmarks.training import in_transformers
 from peft_lessons.models.decoder import Block, Decoder, DecoderConfig, KeyValueCache, generate, rotary_angles, rotate
 
 CONFIG = DecoderConfig(
@@ -33,23 +34,7 @@ def new_decoder(config: DecoderConfig = CONFIG, seed: int = 0) -> Decoder:
 
 
 def as_transformers(model: Decoder) -> LlamaForCausalLM:
-    config = model.config
-    reference = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            num_key_value_heads=config.num_key_value_heads,
-            max_position_embeddings=config.max_position_embeddings,
-            rope_theta=config.rope_theta,
-            rms_norm_eps=config.rms_norm_eps,
-            tie_word_embeddings=config.tie_word_embeddings,
-        )
-    ).eval()
-    reference.load_state_dict(model.state_dict())
-    return reference
+    return in_transformers(model).eval()
 
 
 def ids(*shape: int, seed: int = 1) -> torch.Tensor:

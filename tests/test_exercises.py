@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,6 +16,7 @@ from peft_lessons.classroom.exercises import (
     describe,
     exercise_ids,
     load_exercise,
+    require_number,
     require_tensor,
 )
 
@@ -363,3 +365,21 @@ def test_describe_is_short():
 def test_files_and_ids_agree():
     stems = {path.stem for path in exercises.FOLDER.glob("*.py")} - {"__init__"}
     assert stems == {"l" + name.replace("-", "_") for name in IDS}
+
+
+def test_require_number_says_what_came_back():
+    for right in (7, 7.0, torch.tensor(7), np.int64(7)):
+        assert require_number(right, 7, "a case") is None
+    with pytest.raises(NotAttempted):
+        require_number(..., 7, "a case")
+    with pytest.raises(Incorrect, match=r"^for a case you return 8, it should be 7: too many$"):
+        require_number(8, 7, "a case", {8: "too many"})
+    for wrong, said in (
+        (None, "None"),
+        ("7", "'7'"),
+        (True, "True"),
+        (float("nan"), "nan"),
+        (torch.ones(2), "1.0, 1.0"),
+    ):
+        with pytest.raises(Incorrect, match=re.escape(said)):
+            require_number(wrong, 7, "a case", {1: "one"})

@@ -271,6 +271,14 @@ def test_over_a_plain_linear_layer_one_function_does_both(monkeypatch) -> None:
     assert y_is_given(frozen_linear(), dropped=x * 1)
     assert y_is_given(Louder(IN, OUT, dtype=torch.float64).requires_grad_(False))
     assert y_is_given(nn.Sequential(frozen_linear()))
+    patched = frozen_linear()
+    patched.forward = lambda x: nn.Linear.forward(patched, x) + 100  # as accelerate attaches its hooks
+    assert y_is_given(patched)
+    unregistered = frozen_linear(bias=False)
+    weight = unregistered.weight.detach().clone().requires_grad_()
+    del unregistered.weight
+    unregistered.weight = weight
+    assert y_is_given(unregistered)
     for trains in ("weight", "bias"):
         layer = frozen_linear()
         getattr(layer, trains).requires_grad_()
@@ -343,3 +351,23 @@ def test_adapted_linear_compiles_into_one_graph() -> None:
     expected, wanted = gradients(lambda x, A, B: plain(layer(x), x, A, B), [x, A, B], EACH)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY, (256,), (2, 8, 16)], ids=str)
+@pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"])
+def test_the_result_may_be_changed_in_place(rows: tuple[int, ...], dropout: bool) -> None:
+    """By nn.ReLU(inplace=True), say, or h += …: as after any other layer."""
+    layer, (_, x, A, B) = frozen_linear(), operands(rows)
+    dropped = x * 1 if dropout else x
+    value, found = gradients(
+        lambda A, B: adapted_linear(layer, x, dropped, A, B, SCALING).mul_(2).relu_(), [A, B], EACH[1:]
+    )
+    expected, wanted = gradients(lambda A, B: (2 * plain(layer(x), x, A, B)).relu(), [A, B], EACH[1:])
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("rows", [FEW, MANY], ids=str)
+def test_on_the_meta_device(rows: tuple[int, ...]) -> None:
+    layer, (_, x, A, B) = frozen_linear().to("meta"), (tensor.to("meta") for tensor in operands(rows))
+    assert adapted_linear(layer, x, x, A, B, SCALING).shape == (*rows, OUT)

@@ -2,7 +2,7 @@
 
 GPT-2 and RoBERTa, 16 bits, dropout: s b h (34 + 5 a s / h) bytes a layer (Korthikanti et al., arXiv:2205.05198, Eq. 2);
 34 s b h where attention never stores its s × s scores, as FlashAttention; 2 s b h, the block's input alone, with
-checkpointing (§5). Adapters add to it and save nothing of it.
+checkpointing (§5). Adapters add to it and save nothing of it, as it is counted there.
 
 Llama, Mistral, Qwen2 and Gemma 2: what autograd keeps in this course's decoder, e bytes a number, for each token
 

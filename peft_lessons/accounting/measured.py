@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -39,6 +40,8 @@ class TensorMemory(TorchDispatchMode):
         return result
 
     def _count(self, tensor: Tensor) -> None:
+        if tensor.layout is not torch.strided or tensor.is_meta:  # no storage of its own, or one without memory
+            return
         storage = tensor.untyped_storage()
         key, size = id(storage), storage.nbytes()  # torch keeps one Python object for a storage as long as that lives
         if key in self._alive:

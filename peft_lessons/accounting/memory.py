@@ -6,8 +6,8 @@ For P parameters of which T train, without activations:
     LoRA in fp32 on a bf16 base             2P + 16T                 4 + 4 + 8 for each trained number
     QLoRA                                   4.127/8 · P_linear + 2 · P_other + 16T
 
-What a GPU holds beyond this (its context, workspaces of kernels, fragments) is not counted. On Hugging Face's benchmark
-of PEFT methods it came to about 0.35 GB, whatever the method.
+What torch holds beyond this between two steps (the last batch, its logits) is not counted, nor what a GPU's libraries
+hold. On Hugging Face's benchmark of PEFT methods the former came to about 0.35 GB, whatever the method.
 """
 
 from dataclasses import dataclass, replace

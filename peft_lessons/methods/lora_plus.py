@@ -3,7 +3,8 @@
     η_B = λ η_A,   λ ≫ 1
 
 With one rate for both, the paper argues, B learns too slowly as layers grow wide. How much λ helps depends on the task.
-Under Adam with ε → 0 and no weight decay it is nothing but a larger α: LoRA+ with λ takes the path of LoRA with λα.
+Under Adam with ε → 0, without weight decay and clipping, it is nothing but a larger α: LoRA+ with λ takes the path of
+LoRA with λα.
 
 Left out: a separate rate for embeddings.
 """

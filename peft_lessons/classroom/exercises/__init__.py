@@ -17,14 +17,18 @@ from small to large, so that the first failure is the easiest to understand.
 """
 
 import importlib
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 FOLDER = Path(__file__).parent
+NONE: Mapping[int, str] = MappingProxyType({})
 
 
 class Incorrect(Exception):  # noqa: N818 - an outcome, not an error
@@ -107,6 +111,23 @@ def require_tensor(
     if not torch.isfinite(returned).all():
         raise Incorrect(f"{name} {have} values that are NaN or infinite: {describe(returned)}")
     return returned
+
+
+def require_number(returned: Any, expected: int, case: str, mistakes: Mapping[int, str] = NONE) -> None:
+    """Nothing, if `returned` is the number `expected`; otherwise the outcome that says what it is, for this case.
+
+    `mistakes` says why a wrong number is wrong. A tensor or NumPy number counts as its value.
+    """
+    if returned is ...:
+        raise NotAttempted
+    said = f"for {case} you return {describe(returned)}, it should be {expected:,}"
+    if isinstance(returned, torch.Tensor | np.generic) and returned.shape == ():
+        returned = returned.item()
+    if isinstance(returned, bool) or not isinstance(returned, int | float):
+        raise Incorrect(f"{said}, a number")
+    if returned != expected:
+        why = mistakes.get(int(returned)) if math.isfinite(returned) else None
+        raise Incorrect(said + (f": {why}" if why else ""))
 
 
 def describe(value: Any) -> str:

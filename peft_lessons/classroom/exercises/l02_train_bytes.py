@@ -8,9 +8,9 @@ leave out activations.
 from collections.abc import Callable
 from typing import Any
 
-from peft_lessons.classroom.exercises import Incorrect, NotAttempted, describe
+from peft_lessons.classroom.exercises import require_number
 
-TITLE = "How many bytes does training hold?"
+TITLE = "The bytes of a training run"
 MINUTES = 4
 
 STARTER = '''\
@@ -42,37 +42,25 @@ WRONG = {
 
 
 def check(student: Callable[..., Any]) -> None:
-    _compare(
-        student,
-        0,
-        10,
+    require_number(
+        student(0, 10),
         160,
+        "0 frozen and 10 trained numbers",
         {
             80: "that has no room for AdamW's two means of each trained number",
             120: "a trained number has its weight, its gradient and two means: one more than you counted",
             1280: "those are bits; a byte has eight of them",
         },
     )
-    _compare(
-        student,
-        100,
-        0,
+    require_number(
+        student(100, 0),
         200,
+        "100 frozen and 0 trained numbers",
         {
             400: "the base is in bf16, 2 bytes a number",
             1600: "a frozen number has neither a gradient nor optimizer state",
         },
     )
-    _compare(student, 3_212_749_824, 9_175_040, 6_572_300_288, {})
-
-
-def _compare(student: Callable[..., Any], frozen: int, trained: int, expected: int, mistakes: dict[int, str]) -> None:
-    returned = student(frozen, trained)
-    if returned is ...:
-        raise NotAttempted
-    case = f"for {frozen:,} frozen and {trained:,} trained numbers you return {describe(returned)}"
-    if isinstance(returned, bool) or not isinstance(returned, int | float):
-        raise Incorrect(f"{case}, it should be the number {expected:,}")
-    if returned != expected:
-        why = mistakes.get(int(returned))
-        raise Incorrect(f"{case}, it should be {expected:,}" + (f": {why}" if why else ""))
+    require_number(
+        student(3_212_749_824, 9_175_040), 6_572_300_288, "3,212,749,824 frozen and 9,175,040 trained numbers"
+    )

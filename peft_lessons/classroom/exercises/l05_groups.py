@@ -15,7 +15,7 @@ from peft_lessons.adapters import inject
 from peft_lessons.classroom.exercises import Incorrect, NotAttempted, describe
 from peft_lessons.methods.lora import LoRAConfig
 
-TITLE = "Two learning rates"
+TITLE = "Parameter groups for LoRA+"
 MINUTES = 8
 
 STARTER = '''\
@@ -59,6 +59,10 @@ WRONG = {
     "divides by the ratio": (_WRONG.format(**_RIGHT | {"rate": "learning_rate / ratio"}), "rate of the first group"),
     "sets the rate to the ratio": (_WRONG.format(**_RIGHT | {"rate": "ratio"}), "times"),
     "takes the frozen parameters, too": (_WRONG.format(**_RIGHT | {"trains": "True"}), "frozen"),
+    "knows the frozen ones by their name": (
+        _WRONG.format(**_RIGHT | {"trains": "'base_layer' not in name"}),
+        "has no adapter",
+    ),
     "leaves out what is neither A nor B": (
         _WRONG.format(**_RIGHT | {"others": "[p for n, p in model.named_parameters() if n.endswith('lora_A')]"}),
         "neither",
@@ -72,7 +76,7 @@ WRONG = {
 
 def check(student: Callable[..., Any]) -> None:
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    layers = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(2, 2))  # the last one stays as it is, frozen
     model = inject(layers, LoRAConfig(rank=1, alpha=2, targets=("0", "1")))
     model.register_parameter("extra", nn.Parameter(torch.zeros(2)))
     found = student(model, 0.01, 8)
@@ -81,14 +85,16 @@ def check(student: Callable[..., Any]) -> None:
     if not isinstance(found, list | tuple) or len(found) != 2 or not all(isinstance(group, dict) for group in found):
         raise Incorrect(f"return a list of two dictionaries, you return {describe(found)}")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     listed = []
     for group in found:
         if missing := {"params", "lr"} - group.keys():
             raise Incorrect(f"a group lacks {', '.join(sorted(missing))}")
         listed.append([names.get(id(parameter), "something foreign") for parameter in group["params"]])
     fast, others = listed
-    if frozen := [name for name in fast + others if "base_layer" in name]:
-        raise Incorrect(f"{frozen[0]} is frozen and belongs to no group: ask for `requires_grad`")
+    if strangers := [name for name in fast + others if name in frozen]:
+        why = "its layer has no adapter" if "base_layer" not in strangers[0] else "it lies under an adapter"
+        raise Incorrect(f"{strangers[0]} is frozen and belongs to no group ({why}): ask for `requires_grad`")
     if wrong := [name for name in fast if not name.endswith("lora_B")]:
         raise Incorrect(f"the first group holds {wrong[0]}; it should hold the lora_B of every layer and nothing else")
     if both := sorted({*fast} & {*others}):

@@ -8,9 +8,9 @@ trains.
 from collections.abc import Callable
 from typing import Any
 
-from peft_lessons.classroom.exercises import Incorrect, NotAttempted, describe
+from peft_lessons.classroom.exercises import require_number
 
-TITLE = "How many numbers does each method train?"
+TITLE = "Trained numbers, method by method"
 MINUTES = 8
 
 STARTER = '''\
@@ -75,18 +75,5 @@ def check(student: Callable[..., Any]) -> None:
             "LoHa": (2 * lora, {lora: "LoHa multiplies two low-rank matrices, so it has two pairs"}),
         }
         for method, (expected, mistakes) in cases.items():
-            _compare(student, method, d_in, d_out, r, expected, mistakes)
-
-
-def _compare(
-    student: Callable[..., Any], method: str, d_in: int, d_out: int, r: int, expected: int, mistakes: dict[int, str]
-) -> None:
-    returned = student(method, d_in, d_out, r)
-    if returned is ...:
-        raise NotAttempted
-    case = f"for {method}, d_in = {d_in}, d_out = {d_out} and r = {r} you return {describe(returned)}"
-    if isinstance(returned, bool) or not isinstance(returned, int | float):
-        raise Incorrect(f"{case}, it should be the number {expected:,}")
-    if returned != expected:
-        why = mistakes.get(int(returned))
-        raise Incorrect(f"{case}, it should be {expected:,}" + (f": {why}" if why else ""))
+            case = f"{method}, d_in = {d_in}, d_out = {d_out} and r = {r}"
+            require_number(student(method, d_in, d_out, r), expected, case, mistakes)
