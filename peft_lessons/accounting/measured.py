@@ -14,8 +14,8 @@ class TensorMemory(TorchDispatchMode):
     """`with TensorMemory(model) as memory: step()`, and then `memory.peak` and `memory.now`, in bytes.
 
     The tensors of `modules` count from the start, others from the first operation that makes or reads them, each until
-    its memory is given back. Memory that several tensors share counts once. Not seen: what a kernel needs inside for a
-    moment, and what an allocator holds in reserve.
+    its memory is given back. Memory that several tensors share counts once. Not seen: sparse tensors,
+    what a kernel needs inside for a moment, and what an allocator holds in reserve.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
