@@ -6,6 +6,14 @@ from collections.abc import Callable
 from peft_lessons.doctor import doctor
 
 
+def lessons() -> int:
+    """Prints what each lesson holds: claims, widgets, figures, exercises, questions, minutes."""
+    from peft_lessons.classroom.contents import contents
+
+    print(contents())
+    return 0
+
+
 def experiment(name: str) -> int:
     """Runs an experiment of `peft_lessons.experiments` anew and replaces its stored results."""
     from tqdm import tqdm
@@ -21,7 +29,7 @@ def experiment(name: str) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"doctor": doctor, "experiment NAME": experiment}
+COMMANDS: dict[str, Callable[..., int]] = {"doctor": doctor, "lessons": lessons, "experiment NAME": experiment}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,52 @@
+"""The list of what each lesson holds, against the lessons' own texts."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from peft_lessons import __main__ as command_line
+from peft_lessons.classroom.contents import COLUMNS, NOTEBOOKS, contents, counted
+from peft_lessons.classroom.exercises import exercise_ids
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.questions import question_ids
+
+
+def test_every_lesson_and_the_sums(capsys):
+    assert command_line.main(["lessons"]) == 0
+    header, *lines, total = [re.split(r"  +", line.strip()) for line in capsys.readouterr().out.strip().splitlines()]
+    assert tuple(header) == COLUMNS
+    assert [line[0] for line in lines] == [f"{lesson.number} {lesson.title}" for lesson in lessons()]
+    numbers = [[int(cell) for cell in line[1:]] for line in lines]
+    assert [int(cell) for cell in total[1:]] == [sum(column) for column in zip(*numbers, strict=True)]
+    exercises, questions = COLUMNS.index("exercises") - 1, COLUMNS.index("questions") - 1
+    assert sum(line[exercises] for line in numbers) == len(exercise_ids())
+    assert sum(line[questions] for line in numbers) == sum(len(question_ids(lesson.number)) for lesson in lessons())
+    assert all(cell > 0 for line in numbers[1:] for cell in line), "each lesson but the first holds something of each"
+
+
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
+def test_widgets_and_figures_are_those_of_the_text(lesson):
+    """Each call at the beginning of a line shows one; claims stand in loops as well, so there are at least as many."""
+    text = (NOTEBOOKS / lesson.notebook).with_suffix(".md").read_text(encoding="utf-8")
+    found = counted(NOTEBOOKS / lesson.notebook)
+    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure)\(", text, re.MULTILINE))
+    assert found["figures"] == len(re.findall(r"^figure\(", text, re.MULTILINE))
+    assert found["claims"] >= len(re.findall(r"^claim\(", text, re.MULTILINE))
+
+
+def test_only_outputs_count(tmp_path: Path):
+    def output(text):
+        return {"output_type": "display_data", "data": {"text/plain": text}}
+
+    cells = [
+        {"cell_type": "markdown", "source": "✔ no\n measured 1"},
+        {"cell_type": "code", "outputs": [output("✔ Two is two\n  measured 2 · expected 2"), output("[Figure] a")]},
+        {"cell_type": "code", "outputs": [output(["[Sweep] b (rank: 1)\n", "c"]), output("✔ Exercise 03-merge")]},
+    ]
+    path = tmp_path / "lesson.ipynb"
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    assert counted(path) == {"claims": 1, "figures": 1, "widgets": 1}
+    with pytest.raises(FileNotFoundError):
+        contents(tmp_path)
