@@ -11,7 +11,7 @@ import torch
 
 from peft_lessons.accounting.measured import TensorMemory
 from peft_lessons.adapters import inject, trainable_parameters
-from peft_lessons.experiments._jargon import BATCH, LENGTH, STEPS, adapt
+from peft_lessons.experiments._jargon import BATCH, LENGTH, STEPS, adapt, perplexities
 from peft_lessons.methods.adalora import AdaLoRAConfig, RankAllocator
 from peft_lessons.methods.bitfit import BitFitConfig
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
@@ -98,6 +98,11 @@ def measure(method: str, learning_rate: float, seed: int) -> dict[str, Any]:
         return {}
 
     return adapt(lambda model: prepare(method, model), learning_rate, seed, settings=settings)
+
+
+def untouched() -> dict[str, float]:
+    """Perplexities before training."""
+    return perplexities(load_tiny_gpt()[0])
 
 
 def peak_bytes(method: str) -> int:

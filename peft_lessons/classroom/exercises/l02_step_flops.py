@@ -51,6 +51,7 @@ def check(student: Callable[..., Any]) -> None:
             6 * n * n + 12 * n * rank: "W is frozen, so its gradient is not computed",
             4 * n * n + 8 * n * rank: "the gradients of A and B are products, too",
             2 * n * n + 6 * n * rank: "each multiplication comes with one addition: count both",
+            4 * n * n + 10 * n * rank: "the input of A needs a gradient, too",
             4 * n * n + 6 * n * rank: "LoRA has two thin matrices, A and B",
             2 * n * n + 12 * n * rank: "the gradient of x also goes through W",
         }

@@ -69,7 +69,9 @@ def check(student: Callable[..., Any]) -> None:
                 d_out + r,
                 {
                     lora + d_out + r: "VeRA's A and B are frozen and shared; only its two vectors train",
-                    d_in + r: "b is as long as the output, d as long as the rank",
+                    **dict.fromkeys(
+                        (d_in + r, d_in + d_out, 2 * r), "b is as long as the output, d as long as the rank"
+                    ),
                 },
             ),
             "LoHa": (2 * lora, {lora: "LoHa multiplies two low-rank matrices, so it has two pairs"}),
