@@ -98,7 +98,7 @@ CASES = (
 )
 
 
-def section(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 3) -> Section:
+def section(cases: tuple[tuple[str, str, int], ...] = CASES, repeats: int = 7) -> Section:
     rows, ratios = [], []
     for dtype, targets, prompt in cases:
         case = (targets, dtype, prompt)

@@ -1,7 +1,9 @@
 """SmolLM2 from its 4-bit file, and the reader of that format: against transformers, and against plain arithmetic."""
 
+import copy
 import hashlib
 import itertools
+import pickle
 import re
 import struct
 import subprocess
@@ -15,9 +17,11 @@ import torch
 from references import smollm2_config
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from peft_lessons.models import smollm2
+from peft_lessons import LoRAConfig, inject, merge, trainable_parameters
+from peft_lessons.models import load_smollm2_in_4_bits, smollm2
 from peft_lessons.models.decoder import Decoder, generate, rotary_angles, rotate
 from peft_lessons.models.gguf import F32, Q4_1, Q8_0, GGUFFile
+from peft_lessons.models.own_bits import Q4Linear
 from peft_lessons.models.smollm2 import INSTALL_COMMAND, load_smollm2, weights_status
 from peft_lessons.models.tokenizer import Tokenizer
 
@@ -364,3 +368,51 @@ def test_a_tensor_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_another_kind_of_tokenizer_is_refused() -> None:
     with pytest.raises(ValueError, match="'llama', 'default'"):
         Tokenizer.from_gguf({"tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "default"})
+
+
+# --- on its own 4-bit codes ---
+
+
+def test_the_file_s_own_codes_give_the_same_logits_and_gradients(model: Decoder) -> None:
+    quantized, _ = load_smollm2_in_4_bits()
+    dense = copy.deepcopy(model)
+    ids = torch.tensor([[5, 17, 300, 2, 9999]])
+    with torch.no_grad():
+        assert torch.equal(quantized(ids), dense(ids))
+    for one in (quantized, dense):
+        torch.manual_seed(0)
+        inject(one, LoRAConfig(rank=4, alpha=7))
+        for parameter in trainable_parameters(one):
+            torch.nn.init.normal_(parameter, std=0.01)
+        one(ids).square().mean().backward()
+    pairs = list(zip(trainable_parameters(quantized), trainable_parameters(dense), strict=True))
+    assert len(pairs) == 2 * 210
+    assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in pairs)
+    merged, also_merged = merge(quantized), merge(dense)
+    assert torch.equal(merged.model.layers[3].mlp.up_proj.weight, also_merged.model.layers[3].mlp.up_proj.weight)
+
+
+def test_a_layer_of_blocks_is_a_module_like_others() -> None:
+    torch.manual_seed(0)
+    blocks = torch.randint(256, (6, 40), dtype=torch.uint8)
+    blocks[:, [1, 3, 21, 23]] = 0x2C  # the high bytes of scales and minima: small numbers, no NaN
+    layer = Q4Linear(blocks)
+    x = torch.randn(3, 64, requires_grad=True)
+    assert (layer.in_features, layer.out_features, layer.weight.shape) == (64, 6, (6, 64))
+    assert torch.equal(layer(x), x @ layer.weight.T)
+    (gradient,) = torch.autograd.grad(layer(x).square().sum(), x)
+    torch.testing.assert_close(gradient, 2 * (x @ layer.weight.T) @ layer.weight)
+    half = copy.deepcopy(layer).bfloat16()
+    assert half.weight.dtype == half(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(half.blocks, blocks), "a cast rounds what is read, not what is stored"
+    again = Q4Linear(torch.zeros_like(blocks))
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(pickle.loads(pickle.dumps(again))(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    "blocks", [torch.zeros(2, 20), torch.zeros(2, 21, dtype=torch.uint8), torch.zeros(2, 0).byte()]
+)
+def test_blocks_of_another_form_are_refused(blocks: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="uint8"):
+        Q4Linear(blocks)

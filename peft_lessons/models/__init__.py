@@ -2,6 +2,7 @@
 
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate
 from peft_lessons.models.hub import load_from_hub
+from peft_lessons.models.own_bits import load_smollm2_in_4_bits
 from peft_lessons.models.smollm2 import load_smollm2
 from peft_lessons.models.tiny_gpt import load_tiny_gpt
 from peft_lessons.models.tokenizer import Tokenizer
@@ -14,5 +15,6 @@ __all__ = [
     "generate",
     "load_from_hub",
     "load_smollm2",
+    "load_smollm2_in_4_bits",
     "load_tiny_gpt",
 ]

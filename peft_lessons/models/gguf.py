@@ -65,12 +65,16 @@ class GGUFFile:
 
     def tensor(self, name: str) -> Tensor:
         """A tensor as fp32, dequantized when it is stored in blocks. A new tensor each time."""
+        blocks, info = self.blocks(name), self.tensors[name]
+        return _DEQUANTIZE[info.type](blocks).view(info.shape)
+
+    def blocks(self, name: str) -> Tensor:
+        """A tensor as it lies in the file: uint8 (blocks, bytes in a block), memory of the file itself."""
         if name not in self.tensors:
             raise ValueError(f"{self.path} has no tensor {name!r}; it has {', '.join(list(self.tensors)[:4])}, …")
         info = self.tensors[name]
         raw = torch.frombuffer(self._bytes, dtype=torch.uint8, count=info.bytes, offset=info.start)
-        blocks = raw.view(-1, BLOCKS[info.type][1])  # (blocks, bytes in a block)
-        return _DEQUANTIZE[info.type](blocks).view(info.shape)
+        return raw.view(-1, BLOCKS[info.type][1])
 
     def _header(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
         version = self._scalar("I")
@@ -120,10 +124,11 @@ def _f32(blocks: Tensor) -> Tensor:
     return blocks.clone().view(torch.float32)
 
 
-def _q4_1(blocks: Tensor) -> Tensor:
+def from_q4_1(blocks: Tensor) -> Tensor:
+    """Q4_1 blocks, uint8 (blocks, 20) → fp32 (blocks, 32)."""
     scale, minimum = blocks[:, :4].contiguous().view(torch.float16).float().chunk(2, dim=1)
     packed = blocks[:, 4:]
-    weights = torch.empty(len(blocks), 32)
+    weights = torch.empty(len(blocks), 32, device=blocks.device)
     weights[:, :16] = packed & 15
     weights[:, 16:] = packed >> 4
     return weights.mul_(scale).add_(minimum)
@@ -134,4 +139,4 @@ def _q8_0(blocks: Tensor) -> Tensor:
     return blocks[:, 2:].contiguous().view(torch.int8).float().mul_(scale)
 
 
-_DEQUANTIZE = {F32: _f32, Q4_1: _q4_1, Q8_0: _q8_0}
+_DEQUANTIZE = {F32: _f32, Q4_1: from_q4_1, Q8_0: _q8_0}

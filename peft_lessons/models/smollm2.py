@@ -92,23 +92,25 @@ def _config(metadata: dict[str, Any]) -> DecoderConfig:
 
 def _tensors(file: GGUFFile) -> dict[str, Tensor]:
     """The file's tensors with Hugging Face's names and order of rows."""
-    heads = {
-        "attn_q": file.metadata["llama.attention.head_count"],
-        "attn_k": file.metadata["llama.attention.head_count_kv"],
-    }
-    tensors = {}
-    for name in file.tensors:
-        kind, layer = name.removesuffix(".weight"), ""
-        if kind.startswith("blk."):
-            _, layer, part = kind.split(".")
-            kind = f"blk.{{}}.{part}"
-        weight = file.tensor(name)
-        if (count := heads.get(kind.rpartition(".")[2])) is not None:
-            weight = _half_split(weight, count)
-        tensors[f"{NAMES[kind].format(layer)}.weight"] = weight
-    return tensors
+    return {hugging_face_name(name): in_our_row_order(name, file.tensor(name), file.metadata) for name in file.tensors}
 
 
-def _half_split(weight: Tensor, heads: int) -> Tensor:
-    """Undo llama.cpp's order of rows: it rotates neighbours (2i, 2i + 1), this decoder (i, i + head_dim / 2)."""
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
+def hugging_face_name(name: str) -> str:
+    """blk.3.attn_q.weight → model.layers.3.self_attn.q_proj.weight"""
+    kind, layer = name.removesuffix(".weight"), ""
+    if kind.startswith("blk."):
+        _, layer, part = kind.split(".")
+        kind = f"blk.{{}}.{part}"
+    return f"{NAMES[kind].format(layer)}.weight"
+
+
+def in_our_row_order(name: str, rows: Tensor, metadata: dict[str, Any]) -> Tensor:
+    """The rows of a tensor of the file, reordered where llama.cpp's rotary order differs from this decoder's.
+
+    It rotates neighbours (2i, 2i + 1), this decoder (i, i + head_dim / 2).
+    """
+    counts = {"attn_q": "llama.attention.head_count", "attn_k": "llama.attention.head_count_kv"}
+    key = counts.get(name.removesuffix(".weight").rpartition(".")[2])
+    if key is None:
+        return rows
+    return rows.unflatten(0, (metadata[key], -1, 2)).transpose(1, 2).reshape(rows.shape)
