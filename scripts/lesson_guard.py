@@ -182,6 +182,13 @@ def ends_well(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
         after = max([after, *places])
 
 
+def headings_begin_cells(notebook: NotebookNode, _: Facts) -> Iterator[str]:
+    for number, cell in cells(notebook, "markdown"):
+        for heading in re.findall(r"^#+ .*", without_code(cell.source).strip(), re.MULTILINE):
+            if not cell.source.startswith(heading):
+                yield f"{name_of(number, cell)}: write +++ before {heading!r}, so that it begins a cell and a slide"
+
+
 def exercises_are_whole(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
     checks = dict(checked_exercises(notebook))
     starters = [(number, cell) for number, cell in cells(notebook, "code") if "exercise" in tags_of(cell)]
@@ -234,5 +241,5 @@ def broken_links(notebook: NotebookNode, folder: Path) -> list[str]:
 
 def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
     """What every rule of this file says of the notebook as the lesson that `facts` describe."""
-    rules = (opens_well, ends_well, exercises_are_whole, quizzes_are_known)
+    rules = (opens_well, ends_well, headings_begin_cells, exercises_are_whole, quizzes_are_known)
     return [problem for rule in rules for problem in rule(notebook, facts)] + list(numbers_are_claimed(notebook))

@@ -1,10 +1,12 @@
 """Lessons from their text: `build` executes notebooks/NN_name.md into NN_name.ipynb, `check` proves that the two agree.
 
-The MyST Markdown file is the truth; the notebook beside it is that text plus the outputs of one run in a fresh kernel.
+The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (slides.py) and
+the outputs of one run in a fresh kernel.
 Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
 
     python scripts/notebooks.py build          every lesson
     python scripts/notebooks.py build 03 06    two of them
+    python scripts/notebooks.py refresh        runs nothing: carries prose and metadata over where the code is the same
     python scripts/notebooks.py check          parity of text and notebook, then the guards
 """
 
@@ -23,6 +25,7 @@ import jupytext
 import lesson_guard
 import nbformat
 import notebook_guard
+import slides
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -82,6 +85,9 @@ def read_text(path: Path) -> NotebookNode:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
         seen[digest] += 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+    for cell, slide_type in zip(notebook.cells, slides.slide_types(notebook.cells), strict=True):
+        if slide_type:
+            cell.metadata["slideshow"] = {"slide_type": slide_type}
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
@@ -151,6 +157,21 @@ def build(path: Path, **variables: str) -> float:
     return seconds
 
 
+def refresh(path: Path) -> None:
+    """Write the notebook of the lesson at `path` (.md) anew with the outputs that it has, which fit the same code only.
+
+    Raises ValueError when a code cell is new, gone, moved or changed, FileNotFoundError when there is no notebook yet.
+    """
+    notebook, stored = read_text(path), nbformat.read(path.with_suffix(".ipynb"), as_version=nbformat.NO_CONVERT)
+    new, old = ([cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, stored))
+    if [cell.id for cell in new] != [cell.id for cell in old]:
+        mend = f"run `python scripts/notebooks.py build {path.stem[:2]}`"
+        raise ValueError(f"{path.name}: its code is not the notebook's: {mend}")
+    for cell, run in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = run.outputs, run.execution_count
+    write(notebook, path.with_suffix(".ipynb"))
+
+
 def differences(path: Path) -> list[str]:
     """Why the notebook beside the lesson at `path` (.md) is not the same: the first cell that differs, or nothing."""
     stored_path = path.with_suffix(".ipynb")
@@ -212,6 +233,17 @@ def run_build(paths: list[Path]) -> int:
     return failed
 
 
+def run_refresh(paths: list[Path]) -> int:
+    failed = 0
+    for path in paths:
+        try:
+            refresh(path)
+        except (FileNotFoundError, ValueError) as error:
+            print(error)
+            failed += 1
+    return failed
+
+
 def run_check(paths: list[Path], names: list[str]) -> int:
     problems = [] if names else orphans()
     for path in paths:
@@ -229,14 +261,17 @@ def run_check(paths: list[Path], names: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["build", "check"])
+    parser.add_argument("command", choices=["build", "refresh", "check"])
     parser.add_argument("names", nargs="*", help="numbers or names of lessons; all when none is given")
     arguments = parser.parse_args()
     try:
         paths = sources(arguments.names)
     except ValueError as error:
         parser.error(str(error))
-    failed = run_build(paths) if arguments.command == "build" else run_check(paths, arguments.names)
+    if arguments.command == "check":
+        failed = run_check(paths, arguments.names)
+    else:
+        failed = {"build": run_build, "refresh": run_refresh}[arguments.command](paths)
     return 1 if failed else 0
 
 

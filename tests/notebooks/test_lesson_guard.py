@@ -1,5 +1,7 @@
 """The rules about a lesson's parts and its numbers, on a small whole lesson and on copies with one part broken."""
 
+import re
+
 import lesson_guard
 import pytest
 from lesson_guard import Facts
@@ -21,7 +23,7 @@ def lesson(make, *, opening=OPENING, starter=STARTER, which="03-merge", check="t
         make.code('task = exercise("03-merge")'),
         make.code(starter, tags=["exercise"], exercise=which),
         make.code(check),
-        make.prose(ending),
+        *map(make.prose, re.split(r"\n\n(?=## )", ending)),
     )
 
 
@@ -37,6 +39,7 @@ def test_a_whole_lesson_passes(make):
         ({"opening": OPENING.replace("You need", "You know")}, "'need'"),
         ({"opening": OPENING.replace("Minutes: 20 to read, 2 to run.", "Quick.")}, "'minutes'"),
         ({"opening": OPENING.replace("20 to read", "10 to read")}, "(20, 2)"),
+        ({"opening": OPENING + "\n\n## Merging twice"}, "write +++ before '## Merging twice'"),
         ({"starter": "def merge(W):\n    return W\n"}, "differs from the STARTER"),
         ({"which": "03-other"}, "is the starter of '03-other'"),
         ({"check": "merge(1)"}, "no later cell calls .check"),
