@@ -29,7 +29,24 @@ def experiment(name: str) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[..., int]] = {"doctor": doctor, "lessons": lessons, "experiment NAME": experiment}
+def talk(number: str) -> int:
+    """Prints the speaker's notes for a lesson: minutes, what to say or ask, where students stumble."""
+    from peft_lessons.classroom import talks
+
+    try:
+        print(talks.notes(talks.load_talk(number)))
+    except ValueError as error:
+        print(f"python -m peft_lessons talk: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "doctor": doctor,
+    "lessons": lessons,
+    "experiment NAME": experiment,
+    "talk NN": talk,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,67 @@
+"""Speaker's notes: every lesson has them, for each of its sections, with minutes that add up and numbers that it holds."""
+
+import re
+
+import pytest
+
+from peft_lessons import __main__ as command_line
+from peft_lessons.classroom.contents import NOTEBOOKS
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.talks import AFTER_THE_TALK, load_talk, talk_numbers
+
+SHORT_MINUTES, DAY_MINUTES = 90, 390
+LESSONS = pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
+
+
+def text_of(lesson):
+    return (NOTEBOOKS / lesson.notebook).with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_every_lesson_has_notes_and_nothing_else_has():
+    assert talk_numbers() == [lesson.number for lesson in lessons()]
+
+
+@LESSONS
+def test_notes_follow_the_lesson(lesson):
+    prose = re.sub(r"^(`{3,}).*?^\1", "", text_of(lesson), flags=re.MULTILINE | re.DOTALL)
+    sections = [heading for heading in re.findall(r"^##? (.*)", prose, re.MULTILINE) if heading not in AFTER_THE_TALK]
+    assert [part.heading for part in load_talk(lesson.number).parts] == sections
+
+
+@LESSONS
+def test_minutes_add_up(lesson):
+    talk = load_talk(lesson.number)
+    assert sum(part.minutes for part in talk.parts) == talk.minutes
+    assert all(part.minutes > 0 and part.short >= 0 for part in talk.parts)
+
+
+def test_the_two_formats_fit():
+    talks = [load_talk(number) for number in talk_numbers()]
+    assert sum(part.short for talk in talks for part in talk.parts) == SHORT_MINUTES
+    assert sum(talk.minutes for talk in talks) <= DAY_MINUTES
+
+
+@LESSONS
+def test_notes_are_short_and_invent_no_number(lesson):
+    text = text_of(lesson).replace(",", "").replace("_", "")
+    for part in load_talk(lesson.number).parts:
+        assert 1 <= len(re.findall(r"[.?!](?:\s|$)", part.say)) <= 4, part.say
+        assert part.say.strip() and part.stumble.strip()
+        for number in re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", f"{part.say} {part.stumble}"):
+            plain = number.replace(",", "")
+            assert re.search(rf"(?<![\d.]){re.escape(plain)}(?!\.?\d)", text), f"{part.heading}: {number} is not there"
+
+
+def test_the_command_prints_a_page(capsys):
+    assert command_line.main(["talk", "03"]) == 0
+    page = capsys.readouterr().out
+    talk = load_talk("03")
+    for part in talk.parts:
+        assert f"{part.heading} ({part.minutes} min)" in page
+    assert f"{talk.parts[0].minutes:3} min  {talk.parts[1].heading}" in page
+    assert page.rstrip().endswith(f"{talk.minutes} min  end")
+    words = " ".join(page.split())
+    assert talk.parts[1].say in words and talk.parts[1].stumble in words
+
+    assert command_line.main(["talk", "77"]) == 2
+    assert "no notes for lesson '77'; there are notes for 00, 01" in capsys.readouterr().err
