@@ -20,7 +20,7 @@ LAYERS = [
     {"adapters", "checks", "linear", "low_rank", "quantization", "fake_quantization"},
     {"models", "data"},
     {"methods"},
-    {"training", "layouts", "checkpoint", "several", "accounting", "tasks"},
+    {"training", "layouts", "checkpoint", "several", "accounting", "tasks", "distributed"},
     {"experiments"},
     {"classroom"},
     {"doctor", "__main__"},
