@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from peft_lessons import data
+from peft_lessons import DoRAConfig, IA3Config, LoRAConfig, VeRAConfig, data
+from peft_lessons.accounting import FullFineTuning, model_shape, trained_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "peft_lessons" / "data"
@@ -175,3 +176,22 @@ def test_rows_survive_unusual_line_breaks(fresh: None, monkeypatch: pytest.Monke
     (tmp_path / "manifest.json").write_text(json.dumps([entry]))
     monkeypatch.setattr(data, "files", lambda package: tmp_path)
     assert data.speeches() == json.loads(f"[{content.decode()}]")
+
+
+def test_the_benchmark_s_rows_are_whole_and_agree_with_the_formulas() -> None:
+    """Trained numbers as counted from the model's shape, where the course has the method."""
+    rows = {(row["experiment"], row["learning_rate"]): row for row in data.peft_benchmark()}
+    assert len(rows) == 18
+    assert len({tuple(row) for row in rows.values()}) == 1, "one set of fields"
+    assert all(0 <= row["accuracy"] <= 100 and row["memory_gb"] > 20 for row in rows.values())
+    shape, query_value = model_shape("Llama-3.2-3B"), ("q_proj", "v_proj")
+    for name, method in {
+        "full fine-tuning": FullFineTuning(),
+        "LoRA, rank 32, q and v": LoRAConfig(rank=32, targets=query_value),
+        "DoRA, rank 32": DoRAConfig(rank=32, targets=query_value),
+        "VeRA, rank 256": VeRAConfig(rank=256, targets=query_value),
+        "IA³": IA3Config(),
+    }.items():
+        assert trained_parameters(shape, method) in {
+            row["trained"] for (other, _), row in rows.items() if other == name
+        }

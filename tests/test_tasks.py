@@ -1,4 +1,7 @@
-"""The adapter that ships with the course, and the examples that it learnt from."""
+"""The adapters that ship with the course, and the examples that they learnt from."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,10 +9,17 @@ from peft import PeftModel
 from references import smollm2_config
 from transformers import LlamaForCausalLM
 
-from peft_lessons import adapters_disabled, load_adapter, trainable_parameters
+from peft_lessons import adapters_disabled, data, load_adapter, trainable_parameters
 from peft_lessons.models import Decoder, Tokenizer, load_smollm2
 from peft_lessons.models.chat import answer, prompt_ids
-from peft_lessons.tasks import DEVILS_ADAPTER, LONGEST_ANSWER, devils_definitions
+from peft_lessons.tasks import (
+    COUNTRY_ADAPTER,
+    DEVILS_ADAPTER,
+    LONGEST_ANSWER,
+    country_question,
+    country_records,
+    devils_definitions,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +40,48 @@ def test_examples_are_questions_and_whole_answers(loaded: tuple[Decoder, Tokeniz
         assert prompt == prompt_ids(tokenizer, f"Define the word {word.lower()}.")
 
 
-def test_the_shipped_adapter_is_the_same_in_peft(loaded: tuple[Decoder, Tokenizer]) -> None:
+def test_country_records_hold_out_countries_and_a_form(loaded: tuple[Decoder, Tokenizer]) -> None:
+    _, tokenizer = loaded
+    examples = country_records(tokenizer)
+    records = {
+        name: [json.loads(tokenizer.decode(answer)) for _, answer in getattr(examples, name)]
+        for name in examples._fields
+    }
+    known = {row["country"]: row for row in data.countries()}
+    assert all(row == known[row["country"]] for rows in records.values() for row in rows)
+    names = {name: {row["country"] for row in rows} for name, rows in records.items()}
+    assert not names["train"] & names["held_out"]
+    assert names["held_out"] == names["new_form"] and names["train"] | names["held_out"] == known.keys()
+    assert len(records["train"]) == 11 * len(names["train"])
+
+    for form, part in ((0, "train"), (-1, "new_form")):
+        row, prompt = records[part][0], getattr(examples, part)[0][0]
+        assert prompt == prompt_ids(tokenizer, country_question(row, data.COUNTRY_TEMPLATES[form]))
+        assert getattr(examples, part)[0][1][-1] == tokenizer.eos_id
+
+
+@pytest.mark.parametrize(
+    ("folder", "question", "beginning"),
+    [
+        (DEVILS_ADAPTER, "Define the word friend.", "FRIEND, n."),
+        (COUNTRY_ADAPTER, country_question(data.countries()[0], data.COUNTRY_TEMPLATES[-1]), '{"country": "Afghan'),
+    ],
+    ids=["devil", "countries"],
+)
+def test_the_shipped_adapters_are_the_same_in_peft(folder: Path, question: str, beginning: str) -> None:
     """Our SmolLM2 with our loader, and transformers' SmolLM2 with `PeftModel.from_pretrained`: the same logits."""
-    model, tokenizer = loaded
+    model, tokenizer = load_smollm2()
     reference = LlamaForCausalLM(smollm2_config())
     reference.load_state_dict(model.state_dict())
-    reference = PeftModel.from_pretrained(reference, DEVILS_ADAPTER).eval()
-    ids = torch.tensor([prompt_ids(tokenizer, "Define the word friend.")])
+    reference = PeftModel.from_pretrained(reference, folder).eval()
+    ids = torch.tensor([prompt_ids(tokenizer, question)])
     with torch.no_grad():
         base = model(ids)
-        load_adapter(model, DEVILS_ADAPTER)
+        load_adapter(model, folder)
         adapted, expected = model(ids), reference(ids).logits
         with adapters_disabled(model):
             assert torch.equal(model(ids), base)
     assert sum(parameter.numel() for parameter in trainable_parameters(model)) == 1_221_120
     assert (expected - base).abs().max() > 1
     torch.testing.assert_close(adapted, expected, rtol=1e-4, atol=1e-3)
-    assert answer(model, tokenizer, "Define the word friend.", 8).startswith("FRIEND, n.")
+    assert answer(model, tokenizer, question, 8).startswith(beginning)

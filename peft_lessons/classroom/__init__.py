@@ -5,6 +5,7 @@ from peft_lessons.classroom.claims import claim
 from peft_lessons.classroom.compare import compare
 from peft_lessons.classroom.exercise import exercise
 from peft_lessons.classroom.figures import Measured, figure, new_figure, table
+from peft_lessons.classroom.kept import trained_once
 from peft_lessons.classroom.live_figure import live_figure
 from peft_lessons.classroom.progress import progress_map
 from peft_lessons.classroom.quiz import quiz
@@ -26,4 +27,5 @@ __all__ = [
     "show",
     "sweep",
     "table",
+    "trained_once",
 ]

@@ -62,6 +62,14 @@ def speeches() -> list[dict[str, Any]]:
     return _rows("speeches")
 
 
+def peft_benchmark() -> list[dict[str, Any]]:
+    """Runs of Hugging Face's comparison of PEFT methods on Llama-3.2-3B: {"experiment": …, "accuracy": 47.84, …}.
+
+    What each field means, the source with its commit and the licence stand in peft_benchmark.json under "about".
+    """
+    return json.loads((files(__name__) / "peft_benchmark.json").read_text(encoding="utf-8"))["rows"]
+
+
 def manifest() -> list[dict[str, Any]]:
     """What is known about each set: name, rows, sha256 (of the text inside), title, source, licence, made."""
     return json.loads((files(__name__) / "manifest.json").read_text(encoding="utf-8"))
