@@ -36,10 +36,14 @@ def perplexity(model: Decoder) -> float:
 
 
 def learn(
-    prepare: Callable[[Decoder], Any], learning_rate: float, seed: int = 0, steps: int = STEPS
+    prepare: Callable[[Decoder], Any],
+    learning_rate: float,
+    seed: int = 0,
+    steps: int = STEPS,
+    load: Callable[[], Decoder] = lambda: load_smollm2()[0],
 ) -> tuple[Decoder, dict[str, Any]]:
     """A fresh SmolLM2 after training, and perplexity, numbers trained and seconds of training."""
-    model = load_smollm2()[0]
+    model = load()
     torch.manual_seed(seed)
     prepare(model)
     trained = sum(parameter.numel() for parameter in trainable_parameters(model))
