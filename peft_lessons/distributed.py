@@ -269,4 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # Not sys.exit: while Python takes itself down, a thread of gloo that still holds a tensor may abort the process or
+    # wait for ever (github.com/pytorch/pytorch/issues/190489).
+    os._exit(status)
