@@ -4,16 +4,19 @@ import json
 import math
 
 import pytest
+import torch
 
 from peft_lessons import __main__ as command_line
-from peft_lessons import experiments
-from peft_lessons.experiments import Results, experiment, names, run, store, stored, zoo
+from peft_lessons import adapters_disabled, experiments, load_adapter
+from peft_lessons.experiments import Results, bits, experiment, laptop, names, run, store, stored, zoo
+from peft_lessons.models.decoder import generate
+from peft_lessons.tasks import COUNTRY_ADAPTER, country_records
 
 TIMES = {"seconds"}
 
 
 def test_there_are_experiments():
-    assert {"knobs", "zoo"} <= set(names())
+    assert {"bits", "knobs", "laptop", "zoo"} <= set(names())
 
 
 @pytest.mark.parametrize("name", names())
@@ -84,3 +87,34 @@ def test_the_command_refuses_an_unknown_experiment(capsys):
     assert command_line.main(["experiment", "zoos"]) == 2
     assert "there are" in capsys.readouterr().err
     assert command_line.main(["experiment"]) == 2
+
+
+def test_exact_answers_are_those_that_generation_gives():
+    """`laptop.exact` never generates: it must agree with greedy decoding, token by token."""
+    model, tokenizer = laptop.prepare("none")
+    load_adapter(model, COUNTRY_ADAPTER)
+    examples = country_records(tokenizer)
+    some = examples.held_out[:4] + examples.new_form[2:6]
+    greedy = []
+    for prompt, wanted in some:
+        ids = generate(model, torch.tensor([prompt]), len(wanted), eos_id=tokenizer.eos_id)[0].tolist()
+        greedy.append(int(ids == wanted))
+    assert laptop.exact(model, some, tokenizer.eos_id) == greedy
+    assert sum(greedy) > 0, "a test that only sees failures shows little"
+    with adapters_disabled(model):
+        assert laptop.exact(model, some, tokenizer.eos_id) == [0] * len(some)
+
+
+def test_unknown_methods_and_bases_are_refused():
+    with pytest.raises(ValueError, match="'lora'; there are none, LoRA"):
+        laptop.prepare("lora")
+    with pytest.raises(ValueError, match="'5'; there are as stored, 16"):
+        bits.load("5")
+
+
+def test_bytes_of_bases():
+    """The linear weights of SmolLM2's blocks: 5 bits as stored, NF4's 4.127, and 16."""
+    weights = 106_168_320
+    assert bits.linear_bytes(bits.load("as stored")) * 8 == 5 * weights
+    assert bits.linear_bytes(bits.load("16")) == 2 * weights
+    assert bits.linear_bytes(bits.load("4")) * 8 / weights == pytest.approx(4.127, abs=0.001)
