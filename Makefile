@@ -1,4 +1,5 @@
 # make lab      the course: installs it in .venv the first time, then opens it in JupyterLab
+# make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 25 minutes on two cores
 # make check    its quick half: lint, types, unit tests
@@ -11,10 +12,12 @@
 #   PYTHON=python3    the Python, 3.11 or newer, that .venv is made with
 #   TORCH_INDEX=      where pip finds torch, if not in its usual index: on Linux, the address that pytorch.org shows for
 #                     the CPU saves gigabytes of CUDA libraries
+#   LESSON=           the number of the lesson to present
 #   JUPYTER_FLAGS=    more for JupyterLab, such as --no-browser
 
 PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 TORCH_INDEX ?=
+LESSON ?=
 JUPYTER_FLAGS ?=
 
 PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
@@ -25,13 +28,16 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab doctor test check bench setup setup-test setup-bench pins clean
+.PHONY: help lab present doctor test check bench setup setup-test setup-bench pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
 lab: setup
 	$(PY) -m jupyterlab --config=jupyter_lab_config.py $(JUPYTER_FLAGS) notebooks/00_start_here.ipynb
+
+present: setup
+	@$(PY) scripts/present.py $(LESSON) $(JUPYTER_FLAGS)
 
 doctor: setup
 	@$(PY) -m peft_lessons doctor

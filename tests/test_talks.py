@@ -1,8 +1,14 @@
-"""Speaker's notes: every lesson has them, for each of its sections, with minutes that add up and numbers that it holds."""
+"""Speaker's notes: every lesson has them for each section, with minutes that add up and numbers that it holds."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import instructors_guide
 
 from peft_lessons import __main__ as command_line
 from peft_lessons.classroom.contents import NOTEBOOKS
@@ -65,3 +71,13 @@ def test_the_command_prints_a_page(capsys):
 
     assert command_line.main(["talk", "77"]) == 2
     assert "no notes for lesson '77'; there are notes for 00, 01" in capsys.readouterr().err
+
+
+def test_the_guide_is_made_from_the_notes():
+    guide = instructors_guide.GUIDE.read_text(encoding="utf-8")
+    assert instructors_guide.filled(guide) == guide, "run python scripts/instructors_guide.py"
+    assert {name for _, name, _ in instructors_guide.BLOCK.findall(guide)} == set(instructors_guide.TABLES)
+    for lesson in lessons():
+        assert f"### {lesson.number} · {lesson.title}: {load_talk(lesson.number).minutes} minutes" in guide
+        assert f"{lesson.number} *{lesson.title}*" in guide.replace("\n", " "), "the day's prose names each lesson"
+        assert sum(lesson.number in block.split() for block in instructors_guide.DAY) == 1

@@ -208,6 +208,62 @@ def test_widgets_are_accessible(lesson, pictures):
     assert found == [], json.dumps(found, indent=2)
 
 
+def slides_of(lesson):
+    """The numbers of the cells on each slide, by the stored metadata."""
+    found = []
+    for number, cell in enumerate(stored(lesson).cells):
+        kind = cell.metadata.get("slideshow", {}).get("slide_type")
+        if kind in ("slide", "subslide"):
+            found.append([number])
+        elif kind is None:
+            found[-1].append(number)
+    return found
+
+
+def go_to(lesson, number):
+    lesson.page.evaluate("n => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = n; }", number)
+
+
+@EACH_LESSON
+def test_the_lesson_is_a_talk(lesson, pictures):
+    """Each slide in turn shows its cells and nothing else; the first figure and quiz work where they stand."""
+    page, slides = lesson.page, slides_of(lesson)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    go_to(lesson, 0)
+    lesson.command("deck:start")
+    number, which = cells_that_call(lesson, "quiz")[0]
+    to_do = {"figure", "quiz"} if page.locator(SLIDERS).count() else {"quiz"}
+    for cells in slides:
+        assert lesson.active_cell() == cells[0]
+        here = page.locator(".jp-Deck .jp-deck-mod-onscreen.jp-deck-mod-visible")
+        shown = here.evaluate_all("cells => cells.map(cell => Number(cell.dataset.windowedListIndex))")
+        assert shown == cells
+        if "figure" in to_do and here.locator(SLIDERS).count():
+            slider = here.locator(SLIDERS).first
+            figure = slider.locator("xpath=ancestor::figure")
+            at, last = slider.evaluate("input => [Number(input.value), Number(input.max)]")
+            before = figure.evaluate(LOOK)
+            slider.focus()
+            page.keyboard.press("ArrowRight" if at < last else "ArrowLeft")
+            page.wait_for_timeout(300)
+            assert figure.evaluate(LOOK) not in ("", before)
+            page.screenshot(path=pictures / f"{lesson.name}-slide.png")
+            to_do.remove("figure")
+        if number in cells:
+            form = lesson.cell(number).locator(QUIZZES).first
+            form.locator(f"input[value={load_question(which).key}]").check()
+            form.get_by_role("button", name="Check answer").click()
+            form.get_by_role("status").filter(has_text="Correct").wait_for()
+            to_do.remove("quiz")
+        assert lesson.active_cell() in cells, "a key or a click turned the slide"
+        go_to(lesson, cells[-1])
+        lesson.command("deck:go", direction="down", alternate="forward")
+    assert lesson.active_cell() == slides[-1][-1], "there is a slide after the last"
+    assert to_do == set()
+    lesson.command("deck:stop")
+    page.set_viewport_size({"width": 1200, "height": 1000})
+
+
 @EACH_LESSON
 def test_answers_survive_a_reload(lesson, pictures):
     """The page is loaded anew and a quiz's cell run again: the kernel reads the answer from the store."""

@@ -1,0 +1,70 @@
+"""`make present`: what it refuses, and what the copy that it presents holds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import present  # noqa: E402
+
+from peft_lessons.classroom.exercises import exercise_ids  # noqa: E402
+from peft_lessons.classroom.progress import lessons  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"), [([], "which lesson?"), (["77"], "no lesson '77'"), (["lora"], "no lesson 'lora'")]
+)
+def test_a_wrong_lesson_is_told_what_there_is(arguments, wrong, capsys):
+    with pytest.raises(SystemExit) as refused:
+        present.main(arguments)
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and wrong in said
+    for lesson in lessons():
+        assert f"{lesson.number}  {lesson.title}" in said
+
+
+def test_make_hands_on_the_lesson_and_jupyters_options():
+    command = ["make", "--dry-run", "present", "LESSON=03", "JUPYTER_FLAGS=--no-browser"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].endswith("scripts/present.py 03 --no-browser")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("talk")
+    return folder, present.prepare(folder)
+
+
+def test_everything_of_a_talk_lies_in_its_own_folder(home):
+    folder, environment = home
+    for name in ("IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "PEFT_LESSONS_HOME"):
+        assert Path(environment[name]).is_relative_to(folder), name
+    saving = folder / "settings/@jupyterlab/docmanager-extension/plugin.jupyterlab-settings"
+    assert json.loads(saving.read_text(encoding="utf-8")) == {"autosave": False}
+
+
+@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
+def test_the_copy_differs_only_as_it_should(home, lesson):
+    folder, _ = home
+    copy, original = (
+        nbformat.read(at / lesson.notebook, as_version=4) for at in (folder / "notebooks", ROOT / "notebooks")
+    )
+    solutions = [cell for cell in copy.cells if "solution" in cell.metadata.get("tags", [])]
+    assert len(solutions) == len(exercise_ids(lesson.number))
+    for cell in solutions:
+        before = copy.cells[copy.cells.index(cell) - 1]
+        assert before.source.startswith(cell.source.replace(".solution()", ".check("))
+        assert cell.outputs == [] and cell.metadata.slideshow.slide_type == "subslide"
+    kept = [cell for cell in copy.cells if cell not in solutions]
+    folded = [cell for cell in kept if cell.metadata.pop("jupyter", {}).get("source_hidden")]
+    for cell in (cell for cell in original.cells if cell.cell_type == "code"):
+        cell.execution_count = None
+    assert kept == original.cells
+    assert folded and all(cell.cell_type == "code" and "exercise" not in cell.metadata for cell in folded)
+    assert "jupytext" not in copy.metadata
