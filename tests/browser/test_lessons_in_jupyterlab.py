@@ -245,8 +245,11 @@ def test_the_lesson_is_a_talk(lesson, pictures):
             before = figure.evaluate(LOOK)
             slider.focus()
             page.keyboard.press("ArrowRight" if at < last else "ArrowLeft")
-            page.wait_for_timeout(300)
-            assert figure.evaluate(LOOK) not in ("", before)
+            for _ in range(50):
+                if (after := figure.evaluate(LOOK)) not in ("", before):
+                    break
+                page.wait_for_timeout(100)
+            assert after not in ("", before), "the slider changes nothing on its slide"
             page.screenshot(path=pictures / f"{lesson.name}-slide.png")
             to_do.remove("figure")
         if number in cells:
