@@ -1,7 +1,7 @@
 # make lab      the course: installs it in .venv the first time, then opens it in JupyterLab
 # make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
 # make doctor   says what is fine and what is not, and how to mend it
-# make test     the whole proof, with the network cut off where the system allows it: under 25 minutes on two cores
+# make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
 # make check    its quick half: lint, types, unit tests
 # make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
 #               machine that has nothing else to do

@@ -30,6 +30,7 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/themes": {
         "overrides": {"content-font-size1": "20px", "code-font-size": "16px", "ui-font-size1": "18px"}
     },
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},  # as slides want it; a change on the way fails
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},  # a page loaded again is as at the beginning
 }
 # A kernel that starts, starts with unanswered quizzes.
@@ -42,16 +43,22 @@ shutil.rmtree(os.environ["PEFT_LESSONS_HOME"], ignore_errors=True)
 def presentable(notebook: NotebookNode) -> NotebookNode:
     """The notebook, changed in place: unnumbered, with code folded and a cell for each exercise's solution."""
     notebook.metadata.pop("jupytext", None)  # its text stays behind
-    cells = []
+    cells: list[NotebookNode] = []
+    below_solution = False
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count = None  # it has not run yet; its stored outputs stay until it does
         if slides.folded(cell):
             cell.metadata["jupyter"] = {"source_hidden": True}
+        slide_type = cell.metadata.get("slideshow", {}).get("slide_type")
+        if below_solution and slide_type is None:
+            cell.metadata["slideshow"] = {"slide_type": "subslide"}  # the solution stands alone
+        below_solution = below_solution and slide_type == "skip"
         cells.append(cell)
         if check := re.search(r"^(\w+)\.check\(", cell.source, re.MULTILINE):
             metadata = {"slideshow": {"slide_type": "subslide"}, "tags": ["solution"]}
             cells.append(new_code_cell(f"{check[1]}.solution()", metadata=metadata))
+            below_solution = True
     notebook.cells = cells
     return notebook
 

@@ -61,10 +61,17 @@ def test_the_copy_differs_only_as_it_should(home, lesson):
         before = copy.cells[copy.cells.index(cell) - 1]
         assert before.source.startswith(cell.source.replace(".solution()", ".check("))
         assert cell.outputs == [] and cell.metadata.slideshow.slide_type == "subslide"
+        rest = copy.cells[copy.cells.index(cell) + 1 :]
+        types = [after.metadata.get("slideshow", {}).get("slide_type") for after in rest]
+        assert next(kind for kind in types if kind != "skip") in ("slide", "subslide"), "it shares its slide"
     kept = [cell for cell in copy.cells if cell not in solutions]
     folded = [cell for cell in kept if cell.metadata.pop("jupyter", {}).get("source_hidden")]
-    for cell in (cell for cell in original.cells if cell.cell_type == "code"):
-        cell.execution_count = None
+    for cell in original.cells:
+        cell.metadata.pop("slideshow", None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+    for cell in kept:
+        cell.metadata.pop("slideshow", None)
     assert kept == original.cells
     assert folded and all(cell.cell_type == "code" and "exercise" not in cell.metadata for cell in folded)
     assert "jupytext" not in copy.metadata

@@ -23,9 +23,10 @@
   /* One cell after the other, so that each shows its stored outputs until its turn has come. */
   async function begin(app, CodeCell, panel) {
     const { content, context, sessionContext } = panel;
-    await Promise.all([app.restored, context.ready, panel.revealed, sessionContext.ready]);
+    await Promise.all([app.restored, context.ready, panel.revealed]);
     content.activeCellIndex = 0;
     await app.commands.execute("deck:start");
+    await sessionContext.ready;
     if (await hasRun(sessionContext.session.kernel)) await sessionContext.restartKernel();
     for (const cell of content.widgets) {
       if (cell.model.type === "code" && !isSolution(cell)) await CodeCell.execute(cell, sessionContext);
