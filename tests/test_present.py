@@ -30,7 +30,8 @@ def test_a_wrong_lesson_is_told_what_there_is(arguments, wrong, capsys):
 
 
 def test_make_hands_on_the_lesson_and_jupyters_options():
-    command = ["make", "--dry-run", "present", "LESSON=03", "JUPYTER_FLAGS=--no-browser"]
+    # A make around this one, such as `make test`, would have it announce the folders that it enters and leaves.
+    command = ["make", "--dry-run", "--no-print-directory", "present", "LESSON=03", "JUPYTER_FLAGS=--no-browser"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1].endswith("scripts/present.py 03 --no-browser")
 

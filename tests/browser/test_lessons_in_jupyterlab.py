@@ -20,7 +20,12 @@ from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.questions import load_question, question_ids
 
 pytestmark = pytest.mark.browser
-EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)
+EACH_LESSON = pytest.mark.parametrize(
+    "lesson",
+    # Two workers share the lessons, never one of them: its tests share its page.
+    [pytest.param(path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in notebooks.sources()],
+    indirect=True,
+)
 AXE = Path(__file__).resolve().parents[1] / "js/node_modules/axe-core/axe.min.js"
 MEDIAN_MS, P95_MS, ROUND_TRIP_MS = 30, 100, 5
 SLIDERS = ".jp-OutputArea .peft-figure input[type=range]"
