@@ -5,9 +5,7 @@ and no code runs.
 """
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, named_adapters, remove_adapters
+from peft_lessons.files import write_atomically
 from peft_lessons.layouts import PREFIX, Layout, layout_for, layout_of
 
 CONFIG_FILE = "adapter_config.json"
@@ -55,8 +54,8 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
+    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
     return folder
 
 
@@ -182,17 +181,3 @@ def _differing(config: AdapterConfig, other: AdapterConfig) -> str:
     if not fields and type(config) is type(other):
         return ""
     return f"{type(config).__name__}({', '.join(fields)})"
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of one."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -32,6 +32,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from peft_lessons.files import write_text
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PAIRING = "ipynb,md:myst"
 HEADER = f"""\
@@ -137,14 +139,9 @@ def strip(notebook: NotebookNode) -> NotebookNode:
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    """Write the notebook beside its place first, so that an interrupted run leaves the old one whole."""
+    """Write the notebook whole, so that an interrupted run leaves the old one."""
     nbformat.validate(notebook)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def build(path: Path, **variables: str) -> float:

@@ -20,8 +20,8 @@ QUICK: dict[str, tuple[str, ...]] = {
     "unit tests": (*PYTEST, "-n", "2", "-m", "not browser and not notebooks"),
 }
 FULL: dict[str, tuple[str, ...]] = QUICK | {
-    "notebooks": (*PYTEST, "-n", "2", "--dist", "loadfile", "-m", "notebooks"),
-    "browser": (*PYTEST, "-m", "browser"),
+    "notebooks": (*PYTEST, "-n", "2", "--dist", "worksteal", "-m", "notebooks"),
+    "browser": (*PYTEST, "-n", "2", "--dist", "loadscope", "-m", "browser", "tests/browser"),
 }
 
 

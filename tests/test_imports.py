@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "checks", "linear", "low_rank", "quantization", "fake_quantization"},
+    {"adapters", "checks", "files", "linear", "low_rank", "quantization", "fake_quantization"},
     {"models", "data"},
     {"methods"},
     {"training", "layouts", "checkpoint", "several", "accounting", "tasks", "distributed"},

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from peft_lessons.adapters import AdapterConfig, inject, named_adapters, remove_adapters
 from peft_lessons.checkpoint import load_adapter, save_adapter
 from peft_lessons.classroom import progress
+from peft_lessons.files import write_text
 from peft_lessons.training import History
 
 HISTORY_FILE = "history.json"
@@ -41,9 +41,7 @@ def trained_once(name: str, model: nn.Module, config: AdapterConfig, training: C
     if not history.interrupted:
         try:
             save_adapter(model, config, folder)
-            unfinished = folder / f".{HISTORY_FILE}.{os.getpid()}"
-            unfinished.write_text(json.dumps(dataclasses.asdict(history)), encoding="utf-8")
-            unfinished.replace(folder / HISTORY_FILE)  # last: its presence says that all is there
+            write_text(folder / HISTORY_FILE, json.dumps(dataclasses.asdict(history)))  # last: now all is there
         except OSError as error:
             print(f"What was trained could not be kept in {folder}: {error}")
     return history

@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 
+from peft_lessons.files import write_text
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 
@@ -88,9 +90,7 @@ def store(name: str, results: Results, folder: Path = RESULTS) -> Path:
     rows = [json.dumps(_rounded(row), ensure_ascii=False, allow_nan=False) for row in results.rows]
     text = f'{{"about": {json.dumps(results.about)},\n"rows": [\n' + ",\n".join(rows) + "\n]}\n"
     path = folder / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
     return path
 
 

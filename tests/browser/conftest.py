@@ -8,13 +8,28 @@ import os
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 import lab  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
+
+from peft_lessons.classroom.exercises import load_exercise  # noqa: E402
+
+
+class EachLessonOnOneWorker(LoadScopeScheduling):
+    """The tests of a lesson, whose name stands in brackets behind theirs, share its page."""
+
+    def _split_scope(self, nodeid):
+        return nodeid.partition("[")[2] or nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return EachLessonOnOneWorker(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +52,19 @@ def browser():
         yield browser
 
 
+def solve(path):
+    """Puts the course's solution where each exercise's starter stands."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if "exercise" in cell.metadata:
+            cell.source = load_exercise(cell.metadata["exercise"]).solution
+    nbformat.write(notebook, path)
+
+
 @pytest.fixture(scope="module")
 def lesson(request, server, browser):
-    """The lesson whose name is the parameter, open and with all cells run."""
+    """The lesson whose name is the parameter, its exercises solved, open and with all cells run."""
+    solve(server.folder / f"{request.param}.ipynb")
     context = lab.new_context(browser)
     opened = lab.Lesson(server, context, request.param)
     opened.run_all()

@@ -1,7 +1,8 @@
 """Each lesson as a student meets it: a real JupyterLab, a real browser, keys and clicks.
 
-The tests of one lesson share its page and run in the order of this file: the lesson has run, then its widgets are used,
-then the page is loaded again, and the last test looks back over what the page asked for on the way.
+The tests of one lesson share its page and run in the order of this file: the lesson has run, with its exercises solved,
+then its widgets are used, then the page is loaded again, and the last test looks back over what the page asked for on
+the way.
 """
 
 import json
@@ -20,12 +21,7 @@ from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.questions import load_question, question_ids
 
 pytestmark = pytest.mark.browser
-EACH_LESSON = pytest.mark.parametrize(
-    "lesson",
-    # Two workers share the lessons, never one of them: its tests share its page.
-    [pytest.param(path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in notebooks.sources()],
-    indirect=True,
-)
+EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)
 AXE = Path(__file__).resolve().parents[1] / "js/node_modules/axe-core/axe.min.js"
 MEDIAN_MS, P95_MS, ROUND_TRIP_MS = 30, 100, 5
 SLIDERS = ".jp-OutputArea .peft-figure input[type=range]"
@@ -107,6 +103,13 @@ def test_every_cell_runs(lesson, pictures):
     prompts = lesson.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").all_inner_texts()
     count = sum(cell.cell_type == "code" for cell in stored(lesson).cells)
     assert prompts == [f"[{number}]:" for number in range(1, count + 1)]
+
+
+@EACH_LESSON
+def test_solved_exercises_are_correct(lesson, pictures):
+    for which, number in lesson_guard.checked_exercises(stored(lesson)):
+        titles = lesson.cell(number).get_by_text(f"Exercise {which}: ").all_inner_texts()
+        assert len(titles) == 1 and titles[0].endswith(f"Exercise {which}: correct")
 
 
 @EACH_LESSON

@@ -2,18 +2,33 @@
 
 import re
 
+import lesson_guard
+import nbformat
 import nbval.plugin
 import pytest
 from replay import SANITIZE, replay
 
 import notebooks
 
+LESSONS = pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
+
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
+@LESSONS
 def test_outputs_are_those_stored(path, tmp_path):
     done = replay(path.with_suffix(".ipynb"), tmp_path)
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-3000:]
+
+
+@LESSONS
+def test_untouched_exercises_are_not_attempted(path):
+    stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    checks = lesson_guard.checked_exercises(stored)
+    assert checks, "the lesson checks no exercise"
+    for which, number in checks:
+        cards = ["".join(output.get("data", {}).get("text/plain", "")) for output in stored.cells[number].outputs]
+        titles = [card.splitlines()[0] for card in cards if f"Exercise {which}: " in card]
+        assert titles == [f"○ Exercise {which}: not attempted"]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ WRONG = {
         "never learns to stop",
     ),
     "scores nothing": (_WRONG.format("prompt + answer, [-100] * len(prompt + answer)"), "nothing is scored"),
+    "is the wrong way round": (_WRONG.format("prompt + answer, prompt + [-100] * len(answer)"), "the other way round"),
+    "begins a token early": (
+        _WRONG.format("prompt + answer, [-100] * (len(prompt) - 1) + prompt[-1:] + answer"),
+        "still the prompt",
+    ),
     "uses zero": (_WRONG.format("prompt + answer, [0] * len(prompt) + answer"), "0 is a token"),
 }
 
@@ -82,6 +87,10 @@ def _why(labels: list[int], wanted: list[int], prompt: list[int], answer: list[i
         return ": nothing is scored, so nothing is learnt"
     if labels == [0] * len(prompt) + answer:
         return ": 0 is a token like any other, −100 says that nothing is scored"
+    if labels == prompt + [-100] * len(answer):
+        return ": the other way round, the question is scored and the answer is not"
+    if labels == [-100] * (len(prompt) - 1) + prompt[-1:] + answer:
+        return ": the last token of the prompt is still the prompt"
     if labels == [*wanted[:-1], -100]:
         return ": without its last token the model never learns to stop"
     if labels == [*wanted[1:], -100]:

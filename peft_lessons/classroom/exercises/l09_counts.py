@@ -22,7 +22,7 @@ def trained_numbers(method, d_in, d_out, r):
 HINTS = [
     "Write the shape of every trained tensor: A is (r, d_in), B is (d_out, r), DoRA's m is (d_out,), and so on.",
     "LoRA-FA trains B alone. VeRA trains b (d_out,) and d (r,); its A and B are frozen. LoHa has two pairs.",
-    'LoRA: `r * (d_in + d_out)`. DoRA adds `d_out`. VeRA: `d_out + r`. A dictionary `{"LoRA": …}[method]` is enough.',
+    "LoRA: `r * (d_in + d_out)`; LoRA-FA its second part; DoRA adds `d_out`; LoHa doubles it; VeRA: `d_out + r`.",
 ]
 
 SOLUTION = '''\
@@ -63,18 +63,29 @@ def check(student: Callable[..., Any]) -> None:
             "LoRA-FA": (d_out * r, {d_in * r: "A is frozen, B trains", lora: "A is frozen"}),
             "DoRA": (
                 lora + d_out,
-                {lora + d_in: "DoRA has one magnitude for each row of W, that is each output", lora: "and m?"},
+                {
+                    lora + d_in: "DoRA has one magnitude for each row of W, that is each output",
+                    lora: "and m?",
+                    lora + 1: "m is one number for each row of W",
+                },
             ),
             "VeRA": (
                 d_out + r,
                 {
+                    d_out: "and d, as long as the rank?",
                     lora + d_out + r: "VeRA's A and B are frozen and shared; only its two vectors train",
                     **dict.fromkeys(
                         (d_in + r, d_in + d_out, 2 * r), "b is as long as the output, d as long as the rank"
                     ),
                 },
             ),
-            "LoHa": (2 * lora, {lora: "LoHa multiplies two low-rank matrices, so it has two pairs"}),
+            "LoHa": (
+                2 * lora,
+                {
+                    lora: "LoHa multiplies two low-rank matrices, so it has two pairs",
+                    2 * d_in * d_out: "those are two whole matrices; each is a product of thin ones",
+                },
+            ),
         }
         for method, (expected, mistakes) in cases.items():
             case = f"{method}, d_in = {d_in}, d_out = {d_out} and r = {r}"

@@ -97,7 +97,7 @@ def check(student: Callable[..., Any]) -> None:
         0,
         "an `after` with the same left directions",
         {
-            3: "those are the vectors that are not new",
+            3: "those are the vectors that are not new; or the largest over the wrong dim, of the old vectors",
             2: "a vector and its negative are the same direction: mind the sign",
             1: "the left ones are all old; did you take the right ones, rows of Vh?",
         },
@@ -124,5 +124,5 @@ def check(student: Callable[..., Any]) -> None:
         1,
         1,
         "an `after` with a large new direction",
-        {0: "it is not like any old left vector; did you take the right ones (rows of Vh)?"},
+        {0: "it is not like any old left vector; did you take rows in place of columns of U, or rows of Vh?"},
     )

@@ -3,6 +3,7 @@
 Write `standard_errors(right_a, right_b, n)`. Two models answered the same number of questions, `n` each, and got
 `right_a` and `right_b` of them right. Treat the two results as independent. Return how many standard errors the share
 of A lies above that of B (negative when it lies below): the difference of the shares, divided by its standard error.
+Give each model's share its own variance.
 """
 
 import math
@@ -48,6 +49,11 @@ WRONG = {
     "forgets the root": (_WRONG.format("(p - q) / (a + b)"), "square root"),
     "forgets n": (_WRONG.format("(p - q) / (n * (a + b)) ** 0.5"), "the less a share varies"),
     "gives the distance without its sign": (_WRONG.format("abs(p - q) / (a + b) ** 0.5"), "negative"),
+    "mixes per cent and shares": (_WRONG.format("100 * (p - q) / (a + b) ** 0.5"), "use shares for both"),
+    "pools the two shares": (
+        _WRONG.format("(p - q) / ((p + q) / 2 * (1 - (p + q) / 2) * 2 / n) ** 0.5"),
+        "its own p",
+    ),
     "gives the difference": (_WRONG.format("p - q"), "divide it"),
 }
 
@@ -77,6 +83,10 @@ def _compare(student: Callable[..., Any], right_a: int, right_b: int, n: int) ->
         (p - q) / (a + b): "a standard error is the square root of a variance",
         (p - q) / math.sqrt(n * (a + b)): "the more questions, the less a share varies: divide each p (1 − p) by n",
         abs(expected): "it should be negative when A lies below B",
+        100 * expected: "the difference is in per cent and its error is not: use shares for both",
+        n * expected: "the difference is a count of questions and its error is of shares: divide the counts by n",
+        (p - q)
+        / math.sqrt((p + q) * (1 - (p + q) / 2) / n): "give each model its own p (1 − p), not that of both together",
         p - q: "that is the difference itself: divide it by its standard error",
     }
     if not math.isclose(returned, expected, rel_tol=1e-6, abs_tol=1e-9):

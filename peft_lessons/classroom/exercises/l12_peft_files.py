@@ -3,7 +3,7 @@
 Write `for_peft(layers, rank, alpha)`. The dictionary `layers` maps the name of each adapted module, such as
 "model.layers.0.self_attn.q_proj", to its pair (A, B), of shapes (rank, in) and (out, rank). Return two dictionaries:
 the settings that go into `adapter_config.json` ("peft_type", "r", "lora_alpha" and "target_modules", a list of the last
-parts of the names) and the tensors that go into `adapter_model.safetensors`. There a module's A is called
+parts of the names, each once) and the tensors that go into `adapter_model.safetensors`. There a module's A is called
 "base_model.model.NAME.lora_A.weight", and its B ends with lora_B.weight.
 """
 
