@@ -1,4 +1,6 @@
-# make lab      the course: installs it in .venv the first time, then opens it in JupyterLab
+# make lab      the course: installs it in .venv the first time, then copies the lessons to my_lessons, where nothing that
+#               you changed is ever overwritten, and opens them in JupyterLab
+# make reset    a fresh copy of a lesson, such as make reset LESSON=03; yours is kept beside it
 # make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
@@ -12,7 +14,7 @@
 #   PYTHON=python3    the Python, 3.11 or newer, that .venv is made with
 #   TORCH_INDEX=      where pip finds torch, if not in its usual index: on Linux, the address that pytorch.org shows for
 #                     the CPU saves gigabytes of CUDA libraries
-#   LESSON=           the number of the lesson to present
+#   LESSON=           the number of the lesson to present or to reset
 #   JUPYTER_FLAGS=    more for JupyterLab, such as --no-browser
 
 PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
@@ -28,13 +30,19 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab present doctor test check bench setup setup-test setup-bench pins clean
+.PHONY: help lab reset present doctor test check bench setup setup-test setup-bench pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
+lab reset: export PEFT_LESSONS_WORK := my_lessons
+
 lab: setup
-	$(PY) -m jupyterlab --config=jupyter_lab_config.py $(JUPYTER_FLAGS) notebooks/00_start_here.ipynb
+	@$(PY) -m peft_lessons copy
+	$(PY) -m jupyterlab --config=jupyter_lab_config.py $(JUPYTER_FLAGS) my_lessons/00_start_here.ipynb
+
+reset: setup
+	@$(PY) -m peft_lessons reset $(LESSON)
 
 present: setup
 	@$(PY) scripts/present.py $(LESSON) $(JUPYTER_FLAGS)

