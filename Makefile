@@ -2,6 +2,7 @@
 #               you changed is ever overwritten, and opens them in JupyterLab
 # make reset    a fresh copy of a lesson, such as make reset LESSON=03; yours is kept beside it
 # make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
+# make site     the course as pages to read, in build/site
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
 # make check    its quick half: lint, types, unit tests
@@ -30,7 +31,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset present doctor test check bench setup setup-test setup-bench pins clean
+.PHONY: help lab reset present site doctor test check bench setup setup-test setup-bench pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -46,6 +47,9 @@ reset: setup
 
 present: setup
 	@$(PY) scripts/present.py $(LESSON) $(JUPYTER_FLAGS)
+
+site: setup-test
+	$(PY) scripts/build_site.py
 
 doctor: setup
 	@$(PY) -m peft_lessons doctor

@@ -123,7 +123,7 @@ def section(cases: tuple[tuple[str, str, str], ...] = CASES, repeats: int = 9) -
         title="NF4 against bitsandbytes",
         text=TEXT,
         columns=(
-            "",
+            "operation",
             "dtype",
             "double",
             "ours, 1 thread",

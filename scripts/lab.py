@@ -39,6 +39,11 @@ SETTINGS = {
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
+# Server extensions that came with tools of ours and that a student's installation does not have.
+OURS_ALONE = ["jupyterlab_jupytext", "notebook"] + [
+    f"nbgrader.server_extensions.{name}"
+    for name in ("assignment_list", "course_list", "formgrader", "validate_assignment")
+]
 SCROLLER = ".jp-NotebookPanel .jp-WindowedPanel-outer"
 
 
@@ -63,8 +68,10 @@ class Server:
             file.write_text(json.dumps(values))
         server_settings = home / "config/jupyter_server_config.json"
         server_settings.parent.mkdir()
-        no_jupytext = {"jpserver_extensions": {"jupyterlab_jupytext": False}}  # a student's installation has none
-        server_settings.write_text(json.dumps({"ServerApp": no_jupytext}))
+        server_settings.write_text(json.dumps({"ServerApp": {"jpserver_extensions": dict.fromkeys(OURS_ALONE, False)}}))
+        page = home / "config/labconfig/page_config.json"
+        page.parent.mkdir()
+        page.write_text(json.dumps({"disabledExtensions": {"@jupyter/nbgrader": True}}))
         self.environment = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "IPYTHONDIR": str(home / "ipython"),

@@ -200,7 +200,7 @@ def image_tag(source: bytes, media_type: str, alt: str, width: int | None = None
 def html_table(cells: Iterable[Sequence[str]], header: Sequence[str], caption: str = "") -> str:
     """Cells of text as an HTML table, everything escaped."""
     title = f"<caption>{inline_html(caption)}</caption>" if caption else ""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in header)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _checked(row, header)) + "</tr>" for row in cells
     )

@@ -74,7 +74,7 @@ class AdaLoRAConfig(AdapterConfig):
     warmup_steps: int = 0  # before the budget begins to fall
     final_steps: int = 0  # after it has fallen
     interval: int = 1  # steps between two allocations
-    sensitivity_decay: float = 0.85  # β₁, of the running mean of |w · ∂L/∂w|
+    sensitivity_decay: float = 0.85  # β₁, of the running mean of `|w · ∂L/∂w|`
     uncertainty_decay: float = 0.85  # β₂, of the running mean of its deviation
     targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
 
@@ -111,7 +111,7 @@ class RankAllocator:
 
     Make it when the model has its dtype and device. Its running means are not saved with an adapter.
 
-    A weight's importance is the running mean of its sensitivity |w · ∂L/∂w| times that of the sensitivity's deviation
+    A weight's importance is the running mean of its sensitivity `|w · ∂L/∂w|` times that of the sensitivity's deviation
     (Eq. 8–10 and the next). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
     Equal scores fall together, as in peft, so that fewer may stay than the budget allows.
 

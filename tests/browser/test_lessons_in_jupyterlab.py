@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import contrast
 import lab
 import latency
 import lesson_guard
@@ -37,42 +38,6 @@ LOOK = """async figure => {
     canvas.drawImage(image, 0, 0);
     const digest = await crypto.subtle.digest("SHA-256", canvas.getImageData(0, 0, width, height).data);
     return [...new Uint8Array(digest)].join(" ");
-}"""
-
-# Texts of the course's own elements whose contrast with what lies behind them is below WCAG's AA.
-FAINT = """selector => {
-    const channel = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    const parse = text => {
-        const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
-        return [r, g, b, a];
-    };
-    const over = ([r, g, b, a], below) => [r, g, b].map((value, i) => value * a + below[i] * (1 - a));
-    const behind = element => {
-        const layers = [];
-        for (let node = element; node; node = node.parentElement) {
-            const colour = parse(getComputedStyle(node).backgroundColor);
-            layers.push(colour);
-            if (colour[3] === 1) break;
-        }
-        return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
-    };
-    const faint = [];
-    for (const root of document.querySelectorAll(selector)) {
-        const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
-        while (texts.nextNode()) {
-            const element = texts.currentNode.parentElement, style = getComputedStyle(element);
-            if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
-            if (element.closest("svg, script, style")) continue;
-            const ground = behind(element), ink = over(parse(style.color), ground);
-            const [dark, light] = [luminance(ink), luminance(ground)].sort((a, b) => a - b);
-            const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);
-            const ratio = (light + 0.05) / (dark + 0.05);
-            const words = texts.currentNode.data.trim().slice(0, 60);
-            if (ratio < (large ? 3 : 4.5)) faint.push(`${ratio.toFixed(2)}: ${words}`);
-        }
-    }
-    return faint;
 }"""
 
 
@@ -197,7 +162,7 @@ def test_light_and_dark(lesson, pictures):
     for theme in ("light", "dark"):
         lesson.theme(dark=theme == "dark")
         lesson.pieces(pictures, theme)
-        faint = lesson.page.evaluate(FAINT, ".jp-OutputArea-output")
+        faint = contrast.faint_texts(lesson.page, ".jp-OutputArea-output")
         assert faint == [], f"too little contrast in the {theme} theme"
     lesson.theme(dark=False)
 

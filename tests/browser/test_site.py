@@ -1,0 +1,170 @@
+"""The site as a reader meets it: built from this checkout, served from a folder, seen in a browser."""
+
+import functools
+import http.server
+import json
+import threading
+from pathlib import Path
+
+import build_site
+import contrast
+import lab
+import nbformat
+import pytest
+
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.questions import load_question, question_ids
+
+pytestmark = pytest.mark.browser
+NODE_MODULES = Path(__file__).resolve().parents[1] / "js/node_modules"
+AXE = NODE_MODULES / "axe-core/axe.min.js"
+# One page of each kind; every page is opened, these are looked at closely.
+KINDS = ["index.html", "lessons/01_overview_of_peft.html", "lessons/10_forgetting.html", "docs/methods.html"]
+KINDS += ["docs/instructors.html", "api/adapters.html", "search.html"]
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site, built anew."""
+    out = tmp_path_factory.mktemp("built") / "site"
+    assert build_site.build(out) == []
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    handler = functools.partial(Silent, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Reader:
+    """A page that notes whatever goes wrong on it, and every request that leaves the site."""
+
+    def __init__(self, browser, address):
+        self.context, self.address, self.wrong = lab.new_context(browser), address, []
+        self.page = self.context.new_page()
+        self.page.route("**/*", self._stay_here)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        self.page.on("console", lambda message: message.type == "error" and self.wrong.append(message.text))
+        self.page.on("response", lambda answer: answer.status >= 400 and self.wrong.append(f"missing: {answer.url}"))
+
+    def _stay_here(self, route):
+        if route.request.url.startswith((f"{self.address}/", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.wrong.append(f"leaves the site: {route.request.url}")
+            route.abort()
+
+    def open(self, path, theme="light"):
+        self.page.add_init_script(f"localStorage.setItem('mode', '{theme}'); localStorage.setItem('theme', '{theme}');")
+        self.page.goto(f"{self.address}/{path}", wait_until="load")
+        self.page.wait_for_selector(f'html[data-theme="{theme}"]')
+        return self.page
+
+
+@pytest.fixture
+def reader(browser, address):
+    reader = Reader(browser, address)
+    yield reader
+    reader.context.close()
+
+
+def test_no_page_asks_another_host_or_breaks(site, reader):
+    pages = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
+    pages = [path for path in pages if path.parts[0] not in ("_static", "_modules")]
+    assert len([path for path in pages if path.parts[0] == "lessons"]) == len(lessons())
+    for path in pages:
+        reader.open(path.as_posix())
+        assert reader.page.locator("main h1, article h1").first.inner_text()
+    assert reader.wrong == []
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core comes with tests/js/node_modules")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", KINDS)
+def test_pages_are_accessible_and_legible(reader, pictures, path, theme):
+    page = reader.open(path, theme)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate(
+        """async () => (await axe.run({ preload: false })).violations.map(
+            ({ id, help, nodes }) => ({ id, help, html: nodes.map(node => node.html) }))"""
+    )
+    page.screenshot(path=pictures / f"site-{path.replace('/', '-')}-{theme}.png")
+    assert found == [], json.dumps(found, indent=2)
+    assert contrast.faint_texts(page, "main") == []
+    assert reader.wrong == []
+
+
+def test_quizzes_are_folded_and_open_their_answers(reader):
+    for lesson in lessons():
+        page = reader.open(f"lessons/{lesson.notebook.replace('.ipynb', '.html')}")
+        ids = question_ids(lesson.number)
+        quizzes = page.locator(".cell_output", has=page.get_by_text("Quiz.", exact=True))
+        assert quizzes.count() == len(ids)
+        assert page.locator(".cell_output details[open]").count() == 0
+    option = quizzes.first.locator("details").first
+    feedback = option.locator("p")
+    assert not feedback.is_visible()
+    option.locator("summary").click()
+    assert feedback.is_visible() and feedback.inner_text()[0] in "✔✘"
+    every = load_question(ids[0]).options
+    assert {quizzes.locator("details").count()} <= {len(every) * len(ids)}
+
+
+def test_every_widget_and_figure_is_there_as_a_picture_with_words(site, reader):
+    for lesson in lessons():
+        stored = nbformat.read(Path(lab.NOTEBOOKS) / lesson.notebook, as_version=4)
+        texts = [
+            "".join(output.get("data", {}).get("text/plain", ""))
+            for cell in stored.cells
+            for output in cell.get("outputs", [])
+        ]
+        expected = sum(text.startswith(("[Sweep]", "[LiveFigure]", "[Figure]")) for text in texts)
+        page = reader.open(f"lessons/{lesson.notebook.replace('.ipynb', '.html')}")
+        pictures = page.locator(".cell_output figure img")
+        assert pictures.count() == expected
+        assert all(pictures.evaluate_all("images => images.map(i => i.alt.length > 20 && i.naturalWidth > 100)"))
+
+
+def test_formulas_are_drawn(reader):
+    page = reader.open("lessons/03_lora_from_scratch.html")
+    page.wait_for_selector("main mjx-container svg")
+    assert page.locator("main .math:not(:has(mjx-container))").count() == 0
+
+
+def test_search_finds_a_lesson(reader):
+    page = reader.open("search.html?q=intruder")
+    page.wait_for_selector("#search-results li")
+    assert page.locator("#search-results li", has_text="Forgetting, honestly").count()
+    assert reader.wrong == []
+
+
+def test_the_theme_can_be_switched_and_is_kept(reader):
+    page = reader.open("index.html")
+    page.evaluate("localStorage.clear()")
+    reader.page.locator("button.theme-switch-button:visible").first.click()
+    chosen = page.evaluate("document.documentElement.dataset.mode")
+    assert chosen in ("light", "dark", "auto")
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ('<a href="gone.html">', "leads nowhere"),
+        ('<a href="#gone">', "no such place"),
+        ('<img src="favicon.svg">', "no alt text"),
+    ],
+)
+def test_what_is_wrong_with_a_site_is_named(tmp_path, broken, words):
+    (tmp_path / "favicon.svg").touch()
+    (tmp_path / "index.html").write_text(f'<a href="#here" id="here"><a href="https://example.org/">{broken}')
+    (problem,) = build_site.problems(tmp_path)
+    assert words in problem
