@@ -3,6 +3,7 @@
 # make reset    a fresh copy of a lesson, such as make reset LESSON=03; yours is kept beside it
 # make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
 # make site     the course as pages to read, in build/site
+# make assignment   the exercises as an nbgrader course, in my_class: docs/class.md
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
 # make check    its quick half: lint, types, unit tests
@@ -31,7 +32,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset present site doctor test check bench setup setup-test setup-bench pins clean
+.PHONY: help lab reset present site assignment doctor test check bench setup setup-test setup-bench pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -50,6 +51,9 @@ present: setup
 
 site: setup-test
 	$(PY) scripts/build_site.py
+
+assignment: setup-test
+	@$(PY) scripts/assignment.py
 
 doctor: setup
 	@$(PY) -m peft_lessons doctor

@@ -59,10 +59,10 @@ WRONG = {
 
 
 def check(student: Callable[..., Any]) -> None:
-    _compare(student, 60, 50, 100)
-    _compare(student, 50, 60, 100)
+    _compare(student, 60, 50, 120)
+    _compare(student, 50, 60, 120)
     _compare(student, 631, 622, 1319)
-    _compare(student, 90, 40, 100)
+    _compare(student, 90, 40, 120)
 
 
 def _compare(student: Callable[..., Any], right_a: int, right_b: int, n: int) -> None:
