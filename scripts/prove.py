@@ -1,7 +1,7 @@
 """Runs the proof, step after step, and ends with a table of what held and how long it took.
 
     python scripts/prove.py quick     lint, types, unit tests: what one runs while working
-    python scripts/prove.py           that, then every notebook, then JupyterLab in a browser
+    python scripts/prove.py           that, then every notebook, JupyterLab and the site in a browser, a class on a server
 
 A step that fails does not stop the others. The exit status is 0 when every step held.
 """
@@ -17,11 +17,12 @@ QUICK: dict[str, tuple[str, ...]] = {
     "lint": ("-m", "ruff", "check"),
     "format": ("-m", "ruff", "format", "--check"),
     "types": ("-m", "mypy"),
-    "unit tests": (*PYTEST, "-n", "2", "-m", "not browser and not notebooks"),
+    "unit tests": (*PYTEST, "-n", "2", "-m", "not browser and not notebooks and not hub"),
 }
 FULL: dict[str, tuple[str, ...]] = QUICK | {
     "notebooks": (*PYTEST, "-n", "2", "--dist", "worksteal", "-m", "notebooks"),
     "browser": (*PYTEST, "-n", "2", "--dist", "loadscope", "-m", "browser", "tests/browser"),
+    "class server": (*PYTEST, "-s", "-m", "hub", "tests/hub"),  # it prints what it measured
 }
 
 
