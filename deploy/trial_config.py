@@ -1,15 +1,16 @@
 """The class server for a trial on your own computer: `make class`, then log in as any name with the printed password.
 
 No root, no accounts: all students are you, so their files are *not* kept from each other, and nothing limits them.
-Everything lies in .class in the course's folder; delete that to begin again.
+Everything lies in .class in the course's folder (or where PEFT_LESSONS_CLASS says); delete that to begin again.
 """
 
+import os
 import secrets
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STATE = HERE.parent / ".class"
-STATE.mkdir(exist_ok=True)
+STATE = Path(os.environ.get("PEFT_LESSONS_CLASS") or HERE.parent / ".class")
+STATE.mkdir(parents=True, exist_ok=True)
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)
 load_subconfig(str(HERE / "jupyterhub_config.py"))  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)

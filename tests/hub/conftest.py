@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -54,6 +55,7 @@ class Hub:
             f"c.JupyterHub.bind_url = {self.url!r}\n"
             f"c.JupyterHub.hub_port = {free_port()}\n"
             f"c.ConfigurableHTTPProxy.api_url = 'http://127.0.0.1:{free_port()}'\n"
+            "c.Spawner.poll_interval = 5\n"  # how often the hub looks whether a server still runs
         )
 
     def start(self) -> None:
@@ -85,8 +87,8 @@ class Hub:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        for process in psutil.process_iter(["cmdline"]):
-            if str(PROXY) in " ".join(process.info["cmdline"] or []):
+        for process in psutil.process_iter(["cmdline"]):  # those too that a killed hub has left behind
+            if re.search(f"{PROXY}|jupyterhub_idle_culler", " ".join(process.info["cmdline"] or [])):
                 process.kill()
 
 
