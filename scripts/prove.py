@@ -1,7 +1,7 @@
 """Runs the proof, step after step, and ends with a table of what held and how long it took.
 
     python scripts/prove.py quick     lint, types, unit tests: what one runs while working
-    python scripts/prove.py           that, then every notebook, JupyterLab and the site in a browser, a class on a server
+    python scripts/prove.py           that, then every notebook, JupyterLab and the site in a browser, a class server
 
 A step that fails does not stop the others. The exit status is 0 when every step held.
 """

@@ -177,7 +177,7 @@ def mark_every_point_of_few(fig: Figure, few: int = 25) -> None:
     """A marker at every tenth of a line keeps long lines apart; on a short one it would leave points without theirs."""
     for axes in fig.axes:
         for line in axes.lines:
-            if len(line.get_xdata()) <= few:
+            if len(np.asarray(line.get_xdata())) <= few:
                 line.set_markevery(1)
 
 
