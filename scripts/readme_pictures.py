@@ -52,9 +52,8 @@ def pictures_of(browser: Browser, copies: Path, home: Path) -> None:
         figure.evaluate("figure => figure.scrollIntoView({ block: 'end' })")
         lesson.settle()
         shoot(lesson.page, "lesson.png")
-        cell = int(
-            figure.locator("xpath=ancestor::*[@data-windowed-list-index]").get_attribute("data-windowed-list-index")
-        )
+        around = figure.locator(f"xpath=ancestor::*[@{INDEX}]")
+        cell = around.evaluate("cell => Number(cell.dataset.windowedListIndex)")
         lesson.page.evaluate("n => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = n; }", cell)
         lesson.command("deck:start")
         lesson.page.wait_for_timeout(1000)
