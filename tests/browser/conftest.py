@@ -1,7 +1,7 @@
 """One JupyterLab for all browser tests, one page for each lesson, and what is left behind when a test fails.
 
-Pictures of every lesson, light and dark, and of every failure, go to the folder PEFT_LESSONS_SCREENSHOTS, else to
-pytest's own temporary folder, whose name a failing test's report gives.
+Pictures of failures go to the folder PEFT_LESSONS_SCREENSHOTS, else to pytest's own temporary folder, whose name a
+failing test's report gives. With that folder named, every lesson is photographed, too, light and dark.
 """
 
 import os
