@@ -22,10 +22,11 @@ from peft_lessons.classroom.exercises import load_exercise  # noqa: E402
 
 
 class EachLessonOnOneWorker(LoadScopeScheduling):
-    """The tests of a lesson, whose name stands in brackets behind theirs, share its page."""
+    """The tests of a lesson, whose name stands in brackets behind theirs, share its page; those of another file, it."""
 
     def _split_scope(self, nodeid):
-        return nodeid.partition("[")[2] or nodeid
+        file, _, test = nodeid.partition("::")
+        return test.partition("[")[2] or test if file.endswith("test_lessons_in_jupyterlab.py") else file
 
 
 def pytest_xdist_make_scheduler(config, log):
