@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from packaging.markers import default_environment
@@ -215,6 +216,8 @@ def test_jupyterlab_opens_on_loopback_without_news(tmp_path):
                 time.sleep(0.1)
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/contents")
+        connections = psutil.Process(server.pid).net_connections("inet")
+        assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
     finally:
         server.terminate()
         server.wait()
