@@ -3,6 +3,7 @@
 from typing import Any
 
 FAINT = """selector => {
+    const VISIBLE = { visibilityProperty: true, opacityProperty: true }; // not what appears under the mouse
     const channel = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
     const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
     const parse = text => {
@@ -24,7 +25,7 @@ FAINT = """selector => {
         const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
         while (texts.nextNode()) {
             const element = texts.currentNode.parentElement, style = getComputedStyle(element);
-            if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+            if (!texts.currentNode.data.trim() || !element.checkVisibility(VISIBLE)) continue;
             if (element.closest("svg, script, style")) continue;
             const ground = behind(element), ink = over(parse(style.color), ground);
             const [dark, light] = [luminance(ink), luminance(ground)].sort((a, b) => a - b);
