@@ -17,7 +17,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "lint": ("-m", "ruff", "check"),
     "format": ("-m", "ruff", "format", "--check"),
     "types": ("-m", "mypy"),
-    "unit tests": (*PYTEST, "-n", "2", "-m", "not browser and not notebooks and not hub"),
+    "unit tests": (*PYTEST, "-n", "2", "--dist", "worksteal", "-m", "not browser and not notebooks and not hub"),
 }
 FULL: dict[str, tuple[str, ...]] = QUICK | {
     "notebooks": (*PYTEST, "-n", "2", "--dist", "worksteal", "-m", "notebooks"),
