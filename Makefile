@@ -88,7 +88,7 @@ deploy/node_modules/setup.stamp)
 	@touch $@
 
 .venv/setup-test.stamp: .venv/setup.stamp
-	$(PINNED) --editable '.[test]'
+	$(PINNED) --editable '.[class,site,test]'
 	@touch $@
 
 .venv/setup-class.stamp: .venv/setup.stamp

