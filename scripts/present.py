@@ -109,7 +109,10 @@ def present(lesson: progress.Lesson, options: list[str]) -> int:
                 return server.wait()
             except KeyboardInterrupt:
                 server.terminate()  # it ends its kernels first
-                server.wait()
+                try:
+                    server.wait(30)
+                except subprocess.TimeoutExpired:
+                    server.kill()  # kernels end by themselves when their server is gone
                 return 0
 
 
