@@ -20,6 +20,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically."""
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8", newline="\n"))

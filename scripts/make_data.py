@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import struct
 import sys
@@ -21,6 +20,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from peft_lessons.files import write_bytes
 
 DATA = Path(__file__).resolve().parents[1] / "peft_lessons" / "data"
 
@@ -127,7 +128,7 @@ def main() -> None:
             made="As they are.",
         ),
     ]
-    replace(DATA / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(DATA / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write(name: str, rows: list[dict[str, Any]], **about: str) -> dict[str, Any]:
@@ -137,16 +138,9 @@ def write(name: str, rows: list[dict[str, Any]], **about: str) -> dict[str, Any]
     """
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     compressed = gzip.compress(text, compresslevel=9, mtime=0)
-    replace(DATA / f"{name}.jsonl.gz", compressed)
+    write_bytes(DATA / f"{name}.jsonl.gz", compressed)
     print(f"{name}: {len(rows)} rows, {len(text):,} bytes, {len(compressed):,} compressed")
     return {"name": name, "rows": len(rows), "sha256": hashlib.sha256(text).hexdigest(), **about}
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of one."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def austen(deb: Path) -> Iterator[dict[str, str]]:

@@ -9,7 +9,6 @@ of threads gives the same bytes.
 import hashlib
 import json
 import math
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tqdm import tqdm
 
 from peft_lessons.data import AUSTEN_HELD_OUT, austen
+from peft_lessons.files import write_bytes
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.training import consecutive_windows, evaluate_loss, train, windows
 
@@ -105,9 +105,7 @@ def main() -> None:
         }
     )
     for name, content in files.items():
-        temporary = FOLDER / f".{name}.new"
-        temporary.write_bytes(content)
-        os.replace(temporary, FOLDER / name)
+        write_bytes(FOLDER / name, content)
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:

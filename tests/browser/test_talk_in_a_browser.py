@@ -145,7 +145,7 @@ def test_a_talk_from_start_to_end(tmp_path, browser):
     finally:
         context.close()
         command.send_signal(signal.SIGINT)
-        rest, _ = command.communicate(timeout=120)
+        rest, _ = command.communicate(timeout=60)
     assert command.returncode == 0, rest
     assert (lab.NOTEBOOKS / f"{NAME}.ipynb").read_bytes() == before
     assert not own.exists()
