@@ -5,7 +5,6 @@ that students can read and not write; their work and their progress lie in their
 every student to the limits below; elsewhere the limit on memory is one for each process.
 """
 
-import os
 import resource
 import sys
 from pathlib import Path
@@ -33,7 +32,6 @@ class UserWithLimits(LocalProcessSpawner):
 
         def limited() -> None:
             resource.setrlimit(resource.RLIMIT_DATA, (self.mem_limit, self.mem_limit))
-            os.umask(0o077)  # what a student writes is nobody else's
             become_user()
 
         return limited

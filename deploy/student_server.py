@@ -16,6 +16,7 @@ WORK = Path.home() / "peft-lessons"
 def main() -> None:
     from peft_lessons.classroom.working_copies import copy_lessons
 
+    os.umask(0o077)  # what a student writes is nobody else's, whichever spawner started this
     print(copy_lessons(WORK), flush=True)
     # Kernels speak through files that are the student's alone: any user of this machine could listen to TCP ports. The
     # name of such a file has at most 107 characters, hence not in the home, whose name may be long.
