@@ -65,6 +65,7 @@ c.Spawner.default_url = "/lab/tree/00_start_here.ipynb"
 c.Spawner.environment = {
     "OMP_NUM_THREADS": "2",
     "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",  # many students share few processors: threads that wait sleep at once
     "HF_HUB_OFFLINE": "1",
 }
 c.Spawner.env_keep = ["PATH", "LANG", "LC_ALL"]

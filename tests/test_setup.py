@@ -226,9 +226,11 @@ def test_jupyterlab_opens_on_loopback_without_news(tmp_path):
 
 
 def test_kernels_inherit_the_waiting_policy(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
     PyFileConfigLoader("jupyter_lab_config.py", path=str(ROOT)).load_config()
-    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert [os.environ[name] for name in names] == ["passive", "3000"]
 
 
 PROBE = """
