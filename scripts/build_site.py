@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+from predictions import answers
 from sphinx.cmd.build import main as sphinx_build
 
 from notebooks import sources
@@ -53,6 +54,9 @@ def gather(folder: Path) -> None:
     (folder / "lessons").mkdir()
     for text in sources():
         notebook = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+        for cell in answers(notebook.cells):
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-output"]
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show what it puts out", "code_prompt_hide": "Hide it"}
         for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
             if "text/markdown" in output.get(
                 "data", {}

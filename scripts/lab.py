@@ -82,6 +82,7 @@ class Server:
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
             "OMP_WAIT_POLICY": "passive",
+            "GOMP_SPINCOUNT": "0",  # tests run several lessons at once
             "PEFT_LESSONS_HOME": str(home / "progress"),
             **variables,
         }
@@ -208,6 +209,13 @@ class Lesson:
     def active_cell(self) -> int:
         """The number of the cell that JupyterLab's keys act on."""
         return self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+
+    def folded(self) -> list[int]:
+        """The numbers of the cells whose outputs are folded away."""
+        return self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, number) =>
+                cell.outputHidden || cell.model.getMetadata("jupyter")?.outputs_hidden ? [number] : [])"""
+        )
 
     def cell(self, number: int) -> Locator:
         """The cell with this number, counting all cells from 0."""

@@ -1,7 +1,7 @@
 """Lessons from their text: `build` executes notebooks/NN_name.md into NN_name.ipynb, `check` proves that the two agree.
 
-The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (slides.py) and
-the outputs of one run in a fresh kernel.
+The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (slides.py),
+which outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
 Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
 
     python scripts/notebooks.py build          every lesson
@@ -25,6 +25,7 @@ import jupytext
 import lesson_guard
 import nbformat
 import notebook_guard
+import predictions
 import slides
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -90,6 +91,8 @@ def read_text(path: Path) -> NotebookNode:
     for cell, slide_type in zip(notebook.cells, slides.slide_types(notebook.cells), strict=True):
         if slide_type:
             cell.metadata["slideshow"] = {"slide_type": slide_type}
+    for cell in predictions.answers(notebook.cells):
+        cell.metadata["jupyter"] = {"outputs_hidden": True}  # until it is run
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
@@ -107,16 +110,21 @@ def kernel_environment(home: Path, **variables: str) -> dict[str, str]:
     }
 
 
+class ThisPython(NotebookClient):
+    """Runs cells in a kernel of this Python, whatever kernels are installed, and ends it after the last one."""
+
+    def create_kernel_manager(self) -> AsyncKernelManager:
+        return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+
+
 def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) -> NotebookNode:
     """Run every cell, in place, in a fresh kernel of this Python that works in `folder`.
 
     Raises nbclient's CellExecutionError at the first cell that raises and is not tagged `raises-exception`.
     """
     with tempfile.TemporaryDirectory(prefix="peft-lessons-") as home:
-        only_this_python = KernelSpecManager(kernel_dirs=[])
-        client = NotebookClient(
+        client = ThisPython(
             notebook,
-            km=AsyncKernelManager(kernel_name="python3", kernel_spec_manager=only_this_python),
             timeout=None,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # at its default it warns of its own TCP sockets
             record_timing=False,
@@ -148,7 +156,7 @@ def build(path: Path, **variables: str) -> float:
     """Execute the lesson at `path` (.md) and write its notebook; returns the seconds that running it took."""
     notebook = read_text(path)
     start = time.perf_counter()
-    execute(notebook, path.parent, **variables)
+    execute(notebook, path.parent, **{"GOMP_SPINCOUNT": "3000"} | variables)  # as jupyter_lab_config.py sets it
     seconds = time.perf_counter() - start
     write(strip(notebook), path.with_suffix(".ipynb"))
     return seconds

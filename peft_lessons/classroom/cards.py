@@ -17,6 +17,9 @@ OUTCOMES = {
     "note": ("·", "solid", "#7a7f87"),
 }
 
+# How an output's HTML begins: of one that is folded away JupyterLab shows the first line that is not empty.
+UNSEEN = " \n"
+
 _MARKUP = re.compile(r"`(?P<code>[^`]+)`|(?<![\w*])\*(?P<emphasis>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*])")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5}(?:v\d+)?)")
 
@@ -55,7 +58,5 @@ class Card:
         lines = "".join(
             f'<div style="white-space: pre-wrap">{link_arxiv(inline_html(line))}</div>' for line in self.lines
         )
-        return (
-            f'<div style="border-left: 4px {border} {colour}; padding: 2px 12px; margin: 4px 0; max-width: 56em">'
-            f"<strong>{sign} {inline_html(self.title)}</strong>{lines}</div>"
-        )
+        style = f"border-left: 4px {border} {colour}; padding: 2px 12px; margin: 4px 0; max-width: 56em"
+        return f'{UNSEEN}<div style="{style}"><strong>{sign} {inline_html(self.title)}</strong>{lines}</div>'

@@ -22,7 +22,7 @@ from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .cards import inline_html
+from .cards import UNSEEN, inline_html
 
 # Found by maximising the smallest OKLab distance under normal, deuteranope and protanope vision (Machado, Oliveira &
 # Fernandes 2009, severity 1) among colours whose contrast is at least 3 on white and on the dark grounds up to #1e1e1e.
@@ -240,4 +240,4 @@ def _png(fig: Figure) -> bytes:
 
 
 def _show(*, html: str, text: str) -> None:
-    display({"text/html": html, "text/plain": text}, raw=True)
+    display({"text/html": UNSEEN + html, "text/plain": text}, raw=True)

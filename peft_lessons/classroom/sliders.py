@@ -14,7 +14,7 @@ import anywidget
 import numpy as np
 import traitlets
 
-from .cards import inline_html
+from .cards import UNSEEN, inline_html
 from .figures import html_table, number, require_words, text_table
 
 HERE = Path(__file__).parent
@@ -80,7 +80,7 @@ class Sliders(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_() or ({}, {})
         words = f"<strong>{html.escape(self.title)}</strong><br>{self.caption_html}<br>Picture at {self._shown}."
         figure = f"<figure>{self._picture()}<figcaption>{words}</figcaption></figure>"
-        return {**data, "text/plain": repr(self), "text/html": figure + html_table(*self._table())}, metadata
+        return {**data, "text/plain": repr(self), "text/html": UNSEEN + figure + html_table(*self._table())}, metadata
 
 
 def checked_settings(settings: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

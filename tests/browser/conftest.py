@@ -68,6 +68,7 @@ def lesson(request, server, browser):
     solve(server.folder / f"{request.param}.ipynb")
     context = lab.new_context(browser)
     opened = lab.Lesson(server, context, request.param)
+    opened.folded_at_first = opened.folded()
     opened.run_all()
     yield opened
     opened.end_kernel()

@@ -16,6 +16,7 @@ import lab
 import latency
 import lesson_guard
 import nbformat
+import predictions
 import pytest
 
 import notebooks
@@ -69,6 +70,14 @@ def test_every_cell_runs(lesson, pictures):
     prompts = lesson.page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").all_inner_texts()
     count = sum(cell.cell_type == "code" for cell in stored(lesson).cells)
     assert prompts == [f"[{number}]:" for number in range(1, count + 1)]
+
+
+@EACH_LESSON
+def test_answers_to_predictions_are_folded_until_they_are_run(lesson, pictures):
+    cells = stored(lesson).cells
+    expected = predictions.answers(cells)
+    assert lesson.folded_at_first == [number for number, cell in enumerate(cells) if cell in expected] != []
+    assert lesson.folded() == []
 
 
 @EACH_LESSON

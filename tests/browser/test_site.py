@@ -89,10 +89,21 @@ def test_every_page_is_whole_and_asks_no_other_host(site, reader):
             quizzes = page.locator(".cell_output", has=page.get_by_text("Quiz.", exact=True))
             assert quizzes.count() == len(question_ids(path.stem[:2])), path
             assert page.locator(".cell_output details[open]").count() == 0, path
+            folded = page.locator("details.hide.below-input")
+            assert folded.count() == len(folded_answers(path.stem)), path
+            assert not any(folded.evaluate_all("parts => parts.map(part => part.open)")), path
+            folded.evaluate_all("parts => parts.forEach(part => { part.open = true; })")
             pictures = page.locator(".cell_output figure img")
             assert pictures.count() == stored_pictures(path.stem), path
             assert all(pictures.evaluate_all("images => images.map(i => i.alt.length > 20 && i.naturalWidth > 100)"))
     assert reader.wrong == []
+
+
+def folded_answers(lesson):
+    """The cells of a notebook whose stored outputs wait for a reader's guess."""
+    stored = nbformat.read(Path(lab.NOTEBOOKS) / f"{lesson}.ipynb", as_version=4)
+    hidden = [cell for cell in stored.cells if cell.metadata.get("jupyter", {}).get("outputs_hidden")]
+    return [cell for cell in hidden if cell.outputs]
 
 
 def stored_pictures(lesson):

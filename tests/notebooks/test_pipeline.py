@@ -1,6 +1,7 @@
 """Text to notebook and back: what a build writes and what parity sees, on a small lesson."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_the_kernel_sees_no_progress_of_the_reader(copy, monkeypatch):
     notebook.cells = [nbformat.v4.new_code_cell('import os\nprint(os.environ["PEFT_LESSONS_HOME"], os.getcwd())')]
     text = notebooks.execute(notebook, copy.parent).cells[0].outputs[0].text
     assert "/nowhere" not in text and str(copy.parent) in text
+
+
+def test_the_kernel_ends_with_the_run(copy):
+    notebook = notebooks.read_text(copy)
+    notebook.cells = [nbformat.v4.new_code_cell("import os\nprint(os.getpid())")]
+    kernel = int(notebooks.execute(notebook, copy.parent).cells[0].outputs[0].text)
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
 
 
 @pytest.mark.parametrize(
