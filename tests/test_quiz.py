@@ -70,6 +70,16 @@ def test_the_key_cannot_be_guessed_from_its_place(lesson):
     assert len(keys) == 1 or len(set(keys)) > 1
 
 
+def test_the_key_cannot_be_guessed_from_its_length():
+    """Of four options each is the longest in a quarter of the questions if length says nothing."""
+    longest = [
+        question
+        for question in ALL
+        if max(question.options, key=lambda option: len(option.text)).letter == question.key
+    ]
+    assert len(longest) <= len(ALL) / 3
+
+
 def write(folder: Path, monkeypatch, text: str) -> None:
     monkeypatch.setattr(questions, "FOLDER", folder)
     (folder / "05.toml").write_text(text, encoding="utf-8")

@@ -1,9 +1,9 @@
 """Build NF4's levels from the normal distribution.
 
-Write `normal_levels()`, which returns the 16 levels of 4-bit NormalFloat, ascending, as a float64 tensor. The recipe of
-bitsandbytes: let o = 0.9677083. Take the quantiles Φ⁻¹ at 9 evenly spaced probabilities from o to 0.5 and drop the last
-(8 positive levels); at 8 evenly spaced ones from o to 0.5, drop the last and negate (7 negative levels); add 0; divide
-everything by the largest. `torch.special.ndtri` is Φ⁻¹.
+Write `normal_levels()`, which returns the 16 levels of 4-bit NormalFloat, ascending, as a float64 tensor. Either side
+has quantiles of the normal distribution at evenly spaced probabilities from o = 0.9677083 to 0.5, where the quantile is
+0: 8 positive levels, 7 negative ones (the same, mirrored), and one 0. Then everything is divided by the largest.
+`torch.special.ndtri` is the quantile function Φ⁻¹.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ def normal_levels():
 '''
 
 HINTS = [
-    "o = 0.9677083, the mean of 1 − 1/32 and 1 − 1/30. `torch.linspace(o, 0.5, 9, dtype=torch.float64)` gives 9 "
-    "probabilities; the last is 0.5, whose quantile is 0.",
-    "`torch.special.ndtri(p)[:-1]` are the quantiles without the last. The negative side has one level less: 8 points.",
-    "`torch.cat([positive, -negative, torch.zeros(1)])`, sorted, then divided by `positive.max()`.",
+    "For 8 levels above 0 take 9 probabilities: `torch.linspace(o, 0.5, 9, dtype=torch.float64)`. The last is 0.5, "
+    "whose quantile is 0.",
+    "Drop that last one on either side, and add 0 once. The negative side has one level less: 8 points, not 9.",
+    "Put the three parts together with `torch.cat`, sort, and divide by the largest. `ndtri` keeps float64.",
 ]
 
 SOLUTION = '''\

@@ -25,7 +25,8 @@ def stored_bytes(n):
 HINTS = [
     "There are four parts: codes, scales, scales of the scales, and one mean. Count each on its own.",
     "How many blocks do 65 weights need? Two. Rounding up is `-(-n // 64)`, or `math.ceil(n / 64)`.",
-    "With `blocks = -(-n // 64)`: codes `-(-n // 2)`, scales `blocks`, theirs `4 * -(-blocks // 256)`, and 4 more.",
+    "The codes are `-(-n // 2)` bytes, and the scales `blocks = -(-n // 64)`. The last two parts are yours: 4 bytes "
+    "for each 256 scales begun, and one mean.",
 ]
 
 SOLUTION = '''\

@@ -22,7 +22,8 @@ def trained_numbers(method, d_in, d_out, r):
 HINTS = [
     "Write the shape of every trained tensor: A is (r, d_in), B is (d_out, r), DoRA's m is (d_out,), and so on.",
     "LoRA-FA trains B alone. VeRA trains b (d_out,) and d (r,); its A and B are frozen. LoHa has two pairs.",
-    "LoRA: `r * (d_in + d_out)`; LoRA-FA its second part; DoRA adds `d_out`; LoHa doubles it; VeRA: `d_out + r`.",
+    "LoRA has `r * (d_in + d_out)`, and LoRA-FA its second part. DoRA adds a number for each output. VeRA and LoHa are "
+    "yours.",
 ]
 
 SOLUTION = '''\

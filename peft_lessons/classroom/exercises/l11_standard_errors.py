@@ -26,7 +26,7 @@ def standard_errors(right_a, right_b, n):
 HINTS = [
     "A share p of n answers has the variance p (1 − p) / n. The standard error is the root of a variance.",
     "The variance of a difference of independent results is the *sum* of their variances.",
-    "With `p, q = right_a / n, right_b / n`: `(p - q) / math.sqrt(p * (1 - p) / n + q * (1 - q) / n)`.",
+    "With `p, q = right_a / n, right_b / n` it is `p - q`, divided by the root of two variances added.",
 ]
 
 SOLUTION = '''\
