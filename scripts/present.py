@@ -47,7 +47,8 @@ def presentable(notebook: NotebookNode) -> NotebookNode:
     below_solution = False
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.execution_count = None  # it has not run yet; its stored outputs stay until it does
+            cell.execution_count = None  # it has not run yet; its stored outputs stay, in sight, until it does
+            cell.metadata.pop("jupyter", None)
         if slides.folded(cell):
             cell.metadata["jupyter"] = {"source_hidden": True}
         slide_type = cell.metadata.get("slideshow", {}).get("slide_type")
