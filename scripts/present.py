@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lesson", nargs="?", default="", help="the lesson's number; all other options are JupyterLab's")
     chosen, options = parser.parse_known_args(arguments)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore Ctrl+C
     lessons = {lesson.number: lesson for lesson in progress.lessons()}
     number = chosen.lesson.zfill(2)
     if not chosen.lesson or number not in lessons:
