@@ -233,6 +233,27 @@ def test_the_command_installs_by_hash_and_mends_what_is_there() -> None:
     assert {"--no-deps", "--require-hashes", "--force-reinstall"} <= set(INSTALL_COMMAND.split())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process gives back is Linux's to say")
+def test_the_memory_of_a_model_that_is_gone_goes_back_to_the_system() -> None:
+    code = """
+import psutil
+from peft_lessons.models import load_smollm2
+
+def megabytes():
+    return psutil.Process().memory_info().rss / 1e6
+
+load_smollm2()  # brings in what loading needs
+before = megabytes()
+model, _ = load_smollm2()
+there = megabytes()
+del model
+print(there - before, there - megabytes())
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    taken, given_back = map(float, out.split())
+    assert min(taken, given_back) > 0.9 * 4 * 134.5, (taken, given_back)
+
+
 def test_loading_imports_neither_the_package_nor_much_else() -> None:
     code = (
         "import sys, peft_lessons.models; early = set(sys.modules); "

@@ -24,6 +24,7 @@ F32, Q4_1, Q8_0 = 0, 3, 8
 BLOCKS = {F32: (1, 4), Q4_1: (32, 20), Q8_0: (32, 34)}  # (weights, bytes) in a block, by type
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+PIECE = 4096  # blocks that are dequantized at once: the less at once, the less lies about
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ class GGUFFile:
             raise ValueError(f"{self.path} is cut short: {len(self._bytes)} bytes, its tensors need {end}")
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor as fp32, dequantized when it is stored in blocks. A new tensor each time."""
+        """A tensor as fp32, dequantized when it is stored in blocks. A new tensor each time.
+
+        Its memory is its own and goes back to the system with it. In C's heap small objects lie between the weights:
+        0.4 GB of a model that is gone would be kept, and be of no use to the next one.
+        """
         blocks, info = self.blocks(name), self.tensors[name]
-        return _DEQUANTIZE[info.type](blocks).view(info.shape)
+        tensor = torch.frombuffer(mmap.mmap(-1, 4 * info.weights, access=mmap.ACCESS_COPY), dtype=torch.float32)
+        for part, some in zip(tensor.view(len(blocks), -1).split(PIECE), blocks.split(PIECE), strict=True):
+            part.copy_(_DEQUANTIZE[info.type](some))
+        return tensor.view(info.shape)
 
     def blocks(self, name: str) -> Tensor:
         """A tensor as it lies in the file: uint8 (blocks, bytes in a block), memory of the file itself."""

@@ -92,7 +92,11 @@ def _config(metadata: dict[str, Any]) -> DecoderConfig:
 
 def _tensors(file: GGUFFile) -> dict[str, Tensor]:
     """The file's tensors with Hugging Face's names and order of rows."""
-    return {hugging_face_name(name): in_our_row_order(name, file.tensor(name), file.metadata) for name in file.tensors}
+    tensors = {}
+    for name in file.tensors:
+        tensor = file.tensor(name)
+        tensors[hugging_face_name(name)] = tensor.copy_(in_our_row_order(name, tensor, file.metadata))
+    return tensors
 
 
 def hugging_face_name(name: str) -> str:
