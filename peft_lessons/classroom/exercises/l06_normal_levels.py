@@ -2,8 +2,9 @@
 
 Write `normal_levels()`, which returns the 16 levels of 4-bit NormalFloat, ascending, as a float64 tensor. Either side
 has quantiles of the normal distribution at evenly spaced probabilities from o = 0.9677083 to 0.5, where the quantile is
-0: 8 positive levels, 7 negative ones (the same, mirrored), and one 0. Then everything is divided by the largest.
-`torch.special.ndtri` is the quantile function Φ⁻¹.
+0: 9 probabilities for the positive side, 8 for the negative one, whose quantiles are mirrored. The 0 counts once, so
+there are 8 positive levels, 7 negative ones and 0. Then everything is divided by the largest. `torch.special.ndtri` is
+the quantile function Φ⁻¹.
 """
 
 from collections.abc import Callable
@@ -24,9 +25,9 @@ def normal_levels():
 '''
 
 HINTS = [
-    "For 8 levels above 0 take 9 probabilities: `torch.linspace(o, 0.5, 9, dtype=torch.float64)`. The last is 0.5, "
+    "The 9 probabilities of the positive side: `torch.linspace(o, 0.5, 9, dtype=torch.float64)`. The last is 0.5, "
     "whose quantile is 0.",
-    "Drop that last one on either side, and add 0 once. The negative side has one level less: 8 points, not 9.",
+    "Drop that last one on either side, and add 0 once. The negative side is minus the quantiles of its own 8 points.",
     "Put the three parts together with `torch.cat`, sort, and divide by the largest. `ndtri` keeps float64.",
 ]
 

@@ -1,8 +1,8 @@
 """How many numbers does each method train?
 
 Write `trained_numbers(method, d_in, d_out, r)` for one linear layer that maps `d_in` inputs to `d_out` outputs, where
-`method` is "LoRA", "LoRA-FA", "DoRA", "VeRA" or "LoHa", and `r` is the rank. The table above says what each method
-trains.
+`method` is "LoRA", "LoRA-FA", "DoRA", "VeRA" or "LoHa", and `r` is the rank. *The map*, at the top of the lesson,
+says what each method trains.
 """
 
 from collections.abc import Callable
