@@ -24,7 +24,7 @@ F32, Q4_1, Q8_0 = 0, 3, 8
 BLOCKS = {F32: (1, 4), Q4_1: (32, 20), Q8_0: (32, 34)}  # (weights, bytes) in a block, by type
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-PIECE = 4096  # blocks that are dequantized at once: the less at once, the less lies about
+PIECE = 4096  # blocks that are dequantized at once, which keeps the tensors on the way small
 
 
 @dataclass(frozen=True)
