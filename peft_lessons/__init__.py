@@ -4,11 +4,13 @@
 make the base small. Models and data are in `peft_lessons.models` and `peft_lessons.data`, all that needs a notebook
 in `peft_lessons.classroom`.
 
-A name is imported when it is first used, so that `python -m peft_lessons doctor` can speak where torch is missing.
+A name is imported when it is first used, so that `peft-lessons doctor` can speak where torch is missing.
 """
 
 from importlib import import_module
 from typing import Any
+
+__version__ = "0.1.0"
 
 EXPORTS = {
     "adapters": (

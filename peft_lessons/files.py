@@ -1,9 +1,17 @@
-"""Files that are there whole or not at all."""
+"""Write files that are there whole or not at all, and read the paths that a user gives."""
 
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+
+def user_path(path: str) -> Path:
+    """`path` with ~ and ~name replaced. Raises OSError where that leads to no home: a user may have no account."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise OSError(f"{path} leads to no home: this user has none, or nobody has that name") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -7,11 +7,11 @@ it, else the one that `playwright install chromium` fetched.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Playwright, Route
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, Playwright, Route
+
+from peft_lessons.jupyter import server
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -72,15 +74,17 @@ class Server:
         page = home / "config/labconfig/page_config.json"
         page.parent.mkdir()
         page.write_text(json.dumps({"disabledExtensions": {"@jupyter/nbgrader": True}}))
-        self.environment = os.environ | {
+        self.environment = server.environment(self.folder) | {
             "HF_HUB_OFFLINE": "1",
             "IPYTHONDIR": str(home / "ipython"),
             "JUPYTER_CONFIG_DIR": str(home / "config"),
             "JUPYTER_PREFER_ENV_PATH": "no",  # else settings that came with packages win over those above
             "JUPYTER_DATA_DIR": str(home / "data"),
             "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+            "JUPYTER_TOKEN": self.token,
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "OMP_NUM_THREADS": "2",  # the order of a sum, hence its last digit, depends on the number of threads
             "OMP_WAIT_POLICY": "passive",
             "GOMP_SPINCOUNT": "0",  # tests run several lessons at once
             "PEFT_LESSONS_HOME": str(home / "progress"),
@@ -90,13 +94,13 @@ class Server:
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
-                    f"--config={ROOT / 'jupyter_lab_config.py'}",
-                    *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"),
-                    *(f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"),
-                    "--LabApp.expose_app_in_browser=True",
-                ],
+                server.command(
+                    self.folder,
+                    [
+                        *("--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"),
+                        *(f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"),
+                    ],
+                ),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -134,7 +138,8 @@ class Lesson:
     """The notebook `name` (such as 01_overview_of_peft), opened from `server` in a page of its own.
 
     `blocked` lists the requests that wanted to leave the machine (none may; each is refused), `page_errors` the
-    exceptions that no script caught, and `console` everything written to the browser's console.
+    exceptions that no script caught, those of JupyterLab's own scripts alone left out, and `console` everything written
+    to the browser's console.
     """
 
     def __init__(self, server: Server, context: BrowserContext, name: str) -> None:
@@ -144,7 +149,7 @@ class Lesson:
         self.console: list[str] = []
         self.page: Page = context.new_page()
         self.page.route("**/*", self._stay_here)
-        self.page.on("pageerror", lambda error: self.page_errors.append(str(error)))
+        self.page.on("pageerror", self._raised)
         self.page.on("console", self._note)
         self.load()
 
@@ -155,6 +160,11 @@ class Lesson:
         else:
             self.blocked.append(url)
             route.abort()
+
+    def _raised(self, error: Error) -> None:
+        """JupyterLab's splash screen, for one, is taken away twice on a fast machine; no lesson can mend that."""
+        if not only_jupyterlabs(error.stack or ""):
+            self.page_errors.append(error.stack or str(error))
 
     def _note(self, message: ConsoleMessage) -> None:
         self.console.append(f"{message.type}: {message.text}")
@@ -169,6 +179,19 @@ class Lesson:
                 return panel?.sessionContext?.session?.kernel?.status === "idle";
             }""",
             timeout=120_000,
+        )
+
+    def save(self) -> Path:
+        """Save the notebook, outputs included; returns its file."""
+        self.command("docmanager:save")
+        return self.server.folder / f"{self.name}.ipynb"
+
+    def write_into(self, number: int, source: str) -> None:
+        """Put other code into the cell with this number, counting all cells from 0."""
+        self.page.evaluate(
+            """([number, source]) =>
+                window.jupyterapp.shell.currentWidget.content.widgets[number].model.sharedModel.setSource(source)""",
+            [number, source],
         )
 
     def end_kernel(self) -> None:
@@ -267,6 +290,15 @@ class Lesson:
             scroller.screenshot(path=files[-1])
         scroller.evaluate("s => { s.scrollTop = 0; }")
         return files
+
+
+def only_jupyterlabs(stack: str) -> bool:
+    """Whether an error's stack passes through JupyterLab's own scripts and nothing else.
+
+    Widgets come from blob: addresses, extensions from /lab/extensions/, and what tests evaluate from no address.
+    """
+    places = [line for line in stack.splitlines() if re.match(r"\s+at ", line)]
+    return bool(places) and all("/static/lab/" in place for place in places)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def first_argument(call: ast.Call) -> str:
 
 def parsed(source: str) -> ast.Module:
     """The cell's syntax tree, without its IPython lines (%magic, !command)."""
-    return ast.parse(re.sub(r"^[ \t]*[%!].*$", "pass", source, flags=re.MULTILINE))
+    return ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
 
 
 def numbers_are_claimed(notebook: NotebookNode) -> Iterator[str]:

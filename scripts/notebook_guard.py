@@ -19,6 +19,7 @@ WIDGETS = {
     if isinstance(value, type) and issubclass(value, ipywidgets.Widget | ipywidgets.interactive)
 }
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+NOISE = re.compile(r"(?<!≈ )(?<!measured )(?<![\d.−-])[−-]?\d\.\d\de[−-]0?[5-9]\b")  # as `number` prints it
 CLOCK = re.compile(r"\d(?: ?it/s|\.?\d*s/it)\b|\b(?:Wall time|CPU times):")
 IMAGE_TAG = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 ALT_TEXT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\w[^"]*"|'[^']*\w[^']*')""", re.IGNORECASE)
@@ -153,6 +154,12 @@ def _undescribed(name: str, text: str) -> Iterator[str]:
         yield f"{name}: an image without alternative text"
 
 
+def noise_is_marked(notebook: NotebookNode) -> Iterator[str]:
+    for name, _, texts in outputs(notebook):
+        if found := NOISE.search(texts.get("text/plain", "")):
+            yield f"{name}: {found[0]} is as small as rounding errors, which differ by machine: use Measured, or round"
+
+
 def no_semicolon(notebook: NotebookNode) -> Iterator[str]:
     for number, cell in cells(notebook, "code"):
         if cell.source.rstrip().endswith(";"):
@@ -179,6 +186,7 @@ RULES: tuple[Callable[[NotebookNode], Iterator[str]], ...] = (
     readable_without_kernel,
     no_clock,
     images_described,
+    noise_is_marked,
     no_semicolon,
     no_machine_paths,
 )

@@ -1,7 +1,7 @@
 """Lessons from their text: `build` executes notebooks/NN_name.md into NN_name.ipynb, `check` proves that the two agree.
 
-The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (slides.py),
-which outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
+The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (`slides`), which
+outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
 Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
 
     python scripts/notebooks.py build          every lesson
@@ -26,13 +26,13 @@ import lesson_guard
 import nbformat
 import notebook_guard
 import predictions
-import slides
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
+from peft_lessons.classroom import slides
 from peft_lessons.files import write_text
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -55,6 +55,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},  # else jupytext sees two different texts
 }
+INSTALLS = "install"  # the tag of the cell that installs the course on Colab and Kaggle, and is folded
 MEGABYTES = 3
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
@@ -91,6 +92,9 @@ def read_text(path: Path) -> NotebookNode:
     for cell, slide_type in zip(notebook.cells, slides.slide_types(notebook.cells), strict=True):
         if slide_type:
             cell.metadata["slideshow"] = {"slide_type": slide_type}
+    for cell in notebook.cells:
+        if INSTALLS in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True}
     for cell in predictions.answers(notebook.cells):
         cell.metadata["jupyter"] = {"outputs_hidden": True}  # until it is run
     notebook.metadata = nbformat.from_dict(METADATA)
@@ -156,7 +160,9 @@ def build(path: Path, **variables: str) -> float:
     """Execute the lesson at `path` (.md) and write its notebook; returns the seconds that running it took."""
     notebook = read_text(path)
     start = time.perf_counter()
-    execute(notebook, path.parent, **{"GOMP_SPINCOUNT": "3000"} | variables)  # as jupyter_lab_config.py sets it
+    execute(
+        notebook, path.parent, **{"GOMP_SPINCOUNT": "3000"} | variables
+    )  # as peft_lessons/jupyter/config.py sets it
     seconds = time.perf_counter() - start
     write(strip(notebook), path.with_suffix(".ipynb"))
     return seconds

@@ -66,6 +66,7 @@ def occupy(megabytes: int, kept: bool):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX, reason="the peak can be counted anew on Linux alone")
 @pytest.mark.parametrize(("kept", "expected"), [(False, 100e6), (True, 200e6)])
 def test_peak_memory(kept: bool, expected: float) -> None:
@@ -100,7 +101,7 @@ TINY = DecoderConfig(
 
 
 def test_the_section_on_a_layer() -> None:
-    pytest.importorskip("loralib")  # an extra of its own
+    pytest.importorskip("loralib", reason="loralib is an extra of its own; to run it: make setup-bench test")
     from benchmarks import lora
 
     found = lora.section(cases=((4, 8, 8, 2, 1),), repeats=3)
@@ -114,6 +115,7 @@ def test_the_section_on_files() -> None:
     assert all(ratio > 0 for _, ratio in found.ratios)
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_training_step_have_one_loss() -> None:
     for prompt in (0, training.PROMPT):
         case = ("q, v", "fp32", prompt)
@@ -121,6 +123,7 @@ def test_both_sides_of_a_training_step_have_one_loss() -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_both_sides_generate_the_same() -> None:
     model, _ = training.load_smollm2()
     ids = torch.randint(49152, (2, 8), generator=torch.Generator().manual_seed(0))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from peft_lessons import __main__ as command_line
-from peft_lessons.classroom.contents import COLUMNS, NOTEBOOKS, contents, counted
+from peft_lessons import cli as command_line
+from peft_lessons.classroom.contents import COLUMNS, contents, counted
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.questions import question_ids
+from peft_lessons.course import NOTEBOOKS
 
 
 def test_every_lesson_and_the_sums(capsys):

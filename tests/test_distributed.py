@@ -23,6 +23,8 @@ from peft_lessons.methods.lora import LoRALinear
 from peft_lessons.models import Decoder, DecoderConfig, load_tiny_gpt
 from peft_lessons.training import train, windows
 
+pytestmark = pytest.mark.slow
+
 STEPS, WINDOWS, LENGTH, RATE = 4, 4, 16, 0.01
 SMALL = ["--steps", str(STEPS), "--length", str(LENGTH), "--learning-rate", str(RATE), "--rank", "4"]
 TEXT = jargon()[:30_000]  # all of it would take seconds to encode in each run

@@ -7,8 +7,8 @@ import os
 import pytest
 import torch
 
-from peft_lessons import __main__ as command_line
 from peft_lessons import adapters_disabled, experiments, load_adapter
+from peft_lessons import cli as command_line
 from peft_lessons.experiments import Results, bits, experiment, laptop, names, run, store, stored, zoo
 from peft_lessons.experiments._definitions import perplexity
 from peft_lessons.models.decoder import generate
@@ -35,11 +35,12 @@ def test_each_case_has_its_row(name):
 LONG = ("bits", "spectrum")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 def test_a_case_measured_again_gives_what_is_stored(name):
     """The quickest one. Sums of another order move a trained number by some thousandths; a wrong row is far off."""
     if name in LONG and "PEFT_LESSONS_LONG" not in os.environ:
-        pytest.skip(f"{name} takes minutes: set PEFT_LESSONS_LONG")
+        pytest.skip(f"{name} takes minutes; to run it: PEFT_LESSONS_LONG=1 make test")
     case, row = min(zip(experiment(name).cases(), stored(name).rows, strict=True), key=lambda pair: pair[1]["seconds"])
     measured = experiment(name).measure(**case)
     assert measured.keys() | case.keys() == row.keys()
@@ -48,6 +49,7 @@ def test_a_case_measured_again_gives_what_is_stored(name):
             assert value == pytest.approx(row[key], rel=0.03), key
 
 
+@pytest.mark.slow
 def test_what_rounding_costs_before_training_is_what_is_stored():
     """The part of `bits` that needs no training."""
     measured = perplexity(bits.load("4"))
@@ -93,16 +95,18 @@ def test_run_and_store(tmp_path, monkeypatch):
         store("doubling", Results([{"x": math.nan}], ""), tmp_path)
     assert stored("doubling").rows == again.rows, "a failed write leaves what was there"
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="python -m peft_lessons experiment doubling"):
+    with pytest.raises(FileNotFoundError, match=r"peft.lessons experiment doubling"):
         stored("doubling")
 
 
 def test_the_command_refuses_an_unknown_experiment(capsys):
     assert command_line.main(["experiment", "zoos"]) == 2
     assert "there are" in capsys.readouterr().err
-    assert command_line.main(["experiment"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["experiment"])
 
 
+@pytest.mark.slow
 def test_exact_answers_are_those_that_generation_gives():
     """`laptop.exact` never generates: it must agree with greedy decoding, token by token."""
     model, tokenizer = laptop.prepare("none")
@@ -126,6 +130,7 @@ def test_unknown_methods_and_bases_are_refused():
         bits.load("5")
 
 
+@pytest.mark.slow
 def test_bytes_of_bases():
     """The linear weights of SmolLM2's blocks: 5 bits as stored, NF4's 4.127, and 16."""
     weights = 106_168_320

@@ -1,30 +1,25 @@
-"""`make present`: what it refuses, and what the copy that it presents holds."""
+"""`peft-lessons present`: what it refuses, and what the copy that it presents holds."""
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from peft_lessons import cli
+from peft_lessons.classroom.exercises import exercise_ids
+from peft_lessons.classroom.progress import lessons
+from peft_lessons.jupyter import talk
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import present  # noqa: E402
-
-from peft_lessons.classroom.exercises import exercise_ids  # noqa: E402
-from peft_lessons.classroom.progress import lessons  # noqa: E402
 
 
-@pytest.mark.parametrize(
-    ("arguments", "wrong"), [([], "which lesson?"), (["77"], "no lesson '77'"), (["lora"], "no lesson 'lora'")]
-)
-def test_a_wrong_lesson_is_told_what_there_is(arguments, wrong, capsys):
-    with pytest.raises(SystemExit) as refused:
-        present.main(arguments)
+@pytest.mark.parametrize("wrong", ["77", "lora", "", "-1", "3.5"])
+def test_a_wrong_lesson_is_told_what_there_is(wrong, capsys):
+    assert cli.main(["present", "--", wrong]) == 2
     said = capsys.readouterr().err
-    assert refused.value.code == 2 and wrong in said
+    assert f"no lesson {wrong!r}" in said
     for lesson in lessons():
         assert f"{lesson.number}  {lesson.title}" in said
 
@@ -33,13 +28,13 @@ def test_make_hands_on_the_lesson_and_jupyters_options():
     # A make around this one, such as `make test`, would have it announce the folders that it enters and leaves.
     command = ["make", "--dry-run", "--no-print-directory", "present", "LESSON=03", "JUPYTER_FLAGS=--no-browser"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1].endswith("scripts/present.py 03 --no-browser")
+    assert done.stdout.splitlines()[-1].endswith("peft_lessons present 03 --no-browser")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("talk")
-    return folder, present.prepare(folder)
+    return folder, talk.prepare(folder)
 
 
 def test_everything_of_a_talk_lies_in_its_own_folder(home):

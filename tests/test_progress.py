@@ -31,6 +31,7 @@ def test_events_come_back_in_order_and_by_item():
     assert progress.events("01-goal", "exercise") == []
 
 
+@pytest.mark.slow
 def test_four_processes_lose_nothing():
     script = (
         "import sys\nfrom peft_lessons.classroom.progress import record\n"

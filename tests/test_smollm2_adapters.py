@@ -30,6 +30,8 @@ from peft_lessons import (
 from peft_lessons.adapters import named_adapters
 from peft_lessons.models import Decoder, load_smollm2
 
+pytestmark = pytest.mark.slow
+
 CONFIGS: list[AdapterConfig] = [
     LoRAConfig(rank=8, alpha=5, rank_stabilized=True),
     PiSSAConfig(rank=4, alpha=12, targets=("k_proj",)),  # an SVD for every other matrix takes minutes

@@ -10,10 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import instructors_guide
 
-from peft_lessons import __main__ as command_line
-from peft_lessons.classroom.contents import NOTEBOOKS
+from peft_lessons import cli as command_line
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.talks import AFTER_THE_TALK, load_talk, talk_numbers
+from peft_lessons.course import NOTEBOOKS
 
 SHORT_MINUTES, DAY_MINUTES = 90, 390
 LESSONS = pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)

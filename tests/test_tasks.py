@@ -60,6 +60,7 @@ def test_country_records_hold_out_countries_and_a_form(loaded: tuple[Decoder, To
         assert getattr(examples, part)[0][1][-1] == tokenizer.eos_id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "question", "beginning"),
     [

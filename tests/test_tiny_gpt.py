@@ -50,6 +50,7 @@ def test_checksums() -> None:
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == expected
 
 
+@pytest.mark.slow
 def test_perplexity_on_the_unseen_novel_is_what_is_said(loaded: tuple[Decoder, Tokenizer]) -> None:
     model, tokenizer = loaded
     assert ABOUT["held_out"] == AUSTEN_HELD_OUT and AUSTEN_HELD_OUT not in ABOUT["trained_on"]

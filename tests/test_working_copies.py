@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from peft_lessons import __main__ as command_line
+from peft_lessons import cli as command_line
 from peft_lessons.classroom import working_copies
 from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.working_copies import COURSE, HANDED_OUT, copy_lessons, reset
+from peft_lessons.classroom.working_copies import HANDED_OUT, copy_lessons, reset
+from peft_lessons.course import NOTEBOOKS, program
 
 NAMES = tuple(lesson.notebook for lesson in lessons())
 NAME = NAMES[3]
@@ -21,7 +23,7 @@ def course(tmp_path):
     folder = tmp_path / "course"
     folder.mkdir()
     for name in NAMES:
-        notebook = json.loads((COURSE / name).read_text(encoding="utf-8"))
+        notebook = json.loads((NOTEBOOKS / name).read_text(encoding="utf-8"))
         notebook["cells"] = notebook["cells"][:2]
         (folder / name).write_text(json.dumps(notebook), encoding="utf-8")
     return folder
@@ -79,8 +81,62 @@ def test_what_was_changed_is_kept_and_named(work, course):
     edit(course / NAME, "new = 1")
     for _ in range(2):
         copied = copy_lessons(work, course)
-        assert copied.kept == (NAME,) and "python -m peft_lessons reset 03" in str(copied)
+        assert copied.kept == (NAME,) and program("reset 03") in str(copied)
     assert (work / NAME).read_bytes() == before
+
+
+def test_an_empty_cell_at_the_end_is_no_change(work, course):
+    """JupyterLab adds one when the last cell is run with Shift+Enter."""
+    copy_lessons(work, course)
+    notebook = json.loads((work / NAME).read_text(encoding="utf-8"))
+    notebook["cells"].append(
+        {"cell_type": "code", "source": "", "outputs": [], "metadata": {}, "execution_count": None}
+    )
+    (work / NAME).write_text(json.dumps(notebook), encoding="utf-8")
+    edit(course / NAME, "new = 1")
+    assert copy_lessons(work, course).replaced == (NAME,)
+
+
+def test_without_news_nothing_is_written(work, course, monkeypatch):
+    """A full disk, or a folder that one may only read, does not keep anybody out."""
+    copy_lessons(work, course)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(working_copies, "write_text", full)
+    assert not copy_lessons(work, course).new
+
+
+def test_a_reset_that_finds_no_room_leaves_the_old_one(work, course, monkeypatch):
+    copy_lessons(work, course)
+    edit(work / NAME, "mine = 1")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(working_copies, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        reset("03", work, course)
+    assert source(work / NAME) == "mine = 1" and not list(work.glob("*backup*"))
+
+
+def test_a_folder_of_somebody_else_is_named_with_a_way_out(work, course, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(working_copies.Path, "mkdir", refuse)
+    with pytest.raises(PermissionError, match="PEFT_LESSONS_WORK to a folder of yours"):
+        copy_lessons(work, course)
+
+
+@pytest.mark.parametrize("chosen", ["here", "~/there", "/absolute"])
+def test_the_folder_is_a_whole_path_whatever_was_given(chosen, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEFT_LESSONS_WORK", chosen)
+    names = {"here": tmp_path / "here", "~/there": tmp_path / "there", "/absolute": Path("/absolute")}
+    assert working_copies.folder() == names[chosen]
 
 
 @pytest.mark.parametrize("broken", ["{", "[]", '{"cells": 3}', ""])
@@ -153,4 +209,4 @@ def test_the_command_line(work, monkeypatch, capsys):
     assert command_line.main(["reset", "03"]) == 0
     assert "Yours is now 03_" in capsys.readouterr().out
     assert command_line.main(["reset", "77"]) == 2
-    assert "there is no lesson '77'; there are 00, 01" in capsys.readouterr().err
+    assert "there is no lesson '77'; there is\n  00  Start here" in capsys.readouterr().err

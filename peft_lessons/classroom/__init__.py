@@ -8,6 +8,7 @@ from peft_lessons.classroom.figures import Measured, figure, new_figure, table
 from peft_lessons.classroom.kept import trained_once
 from peft_lessons.classroom.live_figure import live_figure
 from peft_lessons.classroom.progress import progress_map
+from peft_lessons.classroom.quiet import quietly
 from peft_lessons.classroom.quiz import quiz
 from peft_lessons.classroom.show import show
 from peft_lessons.classroom.sweep import Frame, sweep
@@ -23,6 +24,7 @@ __all__ = [
     "new_figure",
     "progress_bar",
     "progress_map",
+    "quietly",
     "quiz",
     "show",
     "sweep",

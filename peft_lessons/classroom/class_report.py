@@ -1,4 +1,4 @@
-"""What a class gets wrong and who is stuck: `python -m peft_lessons class-report FOLDER`, from files of `handing_in`.
+"""What a class gets wrong and who is stuck: `peft-lessons class-report FOLDER`, from files of `handing_in`.
 
 A file is read only if it is what its seal says, and counted once for each student: the latest of several exports. All
 others are named with the reason and left out. Stuck is whoever tried an item `STUCK_AFTER` times or more and was never
@@ -120,7 +120,7 @@ def read(path: Path) -> Student:
     if told.get("seal") != handing_in.seal(told):
         raise ValueError("damaged: it is not what its seal says; ask for a new export")
     name, number, exported = (told.get(key) for key in ("name", "progress", "exported"))
-    if not isinstance(name, str) or len(name) > handing_in.LONGEST_NAME or not name.isprintable():
+    if not isinstance(name, str) or not handing_in.is_name(name):
         raise ValueError(f"damaged: its name is not a short printable text but {name!r:.60}")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9a-f]{16}", number):
         raise ValueError("damaged: the number of its progress is none")

@@ -1,16 +1,16 @@
-"""What each lesson holds, counted from its notebook as it is stored: `python -m peft_lessons lessons`."""
+"""Count what each lesson holds, from its notebook as it is stored: `peft-lessons lessons`."""
 
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+from peft_lessons import course
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.figures import text_table
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.questions import question_ids
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 # What an output's text form begins with.
 KINDS = {
     "claims": re.compile(r"✔ .*\n\s*measured "),
@@ -30,7 +30,7 @@ def counted(notebook: Path) -> Counter[str]:
     return found
 
 
-def contents(folder: Path = NOTEBOOKS) -> str:
+def contents(folder: Path = course.NOTEBOOKS) -> str:
     """A line for each lesson, and their sums."""
     rows: list[tuple[int, ...]] = []
     names = []

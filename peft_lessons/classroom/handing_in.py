@@ -1,4 +1,4 @@
-"""What a student can hand in: their progress as one JSON file, `python -m peft_lessons progress export`.
+"""What a student can hand in: their progress as one JSON file, `peft-lessons progress export FILE`.
 
 It says what happened to each question and exercise: how often it was tried, the first and the last verdict, whether
 it was ever right, and when.
@@ -12,12 +12,13 @@ somebody sealed again on purpose.
 import hashlib
 import json
 import secrets
+import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peft_lessons import __version__
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.figures import text_table
@@ -102,14 +103,14 @@ def export(path: Path, name: str = "") -> list[Item]:
         raise ValueError(
             f"there is nothing to hand in: no question or exercise was tried yet ({progress.store_path()})"
         )
-    if len(name) > LONGEST_NAME or not name.isprintable():
+    if not is_name(name):
         raise ValueError(f"the name {name!r} does not fit: at most {LONGEST_NAME} characters, all of them printable")
     if path.exists():
         raise FileExistsError(f"{path} is there already; give another file, or move it away")
     told = {
         "format": FORMAT,
         "version": VERSION,
-        "course": metadata.version("peft-lessons"),
+        "course": __version__,
         "exported": _to_the_second(datetime.now(UTC).isoformat()),
         "progress": _store_id(),
         "name": name,
@@ -117,6 +118,14 @@ def export(path: Path, name: str = "") -> list[Item]:
     }
     write_text(path, json.dumps(told | {"seal": seal(told)}, indent=1, ensure_ascii=False) + "\n")
     return found
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` is short and holds only what prints, spaces of any width, and the joiners of some scripts."""
+    joiners = "\u200c\u200d"  # Persian and many Indian names are misspelt without them
+    return len(name) <= LONGEST_NAME and all(
+        character.isprintable() or character in joiners or unicodedata.category(character) == "Zs" for character in name
+    )
 
 
 def seal(told: dict[str, Any]) -> str:

@@ -24,7 +24,12 @@ def trained_once(name: str, model: nn.Module, config: AdapterConfig, training: C
     that was interrupted is not kept. A folder that cannot be read is put aside under another name, never deleted; one
     that cannot be written is said so, and the lesson goes on with what was trained.
     """
-    folder = kept_folder(name, config)
+    try:
+        folder = kept_folder(name, config)
+    except OSError as error:
+        inject(model, config)
+        print(f"What is trained here will not be kept: {error}")
+        return training()
     if (folder / HISTORY_FILE).is_file():
         try:
             history = History(**json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))

@@ -23,6 +23,7 @@ from IPython.display import display
 
 from peft_lessons.classroom import exercises
 from peft_lessons.classroom.questions import question_ids
+from peft_lessons.files import user_path
 
 HERE = Path(__file__).parent
 SCHEMA_VERSION = 1
@@ -56,7 +57,7 @@ class StoreStatus:
     """Whether progress can be saved, where, what is wrong in words, and what mends it."""
 
     ok: bool
-    path: Path
+    path: Path | None
     message: str
     remedy: str = ""
 
@@ -66,9 +67,16 @@ class NewerStoreError(Exception):
 
 
 def home() -> Path:
-    """The folder of the progress store: PEFT_LESSONS_HOME, else the user's data directory."""
+    """The folder of the progress store: PEFT_LESSONS_HOME, else the user's data directory.
+
+    Raises OSError where that says nothing: a relative PEFT_LESSONS_HOME would be another folder in each working
+    directory, and a user without an account may have no home.
+    """
     chosen = os.environ.get("PEFT_LESSONS_HOME")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_data_dir("peft-lessons", appauthor=False))
+    folder = user_path(chosen or platformdirs.user_data_dir("peft-lessons", appauthor=False))
+    if chosen and not folder.is_absolute():
+        raise OSError(f"PEFT_LESSONS_HOME is {chosen!r}, and must be a whole path such as {Path.cwd() / chosen}")
+    return folder
 
 
 def store_path() -> Path:
@@ -109,15 +117,16 @@ def events(item: str | None = None, kind: str | None = None) -> list[Event]:
 
 def store_status() -> StoreStatus:
     """Try the store as a lesson would, without leaving an event in it."""
-    path = store_path()
+    path = None
     try:
+        path = store_path()
         with _transaction() as connection:
             connection.execute("SAVEPOINT trial")
             connection.execute("INSERT INTO events VALUES (NULL, '', '', '', 'trial', '', '')")
             connection.execute("ROLLBACK TO trial")
             count = connection.execute("SELECT count(*) FROM events").fetchone()[0]
     except (OSError, sqlite3.Error, NewerStoreError) as error:
-        return StoreStatus(False, path, f"progress cannot be saved in {path}: {error}", _remedy(error))
+        return StoreStatus(False, path, f"progress cannot be saved{_in(path)}: {error}", _remedy(error))
     return StoreStatus(True, path, f"progress is saved in {path} ({count:,} events)")
 
 
@@ -146,7 +155,15 @@ def _warning(error: Exception) -> str:
     if _warned:
         return ""
     _warned = True
-    return f"Your progress is not being saved in {home()}: {error}. {_remedy(error)} The lesson goes on without it."
+    try:
+        folder = home()
+    except OSError:
+        folder = None
+    return f"Your progress is not being saved{_in(folder)}: {error}. {_remedy(error)} The lesson goes on without it."
+
+
+def _in(path: Path | None) -> str:
+    return f" in {path}" if path else ""
 
 
 def _remedy(error: Exception) -> str:
@@ -175,6 +192,19 @@ def lessons() -> list[Lesson]:
     """The course's lessons in order, from lessons.toml."""
     with (HERE / "lessons.toml").open("rb") as file:
         return [Lesson(**row) for row in tomllib.load(file)["lesson"]]
+
+
+def find_lesson(name: str) -> Lesson:
+    """The lesson that `name` means: its number ("3", "03"), its notebook's name, or a path to that.
+
+    Raises ValueError that lists the lessons when there is none.
+    """
+    stem = Path(name).stem
+    for lesson in lessons():
+        if stem.zfill(2) == lesson.number or stem == Path(lesson.notebook).stem:
+            return lesson
+    listed = "\n".join(f"  {lesson.number}  {lesson.title}" for lesson in lessons())
+    raise ValueError(f"there is no lesson {name!r}; there is\n{listed}")
 
 
 def lesson_progress() -> list[dict[str, Any]]:

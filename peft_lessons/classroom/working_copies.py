@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from peft_lessons.classroom import progress
-from peft_lessons.files import write_text
+from peft_lessons.course import CHECKOUT, NOTEBOOKS, program
+from peft_lessons.files import user_path, write_text
 
-ROOT = Path(__file__).resolve().parents[2]
-COURSE = ROOT / "notebooks"
 HANDED_OUT = ".handed-out.json"
 
 
 def folder() -> Path:
-    """Where the copies are: PEFT_LESSONS_WORK, else my_lessons in the course's folder."""
+    """Where the copies are: PEFT_LESSONS_WORK, else my_lessons in a checkout of the course, else ~/peft-lessons.
+
+    Raises OSError where there is no home.
+    """
     chosen = os.environ.get("PEFT_LESSONS_WORK")
-    return Path(chosen).expanduser() if chosen else ROOT / "my_lessons"
+    if chosen:
+        return user_path(chosen).absolute()
+    return CHECKOUT / "my_lessons" if CHECKOUT else user_path("~/peft-lessons")
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,27 @@ class Copied:
             lines.append(f"Newer versions, since you had not changed yours: {', '.join(self.replaced)}.")
         for name in self.kept:
             lines.append(f"{name} stays as you changed it, and the course has a newer one.")
-            lines.append(f"  To get that, with yours kept beside it: python -m peft_lessons reset {name[:2]}")
+            lines.append(f"  To get that, with yours kept beside it: {program(f'reset {name[:2]}')}")
         return "\n".join(lines)
 
 
-def copy_lessons(work: Path | None = None, course: Path = COURSE) -> Copied:
+def copy_lessons(work: Path | None = None, course: Path = NOTEBOOKS) -> Copied:
     """Copy the lessons into `work` (default: `folder()`) wherever that overwrites nothing that a student wrote.
 
-    Raises OSError when `work` cannot be written.
+    Raises OSError when `work` cannot be written though something is new, and says how to choose another folder.
     """
     work = folder() if work is None else work
+    try:
+        return _copy_lessons(work, course)
+    except PermissionError as error:
+        words = f"you may not write in {work}; set PEFT_LESSONS_WORK to a folder of yours, such as ~/peft-lessons"
+        raise PermissionError(words) from error
+
+
+def _copy_lessons(work: Path, course: Path) -> Copied:
     work.mkdir(parents=True, exist_ok=True)
-    handed_out = _handed_out(work)
+    known = _handed_out(work)
+    handed_out = dict(known)
     new, replaced, kept = [], [], []
     for lesson in progress.lessons():
         source, own = course / lesson.notebook, work / lesson.notebook
@@ -73,27 +86,28 @@ def copy_lessons(work: Path | None = None, course: Path = COURSE) -> Copied:
             replaced.append(lesson.notebook)
         _copy(source, own)
         handed_out[lesson.notebook] = current
-    write_text(work / HANDED_OUT, json.dumps(handed_out, indent=1) + "\n")
+    if handed_out != known:  # a student whose disk is full must be able to come in
+        write_text(work / HANDED_OUT, json.dumps(handed_out, indent=1) + "\n")
     return Copied(work, tuple(new), tuple(replaced), tuple(kept))
 
 
-def reset(number: str, work: Path | None = None, course: Path = COURSE) -> tuple[Path, Path | None]:
+def reset(number: str, work: Path | None = None, course: Path = NOTEBOOKS) -> tuple[Path, Path | None]:
     """Put a fresh copy of the lesson with this number in place; an old one stays beside it under another name.
 
     Returns the fresh copy and the backup, None where there was nothing. Raises ValueError that lists the lessons when
-    there is none with this number.
+    there is none with this number (or notebook's name), OSError when `work` cannot be written; the old one then stays
+    where it is.
     """
     work = folder() if work is None else work
-    found = {lesson.number: lesson.notebook for lesson in progress.lessons()}
-    if number.zfill(2) not in found:
-        raise ValueError(f"there is no lesson {number!r}; there are {', '.join(found)}")
-    name = found[number.zfill(2)]
+    name = progress.find_lesson(number).notebook
     work.mkdir(parents=True, exist_ok=True)
     own, backup = work / name, None
+    fresh = _unused(work / f".{own.stem}.fresh.ipynb")
+    _copy(course / name, fresh)  # first, since it may find no room
     if own.exists() or own.is_symlink():
         backup = _unused(own.with_name(f"{own.stem}.backup-{datetime.now():%Y-%m-%d-%H%M%S}.ipynb"))
         os.replace(own, backup)
-    _copy(course / name, own)
+    os.replace(fresh, own)
     write_text(work / HANDED_OUT, json.dumps(_handed_out(work) | {name: _text(own)}, indent=1) + "\n")
     return own, backup
 
@@ -106,10 +120,14 @@ def _copy(source: Path, own: Path) -> None:
 
 
 def _text(notebook: Path) -> str | None:
-    """A digest of the cells' kinds and texts; None when the file is no notebook."""
+    """A digest of the kinds and texts of all cells that are not empty; None when the file is no notebook.
+
+    To run the last cell with Shift+Enter adds an empty one, which is nothing that a student wrote.
+    """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         texts = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+        texts = [text for text in texts if text[1].strip()]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return hashlib.sha256(json.dumps(texts).encode("utf-8")).hexdigest()

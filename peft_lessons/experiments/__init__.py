@@ -6,7 +6,7 @@ An experiment is a module of this package with
     cases()         the settings of every run, a dict each
     measure(**case) one run: a dict of numbers, which depends on nothing but the case
 
-`stored(name)` reads results/NAME.json, as `python -m peft_lessons experiment NAME` wrote it. A test measures a case of
+`stored(name)` reads results/NAME.json, as `peft-lessons experiment NAME` wrote it. A test measures a case of
 each again. Trained numbers agree between machines to a few per cent at best, times not at all.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from peft_lessons.course import program
 from peft_lessons.files import write_text
 
 FOLDER = Path(__file__).parent
@@ -73,7 +74,7 @@ def stored(name: str) -> Results:
     experiment(name)
     path = RESULTS / f"{name}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. Run:\npython -m peft_lessons experiment {name}")
+        raise FileNotFoundError(f"{path} is missing. Run:\n{program(f'experiment {name}')}")
     return _read(path)
 
 

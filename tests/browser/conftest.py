@@ -5,20 +5,18 @@ failing test's report gives. With that folder named, every lesson is photographe
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / name) for name in ("scripts", "tests", "tests/notebooks")]
 
 import lab  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
-
-from peft_lessons.classroom.exercises import load_exercise  # noqa: E402
 
 
 class EachLessonOnOneWorker(LoadScopeScheduling):
@@ -53,23 +51,14 @@ def browser():
         yield browser
 
 
-def solve(path):
-    """Puts the course's solution where each exercise's starter stands."""
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if "exercise" in cell.metadata:
-            cell.source = load_exercise(cell.metadata["exercise"]).solution
-    nbformat.write(notebook, path)
-
-
 @pytest.fixture(scope="module")
-def lesson(request, server, browser):
-    """The lesson whose name is the parameter, its exercises solved, open and with all cells run."""
-    solve(server.folder / f"{request.param}.ipynb")
+def lesson(request, server, browser, tmp_path_factory):
+    """The lesson whose name is the parameter, open and with all cells run; `run` is the notebook as it was then."""
     context = lab.new_context(browser)
     opened = lab.Lesson(server, context, request.param)
     opened.folded_at_first = opened.folded()
     opened.run_all()
+    opened.run = shutil.copy(opened.save(), tmp_path_factory.mktemp("run"))
     yield opened
     opened.end_kernel()
     context.close()

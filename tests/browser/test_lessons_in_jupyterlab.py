@@ -1,8 +1,8 @@
 """Each lesson as a student meets it: a real JupyterLab, a real browser, keys and clicks.
 
-The tests of one lesson share its page and run in the order of this file: the lesson has run, with its exercises solved,
-then its widgets are used, then the page is loaded again, and the last test looks back over what the page asked for on
-the way.
+The tests of one lesson share its page and run in the order of this file: the lesson has run, and nbval compares what it
+printed with what is stored; then its exercises are solved and its widgets are used, then the page is loaded again, and
+the last test looks back over what the page asked for on the way.
 """
 
 import json
@@ -18,8 +18,10 @@ import lesson_guard
 import nbformat
 import predictions
 import pytest
+from replay import replay
 
 import notebooks
+from peft_lessons.classroom.exercises import load_exercise
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.classroom.questions import load_question, question_ids
 
@@ -73,6 +75,12 @@ def test_every_cell_runs(lesson, pictures):
 
 
 @EACH_LESSON
+def test_outputs_are_those_stored(lesson, pictures, tmp_path):
+    done = replay(lab.NOTEBOOKS / f"{lesson.name}.ipynb", tmp_path, run=lesson.run)
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-3000:]
+
+
+@EACH_LESSON
 def test_answers_to_predictions_are_folded_until_they_are_run(lesson, pictures):
     cells = stored(lesson).cells
     expected = predictions.answers(cells)
@@ -82,7 +90,13 @@ def test_answers_to_predictions_are_folded_until_they_are_run(lesson, pictures):
 
 @EACH_LESSON
 def test_solved_exercises_are_correct(lesson, pictures):
+    starters = {
+        cell.metadata["exercise"]: n for n, cell in enumerate(stored(lesson).cells) if "exercise" in cell.metadata
+    }
     for which, number in lesson_guard.checked_exercises(stored(lesson)):
+        lesson.write_into(starters[which], load_exercise(which).solution)
+        lesson.run_cell(starters[which])
+        lesson.run_cell(number)
         titles = lesson.cell(number).get_by_text(f"Exercise {which}: ").all_inner_texts()
         assert len(titles) == 1 and titles[0].endswith(f"Exercise {which}: correct")
 
@@ -179,7 +193,7 @@ def test_light_and_dark(lesson, pictures):
 
 
 @EACH_LESSON
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core comes with tests/js/node_modules")
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing; to run it: make setup-test")
 def test_widgets_are_accessible(lesson, pictures):
     lesson.page.evaluate(AXE.read_text(encoding="utf-8"))
     found = lesson.page.evaluate(
@@ -267,6 +281,23 @@ def test_answers_survive_a_reload(lesson, pictures):
 def test_nothing_left_the_machine_and_nothing_broke(lesson, pictures):
     assert lesson.blocked == []
     assert lesson.page_errors == []
+
+
+@pytest.mark.parametrize(
+    ("script", "counts"),
+    [
+        ("/static/lab/jlab_core.a1b2.js", False),
+        ("/lab/extensions/peft-lessons-presenter/static/presenter.js", True),
+        ("blob:http://127.0.0.1:8888/0f", True),
+        ("", True),
+    ],
+)
+def test_an_error_counts_wherever_ours_may_have_a_part_in_it(script, counts):
+    core = "    at remove (http://127.0.0.1:8888/static/lab/jlab_core.a1b2.js:1:2)"
+    address = script if script.startswith("blob:") or not script else f"http://127.0.0.1:8888{script}"
+    stack = "\n".join(["NotFoundError: removeChild", core, f"    at f ({address or '<anonymous>'}:3:4)", core])
+    assert lab.only_jupyterlabs(stack) is not counts
+    assert not lab.only_jupyterlabs("Error: of no known place")
 
 
 def test_the_map_counts_what_was_answered(server, browser):

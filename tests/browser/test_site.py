@@ -114,7 +114,7 @@ def stored_pictures(lesson):
     return sum(text.startswith(("[Sweep]", "[LiveFigure]", "[Figure]")) for text in texts)
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="axe-core comes with tests/js/node_modules")
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing; to run it: make setup-test")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", KINDS)
 def test_pages_are_accessible_and_legible(reader, pictures, path, theme):

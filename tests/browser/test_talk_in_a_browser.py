@@ -5,10 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 from types import SimpleNamespace
 
 import lab
@@ -18,7 +14,6 @@ from peft_lessons.classroom.questions import load_question
 from peft_lessons.classroom.talks import load_talk
 
 pytestmark = pytest.mark.browser
-PRESENT = Path(lab.ROOT) / "scripts" / "present.py"
 NAME = "00_start_here"
 RAN = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;
@@ -42,21 +37,21 @@ class Talk(lab.Lesson):
 
 def present(*arguments, **variables):
     return subprocess.Popen(
-        [sys.executable, PRESENT, *arguments, "--no-browser", "--allow-root", "--LabApp.expose_app_in_browser=True"],
+        [
+            sys.executable,
+            "-m",
+            "peft_lessons",
+            "present",
+            *arguments,
+            "--no-browser",
+            "--allow-root",
+            "--LabApp.expose_app_in_browser=True",
+        ],
         env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def wait_until_it_answers(url):
-    for _ in range(300):
-        try:
-            return urllib.request.urlopen(url, timeout=5).close()
-        except urllib.error.URLError:  # it is not listening yet
-            time.sleep(0.2)
-    pytest.fail(f"nothing answers at {url}")
 
 
 def heading(page):
@@ -107,7 +102,6 @@ def test_a_talk_from_start_to_end(tmp_path, browser):
         for part in load_talk("00").parts:
             assert part.heading in printed
 
-        wait_until_it_answers(address[0])
         lesson = Talk(SimpleNamespace(url=address[1], token=address[3]), context, NAME)
         page = lesson.page
         assert lesson.errors() == []

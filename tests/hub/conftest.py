@@ -23,6 +23,9 @@ PROXY = ROOT / "deploy/node_modules/.bin/configurable-http-proxy"
 NAMES = [f"peft-student-{number}" for number in range(1, 9)]
 
 
+AS_ROOT = f"sudo git clone {ROOT} /opt/peft-lessons && cd /opt/peft-lessons && sudo make test PYTHON=/usr/bin/python3"
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
@@ -31,14 +34,14 @@ def free_port() -> int:
 def why_not() -> str:
     """The reason why this machine cannot play a class server; empty when it can."""
     if not PROXY.exists():
-        return "the proxy is missing: make setup-class"
+        return "the hub's proxy is missing; to run it: make setup-class"
     if os.geteuid() or not shutil.which("useradd"):
-        return "only root can start servers of other users"
+        return f"only root can start servers of other users; to run it: {AS_ROOT}"
     command = [sys.executable, "-c", "import torch"]
     try:
         subprocess.run(command, user=65534, group=65534, extra_groups=[], check=True, capture_output=True)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"another user cannot run {sys.executable}: {error}"
+        return f"other users cannot run {sys.executable} ({type(error).__name__}); to run it: {AS_ROOT}"
     return ""
 
 

@@ -16,7 +16,7 @@ from student import Student
 pytestmark = pytest.mark.hub
 
 
-@pytest.mark.skipif(not PROXY.exists(), reason="the proxy is missing: make setup-class")
+@pytest.mark.skipif(not PROXY.exists(), reason="the hub's proxy is missing; to run it: make setup-class")
 def test_a_trial_from_start_to_end(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     settings = tmp_path / "trial.py"

@@ -4,9 +4,9 @@ import jupytext
 import jupytext.config
 import nbformat
 import pytest
-import slides
 
 import notebooks
+from peft_lessons.classroom import slides
 
 PARAGRAPH = "A sentence of some length, which fills a good part of one line on the screen, and no more than that."
 

@@ -1,4 +1,4 @@
-"""Speaker's notes: one TOML file a lesson ("03.toml"), read here. `python -m peft_lessons talk 03` prints them.
+"""Speaker's notes: one TOML file a lesson ("03.toml"), read here. `peft-lessons talk 3` prints them.
 
 A file states the minutes of the whole talk, then its parts in the lesson's order, one for the title and each section up
 to the summary. A part has a heading, minutes, what to say or ask, and where students stumble; `short` are its minutes

@@ -1,4 +1,4 @@
-"""How JupyterLab behaves when it opens the course: `jupyter lab --config=jupyter_lab_config.py`, as in `make lab`."""
+"""JupyterLab's settings when it opens the course, whether `server.py` starts it or a class server."""
 
 import os
 from typing import Any
@@ -31,3 +31,6 @@ c.ServerApp.ip = "127.0.0.1"
 c.ServerApp.tornado_settings = {"page_config_hook": without_announcements}
 c.LabApp.extension_manager = "readonly"
 c.ServerApp.kernel_websocket_connection_class = PromptWebsocket
+# Terminals find the course's commands. A login shell, the default outside a terminal, may set the search path anew.
+if os.name != "nt":
+    c.ServerApp.terminado_settings = {"shell_command": [os.environ.get("SHELL") or "sh"]}

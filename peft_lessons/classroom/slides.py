@@ -18,7 +18,7 @@ from math import ceil
 from nbformat import NotebookNode
 
 TAGS = {"slide": "slide", "subslide": "subslide", "skip": "skip", "below": None}
-SCREEN = 24  # lines, at 1280 × 800 and in the size of letters that scripts/present.py sets
+SCREEN = 24  # lines, at 1280 × 800 and in the size of letters that a talk has (peft_lessons/jupyter/talk.py)
 LETTERS = 105  # in a line of prose
 SHOWN_CODE = 16  # lines; longer code is folded in a talk
 # Lines that an output takes, by the function that puts it out. Code that draws or asks is folded in a talk.

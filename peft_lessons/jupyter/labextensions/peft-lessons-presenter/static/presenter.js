@@ -1,4 +1,4 @@
-/* What scripts/present.py adds to JupyterLab: each notebook that is opened starts as slides, in a fresh kernel, and runs.
+/* What a talk (talk.py) adds to JupyterLab: each notebook that is opened starts as slides, in a fresh kernel, and runs.
 
    So loading the page again resets a demonstration. JupyterLab loads this file like any prebuilt extension; it is short
    enough to be written by hand, as the module container that a bundler would make: `init` receives JupyterLab's shared

