@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peft_lessons import __version__, course
 
@@ -184,12 +185,12 @@ COMMANDS = (
 def parser() -> argparse.ArgumentParser:
     """The command line, made from COMMANDS."""
 
-    def page(about: str, example: str) -> dict[str, object]:
+    def page(about: str, example: str) -> dict[str, Any]:
         formatter = argparse.RawDescriptionHelpFormatter
         return {"description": about, "epilog": f"example:\n  peft-lessons {example}", "formatter_class": formatter}
 
     about = "PEFT Lessons: a notebook course on parameter-efficient fine-tuning."
-    top = argparse.ArgumentParser(prog="peft-lessons", **page(about, "talk 3"))  # type: ignore[arg-type]
+    top = argparse.ArgumentParser(prog="peft-lessons", **page(about, "talk 3"))
     top.add_argument("--version", action="version", version=f"peft-lessons {__version__}")
     top.set_defaults(command=COMMANDS[0])
     choices = {"": top.add_subparsers(metavar="COMMAND", title="commands")}
@@ -201,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
         own = choices[group].add_parser(word, help=command.help, **page(f"{command.help}.", command.example))
         found[command.words] = own
         for name, explained in command.arguments:
-            optional = {"nargs": "?", "default": ""} if name.startswith("[") else {}
+            optional: dict[str, Any] = {"nargs": "?", "default": ""} if name.startswith("[") else {}
             own.add_argument(name.strip("[]"), metavar=name.strip("[]").upper(), help=explained, **optional)
         if command.for_jupyterlab:
             own.epilog = f"{own.epilog}\n\nOptions that are not listed here are JupyterLab's."

@@ -264,7 +264,8 @@ def test_one_variable_chooses_where_torch_comes_from(empty_course, monkeypatch):
 def test_an_old_python_is_refused_by_name(empty_course):
     old = empty_course / "python3.9"
     play = "import sys; sys.version_info = (3, 9); sys.version = '3.9.18 (old)'; sys.argv.pop(0)"
-    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{play}; exec(open(sys.argv[0]).read())" "$@"\n')
+    run = "exec(open(sys.argv[0]).read(), dict(__name__='__main__', __file__=sys.argv[0]))"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{play}; {run}" "$@"\n')
     old.chmod(0o755)
     refused = make(empty_course, "setup", "PYTHON=./python3.9")
     assert refused.returncode != 0

@@ -70,7 +70,7 @@ def test_the_command_prints_a_page(capsys):
     assert talk.parts[1].say in words and talk.parts[1].stumble in words
 
     assert command_line.main(["talk", "77"]) == 2
-    assert "no notes for lesson '77'; there are notes for 00, 01" in capsys.readouterr().err
+    assert "there is no lesson '77'; there is\n  00  Start here" in capsys.readouterr().err
 
 
 def test_the_guide_is_made_from_the_notes():

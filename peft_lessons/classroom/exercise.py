@@ -32,9 +32,13 @@ class Exercise:
         self._specification = specification
         self._hints_given = 0
 
+    def assess(self, student: Any) -> tuple[str, str]:
+        """The outcome for `student`, a function or class, and what to tell them; nothing is shown or noted."""
+        return assess(self._specification, student)
+
     def check(self, student: Any) -> None:
         """Show whether `student`, a function or class, solves the exercise, and note the outcome."""
-        outcome, message = assess(self._specification, student)
+        outcome, message = self.assess(student)
         notice = progress.record(self._specification.id, "exercise", outcome, message)
         self._card(outcome, outcome, message, notice)
 

@@ -199,9 +199,9 @@ def find_lesson(name: str) -> Lesson:
 
     Raises ValueError that lists the lessons when there is none.
     """
-    stem = Path(name).stem
+    last = Path(name).name
     for lesson in lessons():
-        if stem.zfill(2) == lesson.number or stem == Path(lesson.notebook).stem:
+        if (last.isdecimal() and last.zfill(2) == lesson.number) or last.removesuffix(".ipynb") == lesson.notebook[:-6]:
             return lesson
     listed = "\n".join(f"  {lesson.number}  {lesson.title}" for lesson in lessons())
     raise ValueError(f"there is no lesson {name!r}; there is\n{listed}")
