@@ -46,6 +46,7 @@ OURS_ALONE = ["jupyterlab_jupytext", "notebook"] + [
     f"nbgrader.server_extensions.{name}"
     for name in ("assignment_list", "course_list", "formgrader", "validate_assignment")
 ]
+POLL = 100  # ms; without it Playwright asks at every frame, which keeps half a processor from the kernel
 SCROLLER = ".jp-NotebookPanel .jp-WindowedPanel-outer"
 
 
@@ -178,6 +179,7 @@ class Lesson:
                 const panel = window.jupyterapp?.shell.currentWidget;
                 return panel?.sessionContext?.session?.kernel?.status === "idle";
             }""",
+            polling=POLL,
             timeout=120_000,
         )
 
@@ -213,7 +215,7 @@ class Lesson:
                 window.jupyterapp.commands.execute("notebook:run-all-cells").finally(() => { window.ranAll = true; });
             }"""
         )
-        self.page.wait_for_function("() => window.ranAll", timeout=minutes * 60_000)
+        self.page.wait_for_function("() => window.ranAll", polling=POLL, timeout=minutes * 60_000)
         self.settle()
 
     def run_cell(self, number: int, minutes: float = 5) -> None:
@@ -226,7 +228,7 @@ class Lesson:
             }""",
             number,
         )
-        self.page.wait_for_function("() => window.ran", timeout=minutes * 60_000)
+        self.page.wait_for_function("() => window.ran", polling=POLL, timeout=minutes * 60_000)
         self.settle()
 
     def active_cell(self) -> int:
@@ -258,6 +260,7 @@ class Lesson:
                 return now - window.settledAt > 500;
             }""",
             arg=SCROLLER,
+            polling=POLL,
             timeout=60_000,
         )
 

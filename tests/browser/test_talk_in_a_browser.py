@@ -32,7 +32,7 @@ class Talk(lab.Lesson):
 
     def load(self):
         self.page.goto(f"{self.server.url}/doc/tree/{self.name}.ipynb?token={self.server.token}")
-        self.page.wait_for_function(RAN, timeout=600_000)
+        self.page.wait_for_function(RAN, polling=lab.POLL, timeout=600_000)
 
 
 def present(*arguments, **variables):
