@@ -10,6 +10,7 @@
 # make check    its quick half: lint, types, unit tests
 # make bench    measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
 #               machine that has nothing else to do
+# make drift    asks the newest releases of the libraries whether what the course says of them still holds
 # make pins     chooses the versions in requirements/pins.txt anew (needs uv)
 # make clean    removes .venv and whatever else these commands made
 #
@@ -33,7 +34,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset present site assignment class doctor test check bench setup setup-test setup-bench setup-class pins clean
+.PHONY: help lab reset present site assignment class doctor test check bench drift setup setup-test setup-bench setup-class pins clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -70,6 +71,10 @@ check: setup-test
 
 bench: setup-bench
 	$(PY) -m benchmarks
+
+# torch is the newest, from TORCH_INDEX if that is set, or what DRIFT_TORCH names, such as torch==2.13.0.
+drift:
+	@$(PYTHON) scripts/drift.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(DRIFT_TORCH),--torch $(DRIFT_TORCH))
 
 # A stamp is written last, so that an interrupted installation is taken up again.
 setup: .venv/setup.stamp
