@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from facts.fact import fact
 
 LESSON_07 = "notebooks/07_qlora.md"
-TINY = {
+TINY: dict[str, Any] = {
     "vocab_size": 11,
     "hidden_size": 8,
     "intermediate_size": 12,
