@@ -208,12 +208,12 @@ def check(name: str, arguments: Sequence[str]) -> Row:
     run("-m", "pytest", *options, *arguments, log=f"{stem}.log")
     if not report.is_file():
         return Row(outcome="failed", what=name, detail=last_line(BUILD / f"{stem}.log"))
-    cases = list(ElementTree.parse(report).iter("testcase"))
+    cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     if cases and not failed:
-        return Row(outcome="held", what=f"{name}: {len(cases)} tests")
+        return Row(outcome="held", what=f"{name} (tests: {len(cases)})")
     detail = complaint(failed[0]) if failed else last_line(BUILD / f"{stem}.log")
-    return Row(outcome="failed", what=f"{name}: {len(failed)} of {len(cases)} tests", detail=detail)
+    return Row(outcome="failed", what=f"{name} (tests: {len(failed)} of {len(cases)})", detail=detail)
 
 
 def complaint(case: ElementTree.Element) -> str:

@@ -1,7 +1,10 @@
 """Facts about other libraries hold in the pinned versions and stand where they say; `make drift` sees what changes."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +87,7 @@ ROWS = [
     Row(outcome="held", what="Water is wet.", versions="water 1.0"),
     Row(outcome="not installable", what="installs", versions="fire 1.0 → none", detail="ERROR: no wheel"),
     Row(outcome="changed", what="Ice is cold | hard.", versions="ice 1.0 → 2.0", detail="'cold' → 'warm' (ice.md)"),
-    Row(outcome="failed", what="parity: 1 of 3 tests", detail="test_one: assert 1 == 2"),
+    Row(outcome="failed", what="parity (tests: 1 of 3)", detail="test_one: assert 1 == 2"),
 ]
 
 
@@ -113,6 +116,52 @@ def test_the_command_asks_and_reports(monkeypatch, tmp_path, capsys):
     assert Row(**row).outcome == "held"
     monkeypatch.setattr(drift, "ask_all", lambda: [drift.ask(replace(FACT, expected="nf4"))])
     assert drift.main(["facts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("inside", "outcome", "what", "detail"),
+    [
+        ('<testcase name="a"/><testcase name="b"/>', "held", "some tests (tests: 2)", ""),
+        (
+            '<testcase name="a"/><testcase name="b"><failure message="assert 0"/></testcase>',
+            "failed",
+            "some tests (tests: 1 of 2)",
+            "b: assert 0",
+        ),
+        ('<testcase name="a"><skipped/></testcase>', "failed", "some tests (tests: 0 of 0)", "1 skipped"),
+    ],
+)
+def test_a_selection_of_tests_becomes_a_row(inside, outcome, what, detail, monkeypatch, tmp_path):
+    def run(*arguments, log):
+        (report,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--junitxml=")]
+        Path(report).write_text(f"<testsuites><testsuite>{inside}</testsuite></testsuites>", encoding="utf-8")
+        (tmp_path / log).write_text("1 skipped\n", encoding="utf-8")
+
+    monkeypatch.setattr(drift, "BUILD", tmp_path)
+    monkeypatch.setattr(drift, "run", run)
+    assert drift.check("some tests", ["tests/test_x.py"]) == Row(outcome=outcome, what=what, detail=detail)
+
+
+def test_tests_that_do_not_start_say_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(drift, "BUILD", tmp_path)
+    monkeypatch.setattr(drift, "run", lambda *_, log: (tmp_path / log).write_text("no module named pytest\n\n"))
+    assert drift.check("some tests", []).detail == "no module named pytest"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_hands_on_where_torch_comes_from():
+    def command(**variables):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        given = {"PYTHON": "python", "TORCH_INDEX": "", "DRIFT_TORCH": ""} | variables
+        make = ["make", "--dry-run", "drift", *(f"{name}={value}" for name, value in given.items())]
+        return subprocess.run(
+            make, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ).stdout.split()
+
+    plain = ["python", "scripts/drift.py"]
+    assert command() == plain
+    assert command(TORCH_INDEX="https://index.example") == [*plain, "--torch-index", "https://index.example"]
+    assert command(DRIFT_TORCH="torch==2.13.0") == [*plain, "--torch", "torch==2.13.0"]
 
 
 @pytest.mark.parametrize(
