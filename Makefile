@@ -17,6 +17,7 @@
 #   make test    the whole proof, with the network cut off where the system allows it
 #   make bench   measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
 #                machine that has nothing else to do
+#   make drift   asks the newest releases of other libraries whether what the course says of them still holds
 #   make pins    chooses the versions in requirements/pins.txt anew (needs uv)
 #   make setup   only sets up .venv, or brings it up to date
 #   make clean   removes .venv and whatever else these commands made
@@ -44,7 +45,7 @@ PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset progress export doctor present site assignment class check test bench pins setup setup-test \
+.PHONY: help lab reset progress export doctor present site assignment class check test bench drift pins setup setup-test \
 setup-bench setup-class clean
 
 help:
@@ -85,6 +86,10 @@ test: setup-test
 
 bench: setup-bench
 	$(PY) -m benchmarks
+
+# torch is the newest, from TORCH_INDEX if that is set, or what DRIFT_TORCH names, such as torch==2.13.0.
+drift:
+	@$(PYTHON) scripts/drift.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(DRIFT_TORCH),--torch $(DRIFT_TORCH))
 
 # Decides by what was installed, not by time stamps: scripts/setup.py.
 setup:

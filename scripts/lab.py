@@ -231,6 +231,13 @@ class Lesson:
         self.page.wait_for_function("() => window.ran", polling=POLL, timeout=minutes * 60_000)
         self.settle()
 
+    def counts(self) -> list[int | None]:
+        """The number in front of each code cell, None where it has not run."""
+        return self.page.evaluate(
+            """() => window.jupyterapp.shell.currentWidget.content.widgets
+                .filter(cell => cell.model.type === "code").map(cell => cell.model.executionCount)"""
+        )
+
     def active_cell(self) -> int:
         """The number of the cell that JupyterLab's keys act on."""
         return self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")

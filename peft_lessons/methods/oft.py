@@ -6,7 +6,8 @@ Each R_i is orthogonal (Cayley's formula), so lengths of inputs and angles betwe
 of size b has b(b − 1)/2 parameters.
 
 `neumann_terms` replaces the inverse by the first terms of I + 2Q + 2Q² + …, which needs no inverse and is only nearly
-orthogonal. peft does so, with 5 terms, unless told otherwise; it has no fewer than 4, and more than 100 gain nothing.
+orthogonal. peft does so, with 5 terms, unless told otherwise. There 3 means 4; here no fewer than 4 are taken, and no
+more than 100, which gain nothing.
 
 Left out: constrained OFT, one block shared by all, and dropout of whole blocks.
 """
