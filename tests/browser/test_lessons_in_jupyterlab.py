@@ -266,8 +266,9 @@ def test_the_lesson_is_a_talk(lesson, pictures):
 
 @EACH_LESSON
 def test_answers_survive_a_reload(lesson, pictures):
-    """The page is loaded anew and a quiz's cell run again: the kernel reads the answer from the store."""
+    """The page is loaded anew, cleared, and a quiz's cell run again: the kernel reads the answer from the store."""
     lesson.load()
+    lesson.command("notebook:clear-all-cell-outputs")
     assert lesson.page.locator(QUIZZES).count() == 0
     number, which = cells_that_call(lesson, "quiz")[0]
     lesson.run_cell(number)
