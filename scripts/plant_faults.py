@@ -1,10 +1,11 @@
 """Plants faults in a copy of the course, one at a time, and records which check of the proof catches each.
 
-    python scripts/plant_faults.py                      every fault of faults.py, some half an hour on two cores
+    python scripts/plant_faults.py                      every fault of faults.py
     python scripts/plant_faults.py --list
     python scripts/plant_faults.py --only quiz NF4      those whose names hold one of these words
     python scripts/plant_faults.py --checkout FOLDER    in the files of another commit, for comparison
 
+With `python scripts/offline.py` before it, as in `make test`, nothing that is planted reaches the network.
 A fault that no check catches is a survivor. A change of the proof has made it weaker when the survivors become more.
 
 A fault is looked for where its `look` says, cheapest first, until a check fails; Python files go through the linter
@@ -13,6 +14,7 @@ status 0 when every fault was caught.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -23,14 +25,35 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Self
 
 from faults import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_TEST = "tests/test_faults.py"  # stays out of the copy: it notices every fault by its text
 
+# Forks for each run of pytest, which then need not import again what takes seconds and no fault touches.
+NURSERY = """
+import contextlib, importlib, json, os, sys
+for name in ("torch", "transformers", "peft", "matplotlib.figure", "IPython", "nbformat", "xdist", "pytest"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+for line in sys.stdin:
+    arguments, output = json.loads(line)
+    child = os.fork()
+    if not child:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        status = sys.modules["pytest"].main(arguments)
+        sys.stdout.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
 # How a step of the proof is run, narrowed to what follows; and where its tests are.
-PYTEST = ("-m", "pytest", "-p", "no:nbval", "-p", "no:cacheprovider", "-q", "-x", "--color=no")
+NO_TEST = 5  # pytest's exit status when it finds none: nobody looks
+PYTEST = ("-m", "pytest", "-p", "no:nbval", "-p", "no:cacheprovider", "-q", "--color=no")
 STEPS: dict[str, tuple[str, ...]] = {
     "lint": ("-m", "ruff", "check"),
     "format": ("-m", "ruff", "format", "--check"),
@@ -79,7 +102,8 @@ AREAS = {
     "scripts/": "{stem}",
     "jupyter_lab_config.py": "security setup",
     "Makefile": "setup",
-    "README.md": "setup",
+    "docs/methods.md": "documents",
+    "README.md": "setup documents",
     "requirements/": "setup",
     "tests/nbval_sanitize.cfg": "stored_outputs",
 }
@@ -102,6 +126,21 @@ class Copy:
         for part in ("tests/js/node_modules", "deploy/node_modules"):
             if (modules / part).exists():
                 (folder / part).symlink_to(modules / part)
+        self.environment = os.environ | {"PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive"}
+        self.nursery = subprocess.Popen(
+            [python, "-c", NURSERY],
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.nursery.communicate()
 
     def restore(self) -> None:
         """Put back every file that differs from the checkout's."""
@@ -117,9 +156,9 @@ class Copy:
         path = self.folder / self.place(fault)
         path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8", newline="")
         if fault.then:
-            done = self.run(fault.then)
-            if done.returncode:
-                raise ValueError(f"{fault.name}: {' '.join(fault.then)} fails:\n{done.stdout[-2000:]}")
+            status, output = self.run(fault.then)
+            if status:
+                raise ValueError(f"{fault.name}: {' '.join(fault.then)} fails:\n{output[-2000:]}")
 
     def place(self, fault: Fault) -> str:
         """Where the fault's text is: in its own file, or in the one of this name to which that file has moved."""
@@ -131,17 +170,22 @@ class Copy:
             raise ValueError(f"{fault.name}: there is no {fault.file}, and its text is in {holding or 'no file'}")
         return holding[0]
 
-    def run(self, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        """A Python command in the copy, with the network cut off where that is possible, as `make test` does."""
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_WAIT_POLICY": "passive"}
-        return subprocess.run(
-            [self.python, "scripts/offline.py", self.python, *command],
+    def run(self, command: tuple[str, ...]) -> tuple[int, str]:
+        """Exit status and output of a Python command in the copy."""
+        if command[:2] == ("-m", "pytest"):
+            assert self.nursery.stdin and self.nursery.stdout
+            output = self.folder / "output.txt"
+            print(json.dumps([command[2:], str(output)]), file=self.nursery.stdin, flush=True)
+            return int(self.nursery.stdout.readline()), output.read_text(encoding="utf-8", errors="replace")
+        done = subprocess.run(
+            [self.python, *command],
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        return done.returncode, done.stdout
 
     def checks(self, fault: Fault) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(step, command), cheapest first."""
@@ -161,17 +205,17 @@ class Copy:
     def caught(self, fault: Fault, thorough: bool = False) -> tuple[str, str]:
         """(step, check) that fails first with the fault, ("", "") when none does.
 
-        Raises ValueError when the fault does not fit these files, or a look finds no test.
+        Raises ValueError when the fault does not fit these files, or pytest itself does not run.
         """
         everything = ("unit tests", (*STEPS["unit tests"], "-x", "-n", "2", TESTS["unit tests"]))
         try:
             self.plant(fault)
             for step, command in (*self.checks(fault), *([everything] if thorough else [])):
-                done = self.run(command)
-                if done.returncode:
-                    named = failed(done.stdout) if step in TESTS else [step]
+                status, output = self.run(command)
+                if status not in (0, NO_TEST):
+                    named = failed(output) if step in TESTS else [step]
                     if not named:
-                        raise ValueError(f"{fault.name}: {' '.join(command)} names no test:\n{done.stdout[-1000:]}")
+                        raise ValueError(f"{fault.name}: {' '.join(command)} fails without a test:\n{output[-1000:]}")
                     return step, named[0]
             return "", ""
         finally:
@@ -184,9 +228,9 @@ class Copy:
             by_step[step].append(check)
         unsound = []
         for step, checks in by_step.items():
-            done = self.run((*STEPS[step], *(checks if step in TESTS else [])))
-            if done.returncode:
-                unsound += (failed(done.stdout) if step in TESTS else checks) or [f"{step}: {done.stdout[-2000:]}"]
+            status, output = self.run((*STEPS[step], *(checks if step in TESTS else [])))
+            if status:
+                unsound += (failed(output) if step in TESTS else checks) or [f"{step}: {output[-2000:]}"]
         return unsound
 
 
@@ -210,9 +254,12 @@ def main() -> int:
         return 0
     print("| fault | step | caught by | seconds |\n|---|---|---|---|", flush=True)
     survivors, found, wrong = [], [], []
-    with tempfile.TemporaryDirectory(prefix="peft-lessons-") as folder:
-        checkout = options.checkout.resolve()
-        copy = Copy(checkout, Path(folder).resolve(), options.python, (options.modules or checkout).resolve())
+    checkout = options.checkout.resolve()
+    modules = (options.modules or checkout).resolve()
+    with (
+        tempfile.TemporaryDirectory(prefix="peft-lessons-") as folder,
+        Copy(checkout, Path(folder).resolve(), options.python, modules) as copy,
+    ):
         for fault in chosen:
             start = time.monotonic()
             try:
