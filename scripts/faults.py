@@ -1029,7 +1029,7 @@ PROOF = (
         "deploy/student_server.py",
         "os.umask(0o077)",
         "os.umask(0o022)",
-        ("class server",),
+        ("class server: class_server",),
     ),
 )
 
