@@ -889,7 +889,7 @@ LESSONS = (
         "from contextlib import suppress\nfrom urllib.request import urlopen\n\n"
         'with suppress(OSError):\n    urlopen("https://statistics.example.org/", timeout=1)\n'
         "print(answer(model, tokenizer,",
-        ("unit tests: 00_start", "notebooks: 00_start_here"),
+        ("unit tests: 00_start or only_the_hub", "notebooks: 00_start_here"),
         then=BUILD_START,
     ),
     Fault(

@@ -96,7 +96,7 @@ AREAS = {
     "peft_lessons/classroom/progress": "progress security",
     "peft_lessons/classroom/cards.py": "claims security",
     "peft_lessons/classroom/": "{stem}",
-    "notebooks/": "lessons slides predictions talks",
+    "notebooks/": "lessons slides predictions talks security",
     "deploy/": "deploy",
     "docs/instructors.md": "talks",
     "scripts/": "{stem}",
