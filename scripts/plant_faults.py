@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -127,9 +128,12 @@ class Copy:
             if (modules / part).exists():
                 (folder / part).symlink_to(modules / part)
         self.environment = os.environ | {"PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive"}
-        self.nursery = subprocess.Popen(
-            [python, "-c", NURSERY],
-            cwd=folder,
+
+    @cached_property
+    def nursery(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [self.python, "-c", NURSERY],
+            cwd=self.folder,
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -140,7 +144,8 @@ class Copy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.nursery.communicate()
+        if "nursery" in vars(self):
+            self.nursery.communicate()
 
     def restore(self) -> None:
         """Put back every file that differs from the checkout's."""
