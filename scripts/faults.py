@@ -783,11 +783,11 @@ WIDGETS = (
         ("browser: 00_start_here",),
     ),
     Fault(
-        "a quiz's style asks another host for a font",
+        "a quiz's style asks another host for a picture",
         "peft_lessons/classroom/quiz.css",
         ".peft-quiz {\n",
-        '@import url("https://fonts.example.org/inter.css");\n\n.peft-quiz {\n',
-        ("browser: 00_start_here",),
+        '.peft-quiz {\n  background-image: url("https://pictures.example.org/paper.png");\n',
+        ("unit tests: front_ends", "browser: 00_start_here"),
     ),
     Fault(
         "the map's script asks another host",

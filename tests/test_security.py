@@ -235,6 +235,7 @@ def test_front_ends_write_as_html_only_what_python_has_escaped():
     }
     assert {name: count for name, count in found.items() if count} == known
     assert not [path for path in folder.glob("*.js") if re.search(r"\beval\(|new Function|https?://", path.read_text())]
+    assert not [path for path in folder.glob("*.css") if re.search(r"url\(|@import", path.read_text())]
 
 
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "smtplib", "socket", "urllib3"}
