@@ -229,8 +229,9 @@ def test_merging_over_a_quantized_bf16_layer_rounds_once() -> None:
 def test_dropout_acts_in_training_only_and_on_the_adapter_only() -> None:
     torch.manual_seed(0)
     model = inject(nn.Sequential(nn.Linear(32, 32)), LoRAConfig(rank=4, dropout=0.5, targets=("0",)))
-    nn.init.normal_(model[0].lora_B)
     x = torch.ones(32)
+    assert torch.equal(model.train()(x), model[0].base_layer(x)), "B is zero, and the base reads all of x"
+    nn.init.normal_(model[0].lora_B)
     assert not torch.equal(model.train()(x), model(x))
     assert torch.equal(model.eval()(x), model(x))
     with adapters_disabled(model.train()):

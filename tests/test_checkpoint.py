@@ -84,6 +84,14 @@ def test_settings_that_change_nothing(folder) -> None:
     assert read_config(folder) == CONFIG
 
 
+def test_an_older_file_lacks_what_was_added_since(folder) -> None:
+    path = folder / "adapter_config.json"
+    settings = json.loads(path.read_text())
+    del settings["lora_dropout"], settings["use_rslora"]
+    path.write_text(json.dumps(settings))
+    assert read_config(folder) == CONFIG
+
+
 def test_missing_settings_are_named(folder) -> None:
     path = folder / "adapter_config.json"
     path.write_text('{"peft_type": "LORA", "target_modules": ["q", "v"]}')

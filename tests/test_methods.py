@@ -539,6 +539,10 @@ class TestPrompts:
         with torch.no_grad():
             assert torch.equal(model(ids, attention_mask=mask)[:, 3:], model(other, attention_mask=mask)[:, 3:])
 
+    def test_a_mask_without_padding_hides_nothing(self, model: Decoder, ids: torch.Tensor) -> None:
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids, attention_mask=torch.ones_like(ids)), model(ids), rtol=0, atol=1e-5)
+
     def test_it_can_be_learnt(self, model: Decoder, ids: torch.Tensor) -> None:
         optimizer = torch.optim.Adam(trainable_parameters(model), lr=0.05)
         losses = []

@@ -235,6 +235,37 @@ def test_front_ends_write_as_html_only_what_python_has_escaped():
     }
     assert {name: count for name, count in found.items() if count} == known
     assert not [path for path in folder.glob("*.js") if re.search(r"\beval\(|new Function|https?://", path.read_text())]
+    assert not [path for path in folder.glob("*.css") if re.search(r"url\(|@import", path.read_text())]
+
+
+NETWORK = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "smtplib", "socket", "urllib3"}
+
+
+def code_of(path):
+    """A module's source, or that of a notebook's cells without IPython's own lines."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return text
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return re.sub(r"^[ \t]*[%!].*$", "pass", "\n".join("".join(cell["source"]) for cell in cells), flags=re.MULTILINE)
+
+
+def test_only_the_hub_is_asked_and_only_to_load_a_model():
+    """Neither the package nor a lesson has a way to send anything to another computer."""
+    found = set()
+    for path in [*(ROOT / "peft_lessons").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
+        for node in ast.walk(ast.parse(code_of(path))):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+            if isinstance(node, ast.Attribute):
+                names = {ast.unparse(node)}
+            found |= {
+                f"{path.name}: {name}"
+                for name in names
+                if name.split(".")[0] in NETWORK or name.startswith(("urllib.request", "torch.hub"))
+            }
+    assert {name.partition(":")[0] for name in found} == {"hub.py"}, found
 
 
 def test_the_server_listens_on_this_computer_alone_and_asks_for_a_token():

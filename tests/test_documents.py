@@ -1,0 +1,50 @@
+"""What README and docs say of the course is so: the lessons and their minutes, the methods, links to files."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import method_table  # noqa: E402
+
+from peft_lessons.classroom.progress import lessons  # noqa: E402
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rows(path: Path) -> list[list[str]]:
+    """The cells of every table's rows in a Markdown file."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+def test_readme_lists_the_lessons_with_their_minutes():
+    listed = [(row[0], row[1], *row[-2:]) for row in rows(ROOT / "README.md") if row[0].isdigit()]
+    assert listed == [
+        (
+            lesson.number,
+            f"[{lesson.title}](notebooks/{lesson.notebook})",
+            f"{lesson.reading_minutes} min",
+            f"{lesson.running_minutes} min",
+        )
+        for lesson in lessons()
+    ]
+
+
+def test_the_table_of_methods_has_each_with_its_config_page_and_paper(monkeypatch):
+    """All but what is measured, which `python scripts/method_table.py` does again."""
+    monkeypatch.setattr(method_table, "compare", lambda method: [""] * 4)
+    methods = method_table.contract.METHODS.items()
+    known = [method_table.row(*method) for method in methods if method[0] not in method_table.VARIANTS]
+    listed = [row for row in rows(ROOT / "docs" / "methods.md") if row[0] not in ("method", "---")]
+    assert [row[:6] for row in listed] == [[cell.strip() for cell in row.strip("|").split("|")][:6] for row in known]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path):
+    targets = re.findall(r"\]\((?![a-z]+:)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
