@@ -59,12 +59,12 @@ STEPS: dict[str, tuple[str, ...]] = {
     "lint": ("-m", "ruff", "check"),
     "format": ("-m", "ruff", "format", "--check"),
     "types": ("-m", "mypy"),
-    "unit tests": (*PYTEST, "-m", "not browser and not notebooks and not hub"),
-    "notebooks": (*PYTEST, "-m", "notebooks"),
+    "unit": (*PYTEST, "-m", "not browser and not notebooks and not hub"),  # slow ones of the file's area, too
+    "slow": (*PYTEST, "-m", "notebooks"),
     "browser": (*PYTEST, "-m", "browser"),
-    "class server": (*PYTEST, "-m", "hub"),
+    "hub": (*PYTEST, "-m", "hub"),
 }
-TESTS = {"unit tests": "tests", "notebooks": "tests/notebooks", "browser": "tests/browser", "class server": "tests/hub"}
+TESTS = {"unit": "tests", "slow": "tests/notebooks", "browser": "tests/browser", "hub": "tests/hub"}
 
 # Which unit tests look at a file: how its path begins, and how the names of theirs go on after test_.
 AREAS = {
@@ -101,7 +101,9 @@ AREAS = {
     "deploy/": "deploy",
     "docs/instructors.md": "talks",
     "scripts/": "{stem}",
-    "jupyter_lab_config.py": "security setup",
+    "peft_lessons/jupyter/": "security setup present",
+    "peft_lessons/cli.py": "cli",
+    "peft_lessons/course.py": "cli doctor wheel",
     "Makefile": "setup",
     "docs/methods.md": "documents",
     "README.md": "setup documents",
@@ -198,21 +200,21 @@ class Copy:
             yield from ((step, STEPS[step]) for step in ("lint", "format"))
         for look in fault.look:
             step, _, words = look.partition(": ")
-            where = self.unit_tests(fault.file) if step == "unit tests" else [TESTS[step]] if step in TESTS else []
+            where = self.unit_tests(fault.file) if step == "unit" else [TESTS[step]] if step in TESTS else []
             yield step, (*STEPS[step], *(["-x", *where] if where else []), *(["-k", words] if words else []))
 
     def unit_tests(self, file: str) -> list[str]:
         """The test files of the area that a file belongs to; all where there are none."""
         area = next((words for start, words in AREAS.items() if file.startswith(start)), "")
         names = tuple(f"test_{word}" for word in area.format(stem=Path(file).stem).split())
-        return [name for name in self.files if Path(name).name.startswith(names)] or [TESTS["unit tests"]]
+        return [name for name in self.files if Path(name).name.startswith(names)] or [TESTS["unit"]]
 
     def caught(self, fault: Fault, thorough: bool = False) -> tuple[str, str]:
         """(step, check) that fails first with the fault, ("", "") when none does.
 
         Raises ValueError when the fault does not fit these files, and when pytest does not run or skips all that looks.
         """
-        everything = ("unit tests", (*STEPS["unit tests"], "-x", "-n", "2", TESTS["unit tests"]))
+        everything = ("unit", (*STEPS["unit"], "-x", "-n", "2", TESTS["unit"]))
         try:
             self.plant(fault)
             for step, command in (*self.checks(fault), *([everything] if thorough else [])):
