@@ -44,7 +44,7 @@ def pytest(*arguments: str) -> tuple[str, ...]:
 QUICK: dict[str, tuple[str, ...]] = {
     "lint": ("-m", "ruff", "check"),
     "format": ("-m", "ruff", "format", "--check"),
-    "types": ("-m", "mypy"),
+    "types": ("-m", "mypy", "--num-workers", str(processors())),
     "unit": pytest(
         "-n", workers(1.5), "--dist", "worksteal", "-m", "not browser and not notebooks and not hub and not slow"
     ),
@@ -58,7 +58,7 @@ FULL: dict[str, tuple[str, ...]] = QUICK | {
 
 def run(command: tuple[str, ...]) -> tuple[bool, list[str]]:
     """Whether the step held, and the reasons for which it skipped what another machine would run."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(min(2, processors()))}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # tests run side by side; lessons set their own number
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, errors="replace"
     )

@@ -177,6 +177,7 @@ def adapter_tensors(model, trained):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["SmolLM2-135M", "Llama-3.2-3B"])
 @pytest.mark.parametrize("name", [name for name, method in ADAPTERS.items() if not isinstance(method, LoftQConfig)])
 def test_formulas_equal_what_inject_makes(name, model_name):
@@ -283,6 +284,7 @@ def test_heads_that_do_not_share_evenly_are_refused():
         replace(SHAPE, num_key_value_heads=4)
 
 
+@pytest.mark.slow
 def test_importing_loads_no_notebook_library():
     check = (
         "import sys, peft_lessons.accounting; print({'matplotlib', 'IPython', 'transformers', 'peft'} & {*sys.modules})"

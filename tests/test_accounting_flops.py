@@ -65,6 +65,7 @@ def test_torch_stops_computing_a_block_again_before_its_last_product(name):
     assert 0 < counted.backward - backward <= SHAPE.num_hidden_layers * down
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["SmolLM2-135M", "Llama-3.2-3B"])
 @pytest.mark.parametrize("name", ["full", "LoRA", "LoRA q, v", "LoRA last layer", "VeRA", "serial adapter"])
 def test_published_shapes_on_the_meta_device(name, model_name):

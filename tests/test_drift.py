@@ -28,6 +28,7 @@ def plain(text: str) -> str:
 
 
 @each
+@pytest.mark.slow
 def test_it_holds_in_the_pinned_version(fact):
     row = drift.ask(fact)
     assert row.outcome == "held", str(row)

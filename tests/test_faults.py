@@ -53,6 +53,7 @@ def copy(tmp_path, monkeypatch):
         yield copy
 
 
+@pytest.mark.slow
 def test_a_fault_is_caught_or_survives_and_is_taken_out_again(copy):
     before = (copy.folder / "sums.py").read_bytes()
     caught = copy.caught(Fault("minus", "sums.py", "a + b", "a - b"))

@@ -313,6 +313,7 @@ def test_refused(compute, changes, error, message):
         make(compute, **{"settings": {"n": [1, 2]}, "x": [1, 2], **changes})
 
 
+@pytest.mark.slow
 def test_too_large_a_drawing_is_refused():
     with pytest.raises(ValueError, match="fewer settings or fewer points"):
         one(np.arange(50_000.0), settings={"n": range(20)})

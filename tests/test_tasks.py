@@ -27,6 +27,7 @@ def loaded() -> tuple[Decoder, Tokenizer]:
     return load_smollm2()
 
 
+@pytest.mark.slow
 def test_examples_are_questions_and_whole_answers(loaded: tuple[Decoder, Tokenizer]) -> None:
     _, tokenizer = loaded
     examples = devils_definitions(tokenizer)
@@ -40,6 +41,7 @@ def test_examples_are_questions_and_whole_answers(loaded: tuple[Decoder, Tokeniz
         assert prompt == prompt_ids(tokenizer, f"Define the word {word.lower()}.")
 
 
+@pytest.mark.slow
 def test_country_records_hold_out_countries_and_a_form(loaded: tuple[Decoder, Tokenizer]) -> None:
     _, tokenizer = loaded
     examples = country_records(tokenizer)

@@ -13,7 +13,7 @@ import traitlets
 
 from facts.fact import fact
 
-CONFIG = "jupyter_lab_config.py"
+CONFIG = "peft_lessons/jupyter/config.py"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 

@@ -55,6 +55,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_recorded_run_is_compared_as_any_other(tmp_path):
     run = nbformat.read(SHORT, as_version=4)
     code = [cell for cell in run.cells if cell.cell_type == "code"]
