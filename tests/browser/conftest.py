@@ -18,6 +18,8 @@ sys.path[:0] = [str(ROOT / name) for name in ("scripts", "tests", "tests/noteboo
 import lab  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
+from peft_lessons.classroom.progress import lessons  # noqa: E402
+
 
 class EachLessonOnOneWorker(LoadScopeScheduling):
     """The tests of a lesson, whose name stands in brackets behind theirs, share its page; those of another file, it."""
@@ -29,6 +31,12 @@ class EachLessonOnOneWorker(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return EachLessonOnOneWorker(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest lessons first, so that no worker sits idle while another runs one of minutes."""
+    minutes = {Path(lesson.notebook).stem: lesson.running_minutes for lesson in lessons()}
+    items.sort(key=lambda item: -minutes.get(item.name.partition("[")[2].removesuffix("]"), 0))
 
 
 @pytest.fixture(scope="session")
