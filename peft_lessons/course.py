@@ -43,7 +43,7 @@ def reinstall() -> str:
     """The command line that installs the course and what it needs anew, at the versions that it was checked with."""
     pins = f"install --constraint {shlex.quote(str(PINS))}"
     if CHECKOUT is None:
-        return pip(f"{pins} --force-reinstall peft-lessons")
+        return pip(f"{pins} peft-lessons")
     if Path(sys.prefix) == CHECKOUT / ".venv":
         return f"make -C {shlex.quote(str(CHECKOUT))} setup"
     return pip(f"{pins} --editable {shlex.quote(str(CHECKOUT))}")

@@ -17,6 +17,7 @@ from peft_lessons.course import CHECKOUT, NOTEBOOKS, program
 from peft_lessons.files import user_path, write_text
 
 HANDED_OUT = ".handed-out.json"
+MANY = 3  # notebooks; more are counted, not named
 
 
 def folder() -> Path:
@@ -42,7 +43,8 @@ class Copied:
     def __str__(self) -> str:
         lines = [f"Your lessons are in {self.folder}."]
         if self.new:
-            lines.append(f"New: {', '.join(self.new)}.")
+            many = len(self.new) > MANY
+            lines.append(f"New: {f'{len(self.new)} lessons' if many else ', '.join(self.new)}.")
         if self.replaced:
             lines.append(f"Newer versions, since you had not changed yours: {', '.join(self.replaced)}.")
         for name in self.kept:
