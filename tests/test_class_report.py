@@ -63,10 +63,15 @@ def test_an_export_overwrites_nothing_and_is_never_empty(student, tmp_path):
     with pytest.raises(FileExistsError, match="is there already"):
         student("ada.json")
     assert path.read_bytes() == before
-    for name in ("x" * 81, "two\nlines", "bell\a"):
+    for name in ("x" * 81, "two\nlines", "bell\a", "turned\u202eround"):
         with pytest.raises(ValueError, match="does not fit"):
             student("other.json", RIGHT, name=name)
     assert not (tmp_path / "class" / "other.json").exists()
+
+
+@pytest.mark.parametrize("name", ["Ada\N{NO-BREAK SPACE}Lovelace", "علی\u200cرضا", "ක්\u200dරිෂ්ණ", "Zoë", "李雷"])
+def test_names_of_every_script_are_taken_and_read(student, name):
+    assert class_report.read(student("named.json", RIGHT, name=name)).label == name
 
 
 def test_two_exports_of_a_store_bear_the_same_number_and_two_stores_do_not(student):

@@ -96,3 +96,11 @@ def test_what_cannot_be_kept_stops_no_lesson(capsys):
     model, _ = Lesson().run()
     assert "could not be kept" in capsys.readouterr().out
     assert len(trainable_parameters(model)) == 2
+
+
+def test_without_a_home_it_trains_and_says_that_it_keeps_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("PEFT_LESSONS_HOME", "relative")
+    lesson = Lesson()
+    _, history = lesson.run()
+    assert lesson.calls == 1 and history.losses
+    assert "What is trained here will not be kept" in capsys.readouterr().out

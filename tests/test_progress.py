@@ -148,3 +148,37 @@ def test_front_end(tmp_path):
     data = {"script": (progress.HERE / "progress.js").read_text(encoding="utf-8"), "empty": progress.lesson_progress()}
     progress.record("01-goal", "quiz", "correct")
     run_node_tests("progress.test.js", {**data, "answered": progress.lesson_progress()}, tmp_path)
+
+
+@pytest.mark.parametrize("chosen", ["~nobody-of-this-name/progress", "a/relative/folder", "no home"])
+def test_without_a_home_lessons_go_on(chosen, monkeypatch):
+    """A container's user may have no account; a relative folder would be another one for each working directory."""
+    monkeypatch.setenv("PEFT_LESSONS_HOME", chosen)
+    if chosen == "no home":
+        monkeypatch.delenv("PEFT_LESSONS_HOME")
+        monkeypatch.setattr(progress.platformdirs, "user_data_dir", lambda *_, **__: "~/.local/share/peft-lessons")
+        monkeypatch.setattr(Path, "expanduser", no_home)
+    monkeypatch.setattr(progress, "_warned", False)
+    said = progress.record("03-merge", "exercise", "correct")
+    assert said.startswith("Your progress is not being saved") and "PEFT_LESSONS_HOME" in said
+    assert progress.events() == []
+    status = progress.store_status()
+    assert not status.ok and "PEFT_LESSONS_HOME" in status.remedy
+    assert [row["quiz"]["done"] for row in progress.lesson_progress()] == [0] * len(progress.lessons())
+
+
+def no_home(_path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize(
+    "name", ["3", "03", "03_lora_from_scratch", "03_lora_from_scratch.ipynb", "x/03_lora_from_scratch.ipynb"]
+)
+def test_a_lesson_is_found_by_its_number_or_name(name):
+    assert progress.find_lesson(name).number == "03"
+
+
+@pytest.mark.parametrize("name", ["", "77", "-3", "3.5", "lora"])
+def test_what_is_no_lesson_is_told_what_there_is(name):
+    with pytest.raises(ValueError, match="there is no lesson"):
+        progress.find_lesson(name)
