@@ -39,8 +39,9 @@ class SeveralAdapters(AdapterLayer):
         return self.adapters[self.names.index(name)] if name in self.names else self.base_layer
 
     def now(self) -> nn.Module:
-        alone = self.which is None or isinstance(self.which, str)
-        return self.get(self.which) if self.enabled and alone else super().now()
+        if self.enabled and (self.which is None or isinstance(self.which, str)):
+            return self.get(self.which)
+        return super().now()
 
     def adapted(self, *inputs: Any, **options: Any) -> Tensor:
         which = self.which

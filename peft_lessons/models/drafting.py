@@ -47,6 +47,7 @@ FEWEST = 16  # tokens to come for which weights are rounded, which takes as long
 BLOCK = 32  # weights with one scale
 TILE = 64  # rows: torch's kernel takes weights in tiles of so many
 ROWS = 4 * TILE  # that are rounded at once, which keeps the tensors on the way small
+Function = Callable[[Tensor], Tensor]
 CPU = torch.device("cpu")
 LONGEST = 10  # guesses at once
 WORTH = 0.2  # share of right guesses below which they cost more time than they save
@@ -102,6 +103,7 @@ def _linear_layers(model: Decoder) -> list[list[nn.Module]]:
     """In the order of computation, four groups for each block and the head; those of a group read the same input."""
     groups: list[list[nn.Module]] = []
     for block in model.model.layers:
+        assert isinstance(block, Block)
         attention, mlp = block.self_attn, block.mlp
         groups += [[attention.q_proj, attention.k_proj, attention.v_proj], [attention.o_proj]]
         groups += [[mlp.gate_proj, mlp.up_proj], [mlp.down_proj]]
@@ -192,10 +194,11 @@ class Draft:
         config, stack = model.config, model.model
         self.model, self.config = model, config
         products = [Product(matrix, group) for matrix, group in zip(codes.matrices, groups, strict=True)]
-        self.blocks = [
-            (_norm(block.input_layernorm), _norm(block.post_attention_layernorm), *products[4 * i : 4 * i + 4])
-            for i, block in enumerate(stack.layers)
-        ]
+        self.blocks: list[tuple[Function, ...]] = []
+        for i, block in enumerate(stack.layers):
+            assert isinstance(block, Block)
+            norms = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
+            self.blocks.append((*norms, *products[4 * i : 4 * i + 4]))
         self.norm, self.head = _norm(stack.norm), products[-1]
         self.room = min(cache.tokens + left, config.max_position_embeddings)
         like = cache.layers[0][0]
@@ -270,7 +273,7 @@ class Draft:
         return logits
 
 
-def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
+def _norm(norm: nn.Module) -> Function:
     """`norm` itself, or the same with fewer calls where it is RMSNorm: x / √(mean x² + ε) · weight"""
     if type(norm) is not nn.RMSNorm or norm.eps is None:
         return norm
