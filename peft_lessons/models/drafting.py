@@ -178,7 +178,7 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self.codes, BLOCK, self.scales)
-        y = y[:, : self.rows].float()
+        y = (y if self.rows == len(self.codes) else y[:, : self.rows]).float()
         return y.addmm_(x @ self.right, self.left) if len(self.left) else y
 
 
