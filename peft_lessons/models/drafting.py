@@ -199,7 +199,7 @@ class Draft:
             assert isinstance(block, Block)
             norms = _norm(block.input_layernorm), _norm(block.post_attention_layernorm)
             self.blocks.append((*norms, *products[4 * i : 4 * i + 4]))
-        self.norm, self.head = _norm(stack.norm), products[-1]
+        self.norm, self.head, self.exact_head = _norm(stack.norm), products[-1], groups[-1][0]
         self.room = min(cache.tokens + left, config.max_position_embeddings)
         like = cache.layers[0][0]
         shape = (config.num_hidden_layers, 1, config.num_key_value_heads, self.room, config.head_dim)
@@ -266,10 +266,9 @@ class Draft:
             gate, up = gate_up(second(x)).chunk(2, dim=-1)
             x = x + down(F.silu(gate).mul_(up))
         x = self.norm(x)
-        logits = self.head(x)
+        logits, (linear, left, right) = self.head(x), self.exact_head
         best = logits.topk(min(BEST, logits.shape[1])).indices[0]
-        # not for an adapted head
-        logits[:, best] = F.linear(x, self.model.lm_head.weight[best])
+        logits[:, best] = F.linear(x, linear.weight[best]) + F.linear(F.linear(x, right), left[best])
         return logits
 
 
