@@ -8,7 +8,7 @@ from benchmarks.measure import in_new_process
 from benchmarks.report import draw, measured, page
 
 SECTIONS = ("lora", "nf4", "training", "generation", "injection")
-PEERS = ("transformers", "peft", "loralib", "bitsandbytes")
+PEERS = ("transformers", "peft", "loralib", "bitsandbytes", "xllamacpp")
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ import torch
 Result = TypeVar("Result")
 
 ENOUGH = 3  # samples below which there is no median
+PAUSE = 0.1  # seconds in which the threads of the process before go to sleep
 QUIET = 0.05  # processor seconds that others may use in one second of a sample of several threads
 
 
@@ -91,12 +92,17 @@ def _calls(variant: Callable[[], object], seconds: float) -> int:
 def _sample(variant: Callable[[], object], calls: int, threads: int) -> float | None:
     """Seconds of one call, or None when others disturbed."""
     clock = time.thread_time if threads == 1 else time.perf_counter
-    own, everyone, started = time.process_time(), _processor_seconds(), clock()
+    started, others = clock(), _others()
     for _ in range(calls):
         variant()
     elapsed = clock() - started
-    others = (_processor_seconds() - everyone) - (time.process_time() - own)
-    return None if threads > 1 and others > QUIET * elapsed else elapsed / calls
+    return None if threads > 1 and others() > QUIET * elapsed else elapsed / calls
+
+
+def _others() -> Callable[[], float]:
+    """A clock that starts now, of the processor seconds that other processes use."""
+    own, everyone = time.process_time(), _processor_seconds()
+    return lambda: (_processor_seconds() - everyone) - (time.process_time() - own)
 
 
 def _processor_seconds() -> float:
@@ -105,6 +111,51 @@ def _processor_seconds() -> float:
     # guests' time is in their host's already; stolen time, which a host gives to other machines, was no work here
     elsewhere = {"idle", "iowait", "steal", "guest", "guest_nice"}
     return sum(value for name, value in spent.items() if name not in elsewhere)
+
+
+def take_turns(
+    engines: Mapping[str, tuple[Callable[..., Callable[[], Sequence[float]]], Sequence[Any]]], repeats: int
+) -> dict[str, tuple[Timing, ...]]:
+    """What engines say of their own speed, each in a process of its own, where threads of one meet none of another.
+
+    An engine is a function and its arguments; it is called once in that process, and returns what is called in each of
+    `repeats` rounds, and in up to twice as many where others disturb. Returns a timing for each number of a sample.
+    """
+    rounds: list[dict[str, Sequence[float] | None]] = []
+    with ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(
+                ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (make, arguments))
+            )
+            for name, (make, arguments) in engines.items()
+        }
+        counts = {name: len(pool.submit(_turn).result()[0]) for name, pool in pools.items()}  # warms up
+        order, quiet = list(pools), 0
+        while quiet < repeats and len(rounds) < 2 * repeats:
+            random.shuffle(order)
+            samples = {name: pools[name].submit(_turn).result() for name in order}
+            rounds.append({name: None if disturbed else found for name, (found, disturbed) in samples.items()})
+            quiet += all(sample is not None for sample in rounds[-1].values())
+    return {
+        name: tuple(Timing(tuple(r[name] and r[name][i] for r in rounds)) for i in range(count))  # type: ignore[index]
+        for name, count in counts.items()
+    }
+
+
+_engine: Callable[[], Sequence[float]]
+
+
+def _start(make: Callable[..., Callable[[], Sequence[float]]], arguments: Sequence[Any]) -> None:
+    global _engine
+    _engine = make(*arguments)
+
+
+def _turn() -> tuple[Sequence[float], bool]:
+    """What this process's engine says, and whether others disturbed it."""
+    time.sleep(PAUSE)
+    started, others = time.perf_counter(), _others()
+    found = _engine()
+    return found, others() > QUIET * (time.perf_counter() - started)
 
 
 def in_new_process(function: Callable[..., Result], *arguments: Any) -> Result:

@@ -68,24 +68,33 @@ imports. How it is measured: `benchmarks/measure.py`.
 
 
 def draw(sections: Sequence[Section], path: Path) -> None:
-    """Bars from zero, one a ratio, with a line at 1 where both are equal."""
+    """Bars to both sides of 1, where both are equal, on a scale on which half and twice are equally far away."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "benchmarks"
     import matplotlib.pyplot as plt
 
-    bars = [(f"{label}", ratio) for section in sections for label, ratio in section.ratios if not math.isnan(ratio)]
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.27 * len(bars)), layout="constrained")
-    labels, ratios = [label for label, _ in bars], [ratio for _, ratio in bars]
-    drawn = axes.barh(range(len(bars)), ratios, color=["#2a7f62" if ratio <= 1 else "#b5543a" for ratio in ratios])
-    axes.bar_label(drawn, fmt="%.2f", padding=3)
-    axes.set_yticks(range(len(bars)), labels)
-    axes.invert_yaxis()
+    bars = [bar for section in sections for bar in section.ratios if not math.isnan(bar[1])]
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.27 * len(bars)), layout="constrained")
+    for place, (_, ratio) in enumerate(bars):
+        axes.barh(place, ratio - 1, left=1, color="#2a7f62" if ratio <= 1 else "#b5543a")
+        side, gap = ("right", -4) if ratio <= 1 else ("left", 4)
+        axes.annotate(f"{ratio:.2f}", (ratio, place), (gap, 0), textcoords="offset points", ha=side, va="center")
+    axes.set_xscale("log", base=2)
+    logarithms = [math.log2(ratio) for _, ratio in bars]
+    doublings = range(math.floor(min([-1.0, *logarithms])), math.ceil(max([1.0, *logarithms])) + 1)
+    axes.set_xlim(2.0 ** (doublings[0] - 0.4), 2.0 ** (doublings[-1] + 0.4))  # room for the numbers
+    axes.set_xticks([2.0**n for n in doublings], [f"1/{2**-n}" if n < 0 else f"{2**n}" for n in doublings])
+    axes.minorticks_off()
+    axes.grid(axis="x", color="#d9d9d9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlim(0, 1.1 * max([1.0, *ratios]))
-    axes.set_xlabel("ours / the peer's: below 1 is less time or memory")
-    for side in ("top", "right"):
+    axes.set_xlabel("ours / the peer's: to the left of 1 is less time or memory")
+    axes.tick_params(axis="y", length=0)
+    for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -66,6 +66,10 @@ class AdapterLayer(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return (self.adapted if self.enabled else self.base_layer)(*inputs, **options)
 
+    def now(self) -> nn.Module:
+        """The module that computes at the moment: the base while this adapter is switched off."""
+        return self if self.enabled else self.base_layer
+
     def new_parameter(self, *shape: int) -> nn.Parameter:
         """A trainable tensor of zeros on the base's device, in fp32, or in fp64 over an fp64 base.
 

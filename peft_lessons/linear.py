@@ -1,5 +1,7 @@
 """What the methods for linear layers share: W in any storage, and a plain layer to fold into."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -42,6 +44,10 @@ class LinearAdapter(AdapterLayer):
             linear.bias = nn.Parameter(bias.detach().to(self.base_dtype, copy=True), requires_grad=False)
         return linear.train(self.training)
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """L (out_features, r) and R (r, in_features) of a method that computes W x + b + L (R x); None for others."""
+        return None
+
     @property
     def in_features(self) -> int:
         return self.base_layer.in_features
@@ -63,3 +69,24 @@ class DeltaLinear(LinearAdapter):
         """A new `nn.Linear` with weight W + ΔW, summed in fp32 and rounded once, and its own copy of the bias."""
         delta = self.delta()
         return self.folded(self.base_weight(delta.dtype) + delta, self.base_layer.bias)
+
+
+class LowRank(NamedTuple):
+    """What a module computes, as W x + L (R x)."""
+
+    linear: nn.Linear  # W, without a bias
+    left: Tensor  # (out_features, r); r is 0 where nothing is added
+    right: Tensor  # (r, in_features)
+
+
+def low_rank(module: nn.Module) -> LowRank | None:
+    """What `module` computes now, with its adapter on or off and its parameters as they are; None for other modules."""
+    if type(module) is nn.Linear and module.bias is None:
+        out_features, in_features = module.weight.shape
+        return LowRank(module, module.weight.new_empty(out_features, 0), module.weight.new_empty(0, in_features))
+    if not isinstance(module, AdapterLayer):
+        return None
+    if (inner := module.now()) is not module:
+        return low_rank(inner)
+    base, factors = low_rank(module.base_layer), module.factors() if isinstance(module, LinearAdapter) else None
+    return None if base is None or factors is None else LowRank(base.linear, *factors)

@@ -53,15 +53,19 @@ def _autocasts(device: str) -> bool:
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether calling `layer` does nothing but W x + b with a frozen W and b: no hook, no subclass, no patch."""
-    if type(layer) is not nn.Linear or "forward" in vars(layer):
+    if type(layer) is not nn.Linear or not is_untouched(layer):
         return False
     weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
         all(type(weight) is nn.Parameter and not weight.requires_grad for weight in weights)
-        and not any(getattr(layer, hook) for hook in hooks)
         and not _has_any_global_hook()
     )
+
+
+def is_untouched(module: nn.Module) -> bool:
+    """Whether calling `module` is calling its class's forward: no hook of its own, no patch."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" not in vars(module) and not any(getattr(module, hook) for hook in hooks)
 
 
 class _AddLowRank(torch.autograd.Function):

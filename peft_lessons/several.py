@@ -38,6 +38,11 @@ class SeveralAdapters(AdapterLayer):
         """The adapter called `name`; the base when it is None, or when that adapter leaves this module alone."""
         return self.adapters[self.names.index(name)] if name in self.names else self.base_layer
 
+    def now(self) -> nn.Module:
+        if self.enabled and (self.which is None or isinstance(self.which, str)):
+            return self.get(self.which)
+        return super().now()
+
     def adapted(self, *inputs: Any, **options: Any) -> Tensor:
         which = self.which
         if which is None or isinstance(which, str):

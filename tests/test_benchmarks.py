@@ -3,8 +3,10 @@
 import itertools
 import math
 import os
+import re
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import generation, injection, measure, training
-from benchmarks.measure import Timing, compare, in_new_process, peak_bytes
+from benchmarks.measure import Timing, compare, in_new_process, peak_bytes, take_turns
 from benchmarks.report import Section, draw, number, page
 from peft_lessons.models.decoder import DecoderConfig
 
@@ -47,6 +49,32 @@ def test_disturbed_samples_do_not_count(monkeypatch) -> None:
     assert found.rounds == (None,) * 4
     assert math.isnan(found.seconds)
     assert number(found.seconds) == "machine busy"
+
+
+def engine(name: str, folder: Path) -> Callable[[], tuple[float, float]]:
+    """Writes down each of its turns; says 0, 1, 2, … and its process's number."""
+    turns = itertools.count()
+
+    def turn() -> tuple[float, float]:
+        with open(folder / "turns", "a", encoding="utf-8") as file:
+            file.write(name)
+        return float(next(turns)), float(os.getpid())
+
+    return turn
+
+
+def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
+    found = take_turns({name: (engine, (name, tmp_path)) for name in "ab"}, repeats=3)
+    turns = (tmp_path / "turns").read_text(encoding="utf-8")
+    assert sorted(turns[:2]) == ["a", "b"], "the first turn warms up"
+    rounds = len(turns) // 2 - 1
+    assert 3 <= rounds <= 6
+    assert all(sorted(turns[2 * i : 2 * i + 2]) == ["a", "b"] for i in range(1, rounds + 1))
+    for counted, processes in found.values():
+        assert len(counted.rounds) == rounds
+        assert all(value in (None, float(i + 1)) for i, value in enumerate(counted.rounds))
+        assert len(set(processes.rounds) - {None}) <= 1
+    assert os.getpid() not in {value for _, processes in found.values() for value in processes.rounds}
 
 
 def test_a_ratio_is_the_median_over_rounds() -> None:
@@ -88,6 +116,25 @@ def test_the_report(tmp_path: Path) -> None:
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     assert "label" in drawn
     assert "lost" not in drawn  # what was not measured has no bar
+
+
+def bar_lengths(path: Path) -> list[float]:
+    """The width of each bar in a figure by `draw`."""
+    lengths = []
+    for part in ElementTree.parse(path).iter():
+        if part.get("style") in ("fill: #2a7f62", "fill: #b5543a"):
+            xs = [float(x) for x in re.findall(r"[ML] (-?[\d.]+) ", part.get("d", ""))]
+            lengths.append(max(xs) - min(xs))
+    return lengths
+
+
+def test_half_and_twice_are_equally_far_from_one(tmp_path: Path) -> None:
+    ratios = (("a", 0.5), ("b", 2.0), ("c", 4.0), ("d", 1 / 8))
+    draw([Section("", "", (), (), ratios)], tmp_path / "figure.svg")
+    half, twice, four_times, eighth = bar_lengths(tmp_path / "figure.svg")
+    assert half == pytest.approx(twice, rel=1e-3)
+    assert four_times == pytest.approx(2 * twice, rel=1e-3)
+    assert eighth == pytest.approx(3 * twice, rel=1e-3)
 
 
 TINY = DecoderConfig(

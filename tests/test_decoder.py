@@ -114,6 +114,18 @@ def test_a_text_in_pieces_equals_the_whole(model: Decoder, cuts: list[int]) -> N
     assert torch.allclose(torch.cat(pieces, dim=1), model(batch), atol=1e-4)
 
 
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_cut_cache_goes_on_as_if_the_rest_had_not_been_read(model: Decoder, grad: bool) -> None:
+    batch, cache = ids(2, 16), KeyValueCache()
+    with torch.set_grad_enabled(grad):
+        for piece in (batch[:, :9], ids(2, 5, seed=9), ids(2, 1, seed=8)):
+            model(piece, cache=cache)
+        cache.cut(7)
+        assert cache.tokens == 7
+        rest = model(batch[:, 7:], cache=cache)
+    assert torch.allclose(rest, model(batch)[:, 7:], atol=1e-4)
+
+
 def test_no_token_sees_what_follows_it(model: Decoder) -> None:
     batch = ids(1, 12)
     changed = batch.clone()

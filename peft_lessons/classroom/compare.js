@@ -11,33 +11,36 @@ function render({ model, el }) {
   const button = document.createElement("button");
   button.type = "submit";
   button.textContent = "Ask";
+  const notice = document.createElement("p");
+  notice.className = "peft-notice";
+  notice.setAttribute("role", "status");
   const status = document.createElement("div");
   status.setAttribute("role", "status");
   status.setAttribute("aria-live", "polite");
   const answers = document.createElement("dl");
   status.append(answers);
-  form.append(label, button, status);
+  form.append(label, button, notice, status);
   el.append(form);
 
   // Otherwise the notebook takes arrow keys and Enter for itself.
   form.addEventListener("keydown", (event) => event.stopPropagation());
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!field.value.trim() || field.value === model.get("question")) return;
-    form.setAttribute("aria-busy", "true");
-    button.disabled = true;
-    button.textContent = "…";
-    model.set("question", field.value);
+    if (!field.value.trim()) return;
+    // Every question has a number of its own: an equal value would not be sent.
+    model.set("asked", { number: model.get("asked").number + 1, question: field.value });
     model.save_changes();
   });
 
   const show = () => {
-    form.removeAttribute("aria-busy");
-    button.disabled = false;
-    button.textContent = "Ask";
-    field.value = model.get("question");
+    const { number, question, rows, done } = model.get("answer");
+    const waiting = number !== model.get("asked").number || !done;
+    // Screen readers wait for the whole answer. The button stays alive: a kernel that was restarted answers nothing.
+    form.setAttribute("aria-busy", String(waiting));
+    notice.textContent = waiting ? "Asking … (if nothing follows, run this cell again)" : "";
+    if (!waiting && document.activeElement !== field) field.value = question;
     answers.replaceChildren(
-      ...model.get("answers").flatMap(([name, text]) => {
+      ...rows.flatMap(([name, text]) => {
         const term = document.createElement("dt");
         term.textContent = name;
         const description = document.createElement("dd");
@@ -46,9 +49,10 @@ function render({ model, el }) {
       }),
     );
   };
-  model.on("change:answers", show);
+  const events = ["change:asked", "change:answer"];
+  events.forEach((event) => model.on(event, show));
   show();
-  return () => model.off("change:answers", show);
+  return () => events.forEach((event) => model.off(event, show));
 }
 
 export default { render };

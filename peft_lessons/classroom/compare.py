@@ -8,38 +8,61 @@ from typing import Any
 import anywidget
 import traitlets
 
+from peft_lessons.models.chat import listening
+
 HERE = Path(__file__).parent
+Rows = list[list[str]]  # [name, text] pairs
+
 LONGEST = 500  # characters of a question: a model on a laptop reads about a page a second
 
 
 class Compare(anywidget.AnyWidget):
-    """The widget that `compare` returns. `question` comes from the browser, `answers` go back."""
+    """The widget that `compare` returns. `asked` comes from the browser, `answer` goes back, and both carry a number.
+
+    The number makes each question and each answer a new value, which the other side hears of even when its text is as
+    before. An answer is sent again and again while it grows.
+    """
 
     _esm = HERE / "compare.js"
     _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "compare.css").read_text(encoding="utf-8")
 
-    question = traitlets.Unicode().tag(sync=True)
-    answers: traitlets.List[Any] = traitlets.List().tag(sync=True)  # [name, text] pairs
+    asked = traitlets.Dict().tag(sync=True)  # number, question
+    answer = traitlets.Dict().tag(sync=True)  # number, question, rows [name, text], done
     label = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, answer: Callable[[str], Mapping[str, str]], question: str, label: str) -> None:
         self._answer = answer
-        super().__init__(question=question, label=label)
-        self._first = question, self._ask(question)
-        self.answers = self._first[1]
-        self.observe(lambda change: self.set_trait("answers", self._ask(change["new"])), "question")
+        self._names: list[str] = []
+        self._first = question, self._rows(question, lambda rows: None)
+        shown = {"number": 0, "question": question, "rows": self._first[1], "done": True}
+        super().__init__(asked={"number": 0, "question": question}, answer=shown, label=label)
+        self.observe(lambda change: self._reply(**change["new"]), "asked")
 
-    @traitlets.validate("question")
-    def _short_enough(self, proposal: dict[str, Any]) -> str:
-        return proposal["value"].strip()[:LONGEST]
+    def _reply(self, number: int, question: str) -> None:
+        question = question.strip()[:LONGEST]
 
-    def _ask(self, question: str) -> list[list[str]]:
-        if not question:
-            return []
+        def send(rows: Rows, done: bool = False) -> None:
+            self.answer = {"number": number, "question": question, "rows": rows, "done": done}
+
+        send(self._rows(question, send) if question else [], done=True)
+
+    def _rows(self, question: str, send: Callable[[Rows], None]) -> Rows:
+        """The names and texts of all answers; `send` gets those before they are complete."""
+        growing: Rows = []
+
+        def listen(text: str) -> None:
+            if not text:  # one more answer begins; it will probably be called as the last time
+                growing.append([self._names[len(growing)] if len(growing) < len(self._names) else "…", text])
+            growing[-1][1] = text
+            send([list(row) for row in growing])
+
         try:
-            return [[name, text.strip()] for name, text in self._answer(question).items()]
+            with listening(listen):
+                rows = [[name, text.strip()] for name, text in self._answer(question).items()]
         except Exception as error:  # shown in the widget: an error in a callback would vanish in the log
             return [["error", f"{type(error).__name__}: {error}"]]
+        self._names = [name for name, _ in rows]
+        return rows
 
     def __repr__(self) -> str:
         question, answers = self._first

@@ -41,6 +41,9 @@ class DoRALinear(LoRALinear):
         # y + (scale − 1) W₀x, not scale · W₀x + b: exactly y while scale is 1
         return y + (scale - 1).to(y.dtype) * product + scale.to(y.dtype) * update
 
+    def factors(self) -> None:
+        return None  # the rows of W are scaled, too
+
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         V = self.directions()

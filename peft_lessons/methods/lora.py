@@ -49,6 +49,9 @@ class LoRALinear(DeltaLinear):
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * (self.lora_B.to(wide) @ self.lora_A.to(wide))
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        return self.scaling * self.lora_B, self.lora_A
+
     def extra_repr(self) -> str:
         return f"rank={self.config.rank}, alpha={self.config.alpha:g}"
 

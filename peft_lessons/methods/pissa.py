@@ -47,6 +47,10 @@ class PiSSALinear(LoRALinear):
         A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
         return self.scaling * (B @ A)
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        A, B = self.stacked()
+        return self.scaling * B, A
+
     def stacked(self) -> tuple[Tensor, Tensor]:
         """[A; A − A₀] (2r, in) and [B − B₀, B₀] (out, 2r), whose product is BA − B₀A₀."""
         A = torch.cat((self.lora_A, self.lora_A - self.initial_A))

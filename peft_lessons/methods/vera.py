@@ -42,6 +42,10 @@ class VeRALinear(DeltaLinear):
         A, B, b, d = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in self._matrices())
         return (b[:, None] * B) @ (d[:, None] * A)
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        A, B, b, d = self._matrices()
+        return b[:, None] * B, d[:, None] * A
+
     def _matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return (
             self.vera_A[:, : self.in_features],

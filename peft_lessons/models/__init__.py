@@ -1,6 +1,6 @@
 """Language models: one decoder, and the weights to put into it."""
 
-from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate
+from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate, generate_steps
 from peft_lessons.models.hub import load_from_hub
 from peft_lessons.models.own_bits import load_smollm2_in_4_bits
 from peft_lessons.models.smollm2 import load_smollm2
@@ -13,6 +13,7 @@ __all__ = [
     "KeyValueCache",
     "Tokenizer",
     "generate",
+    "generate_steps",
     "load_from_hub",
     "load_smollm2",
     "load_smollm2_in_4_bits",

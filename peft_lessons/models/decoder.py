@@ -7,7 +7,7 @@ SwiGLU is arXiv:2002.05202. Modules carry Hugging Face's names, so that adapters
 Left out, since no model here uses them: biases, dropout, scaled rotary frequencies, sliding windows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,11 @@ class KeyValueCache:
                 self._rooms[layer] = key_room, value_room
         self.layers[layer] = (keys, values)
         return keys, values
+
+    def cut(self, tokens: int) -> None:
+        """Forget all but the first `tokens`."""
+        for layer, (keys, values) in self.layers.items():
+            self.layers[layer] = keys[:, :, :tokens], values[:, :, :tokens]
 
 
 def _written(room: Tensor, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,7 +288,6 @@ def _visible(past: int, total: int, attention_mask: Tensor | None, device: torch
     return causal & attention_mask[:, None, None, :].bool() | itself
 
 
-@torch.no_grad()
 def generate(
     model: Decoder,
     input_ids: Tensor,
@@ -295,26 +299,69 @@ def generate(
     """Continue `input_ids`, int64 (batch, tokens) without padding; returns the new ids alone, (batch, new tokens).
 
     Takes the likeliest token each time, or samples with `seed` when `temperature` > 0. A row that has reached `eos_id`
-    (which is kept) is filled up with it; when all rows have, generation stops.
+    (which is kept) is filled up with it; when all rows have, generation stops. Every token is chosen by the logits of
+    `model` itself, in its own dtype, even where a draft has guessed ahead (see `drafting`).
     """
+    steps = list(generate_steps(model, input_ids, max_new_tokens, eos_id, temperature, seed))
+    none = torch.empty(len(input_ids), 0, dtype=torch.long, device=next(model.parameters()).device)
+    return torch.cat((none, *steps), dim=1)
+
+
+@torch.no_grad()
+def generate_steps(
+    model: Decoder,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    eos_id: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """What `generate` returns, token by token, as soon as each is known: int64 (batch, 1)."""
+    from peft_lessons.models.drafting import draft_for  # which needs the classes of this file
+
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (the likeliest token) or above; got {temperature}")
-    generator = torch.Generator().manual_seed(seed)
-    cache = KeyValueCache()
-    device = next(model.parameters()).device
-    step, new = input_ids.to(device), torch.empty(len(input_ids), 0, dtype=torch.long, device=device)
-    done = torch.zeros(len(input_ids), 1, dtype=torch.bool, device=device)
-    for _ in range(max_new_tokens):
-        logits = model.lm_head(model.model(step, cache=cache)[:, -1])  # (batch, vocab_size)
-        if temperature == 0:
-            step = logits.argmax(-1, keepdim=True)
-        else:
-            probabilities = (logits.float().cpu() / temperature).softmax(-1)
-            step = torch.multinomial(probabilities, 1, generator=generator).to(device)
-        if eos_id is not None:
-            step = step.masked_fill(done, eos_id)
-            done |= step == eos_id
-        new = torch.cat((new, step), dim=1)
-        if done.all():
-            break
-    return new
+    choice = Choice(temperature, torch.Generator().manual_seed(seed))
+    cache, draft = KeyValueCache(), None
+    step = input_ids.to(next(model.parameters()).device)
+    done = torch.zeros(len(step), 1, dtype=torch.bool, device=step.device)
+    left = max_new_tokens
+    while left > 0:
+        guess = step[:, :0] if draft is None else draft.guess(step, cache, left - 1, choice, eos_id)
+        known = cache.tokens
+        hidden = model.model(torch.cat((step, guess), dim=1), cache=cache)
+        logits = model.lm_head(hidden[:, -1 - guess.shape[1] :])  # (batch, 1 + guesses, vocab_size)
+        for i in range(logits.shape[1]):
+            step = choice(logits[:, i])
+            if eos_id is not None:
+                step = step.masked_fill(done, eos_id)
+                done |= step == eos_id
+            left -= 1
+            yield step
+            if left == 0 or done.all():
+                return
+            if not torch.equal(step, guess[:, i : i + 1]):
+                break
+        if draft is not None:
+            cache.cut(known + 1 + i)
+            draft = draft if draft.judge(guess.shape[1], i) else None
+        elif known == 0:
+            draft = draft_for(model, cache, left)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The likeliest token of logits (batch, vocab_size), or a random one if `temperature` > 0: int64 (batch, 1)."""
+
+    temperature: float
+    generator: torch.Generator
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        if self.temperature == 0:
+            return logits.argmax(-1, keepdim=True)
+        probabilities = (logits.float().cpu() / self.temperature).softmax(-1)
+        return torch.multinomial(probabilities, 1, generator=self.generator).to(logits.device)
+
+    def copy(self) -> "Choice":
+        """One that will draw the same random numbers."""
+        return Choice(self.temperature, torch.Generator().set_state(self.generator.get_state()))
