@@ -63,6 +63,7 @@ def engine(name: str, folder: Path) -> Callable[[], tuple[float, float]]:
     return turn
 
 
+@pytest.mark.slow
 def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
     found = take_turns({name: (engine, (name, tmp_path)) for name in "ab"}, repeats=3)
     turns = (tmp_path / "turns").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_the_same_text_with_an_adapter_and_without(tmp_path: Path) -> None:
     model, tokenizer = load_smollm2()
     load_adapter(model, DEVILS_ADAPTER)

@@ -344,6 +344,7 @@ def in_a_terminal(address, token, line):
     return seen.replace("\r\n", "").replace("\r", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--ServerApp.port=nothing"], ["--no-such-option=1", "--ServerApp.ip=256.1.1.1"]])
 def test_a_jupyterlab_that_does_not_start_names_its_log(options, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
