@@ -1,5 +1,6 @@
 """What the methods for linear layers share: W in any storage, and a plain layer to fold into."""
 
+from functools import singledispatch
 from typing import NamedTuple
 
 import torch
@@ -44,10 +45,6 @@ class LinearAdapter(AdapterLayer):
             linear.bias = nn.Parameter(bias.detach().to(self.base_dtype, copy=True), requires_grad=False)
         return linear.train(self.training)
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        """L (out_features, r) and R (r, in_features) of a method that computes W x + b + L (R x); None for others."""
-        return None
-
     @property
     def in_features(self) -> int:
         return self.base_layer.in_features
@@ -79,6 +76,15 @@ class LowRank(NamedTuple):
     right: Tensor  # (r, in_features)
 
 
+@singledispatch
+def factors(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """L (out_features, r) and R (r, in_features) of a layer that computes W x + b + L (R x); None for others.
+
+    A method of this kind registers its layer here, beside the layer: `@factors.register(LoRALinear)`.
+    """
+    return None
+
+
 def low_rank(module: nn.Module) -> LowRank | None:
     """What `module` computes now, with its adapter on or off and its parameters as they are; None for other modules."""
     if type(module) is nn.Linear and module.bias is None:
@@ -88,5 +94,5 @@ def low_rank(module: nn.Module) -> LowRank | None:
         return None
     if (inner := module.now()) is not module:
         return low_rank(inner)
-    base, factors = low_rank(module.base_layer), module.factors() if isinstance(module, LinearAdapter) else None
-    return None if base is None or factors is None else LowRank(base.linear, *factors)
+    base, added = low_rank(module.base_layer), factors(module)
+    return None if base is None or added is None else LowRank(base.linear, *added)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
-from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
 
 
@@ -51,14 +51,16 @@ class AdaLoRALinear(DeltaLinear):
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        return self.scaling * self.lora_B, self.lora_E * self.lora_A
-
     def orthogonality_penalty(self) -> Tensor:
         """R(P, Q), a scalar."""
         identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)
         P, Q = self.lora_B, self.lora_A
         return (P.T @ P - identity).square().sum() + (Q @ Q.T - identity).square().sum()
+
+
+@factors.register(AdaLoRALinear)
+def _(layer: AdaLoRALinear) -> tuple[Tensor, Tensor]:
+    return layer.scaling * layer.lora_B, layer.lora_E * layer.lora_A
 
 
 @dataclass(frozen=True, kw_only=True)

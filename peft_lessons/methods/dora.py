@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.linear import factors
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
 
@@ -41,13 +42,15 @@ class DoRALinear(LoRALinear):
         # y + (scale − 1) W₀x, not scale · W₀x + b: exactly y while scale is 1
         return y + (scale - 1).to(y.dtype) * product + scale.to(y.dtype) * update
 
-    def factors(self) -> None:
-        return None  # the rows of W are scaled, too
-
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         V = self.directions()
         return self.folded((self.magnitude / lengths(V))[:, None] * V, self.base_layer.bias)
+
+
+@factors.register(DoRALinear)
+def _(layer: DoRALinear) -> None:
+    return None  # the rows of W are scaled, too
 
 
 def lengths(V: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
-from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
 
 
@@ -49,11 +49,13 @@ class LoRALinear(DeltaLinear):
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * (self.lora_B.to(wide) @ self.lora_A.to(wide))
 
-    def factors(self) -> tuple[Tensor, Tensor] | None:
-        return self.scaling * self.lora_B, self.lora_A
-
     def extra_repr(self) -> str:
         return f"rank={self.config.rank}, alpha={self.config.alpha:g}"
+
+
+@factors.register(LoRALinear)
+def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
+    return layer.scaling * layer.lora_B, layer.lora_A
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.linear import factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
@@ -47,15 +48,17 @@ class PiSSALinear(LoRALinear):
         A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
         return self.scaling * (B @ A)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        A, B = self.stacked()
-        return self.scaling * B, A
-
     def stacked(self) -> tuple[Tensor, Tensor]:
         """[A; A − A₀] (2r, in) and [B − B₀, B₀] (out, 2r), whose product is BA − B₀A₀."""
         A = torch.cat((self.lora_A, self.lora_A - self.initial_A))
         B = torch.cat((self.lora_B - self.initial_B, self.initial_B), dim=1)
         return A, B
+
+
+@factors.register(PiSSALinear)
+def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
+    A, B = layer.stacked()
+    return layer.scaling * B, A
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

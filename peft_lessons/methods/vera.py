@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability
-from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 
 
 class VeRALinear(DeltaLinear):
@@ -42,10 +42,6 @@ class VeRALinear(DeltaLinear):
         A, B, b, d = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in self._matrices())
         return (b[:, None] * B) @ (d[:, None] * A)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        A, B, b, d = self._matrices()
-        return b[:, None] * B, d[:, None] * A
-
     def _matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return (
             self.vera_A[:, : self.in_features],
@@ -53,6 +49,12 @@ class VeRALinear(DeltaLinear):
             self.vera_lambda_b,
             self.vera_lambda_d,
         )
+
+
+@factors.register(VeRALinear)
+def _(layer: VeRALinear) -> tuple[Tensor, Tensor]:
+    A, B, b, d = layer._matrices()
+    return b[:, None] * B, d[:, None] * A
 
 
 @dataclass(frozen=True, kw_only=True)
