@@ -895,8 +895,8 @@ LESSONS = (
     Fault(
         "a code cell raises nothing, but prints another number",
         "peft_lessons/models/chat.py",
-        "max_new_tokens: int = 32",
-        "max_new_tokens: int = 3",
+        "def answer(model: Decoder, tokenizer: Tokenizer, question: str, max_new_tokens: int = 32)",
+        "def answer(model: Decoder, tokenizer: Tokenizer, question: str, max_new_tokens: int = 3)",
         ("unit: chat or answer", "slow: nbval_makes"),
     ),
     Fault(
