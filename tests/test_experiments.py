@@ -32,7 +32,7 @@ def test_each_case_has_its_row(name):
 
 
 # Each case of these trains SmolLM2 for minutes, which is too long for every proof.
-LONG = ("bits", "spectrum")
+LONG = ("bits", "laptop", "spectrum")
 
 
 @pytest.mark.slow
@@ -54,6 +54,16 @@ def test_what_rounding_costs_before_training_is_what_is_stored():
     """The part of `bits` that needs no training."""
     measured = perplexity(bits.load("4"))
     assert measured == pytest.approx(stored("bits").one(base="4")["before"], rel=0.03)
+
+
+@pytest.mark.slow
+def test_what_the_untouched_model_does_on_a_laptop_is_what_is_stored():
+    """The part of `laptop` that needs no training, on its first records."""
+    model, tokenizer = laptop.prepare("none")
+    row, examples = stored("laptop").one(method="none"), country_records(tokenizer)
+    assert laptop.general_perplexity(model) == pytest.approx(row["speeches"], rel=0.03)
+    for part, records in (("known", examples.held_out), ("new", examples.new_form)):
+        assert laptop.exact(model, records[:8], tokenizer.eos_id) == row[part][:8]
 
 
 def test_an_unknown_name_is_refused_with_what_there_is():

@@ -76,7 +76,7 @@ def lesson(request, server, browser, tmp_path_factory):
 def pytest_runtest_makereport(item, call):
     report = yield
     opened = item.funcargs.get("lesson") if hasattr(item, "funcargs") else None
-    if report.failed and opened is not None:
+    if report.failed and report.when != "teardown" and opened is not None:  # afterwards the page may be gone
         picture = item.funcargs["pictures"] / f"FAILED-{item.name}.png"
         opened.page.screenshot(path=picture)
         report.sections += [
