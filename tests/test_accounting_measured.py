@@ -72,6 +72,7 @@ def test_backward_is_watched():
     assert layer.weight.grad is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_training_step_takes_what_is_counted_from_the_shape(lora):
     config = DecoderConfig(

@@ -70,6 +70,7 @@ def test_any_encoding_of_the_output(monkeypatch):
         assert lessons()[3].title.split()[0] in written.getvalue().decode(encoding)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the pipe is broken by a shell")
 @pytest.mark.parametrize("words", ["--help", "lessons"])
 def test_a_reader_that_has_seen_enough(words):
@@ -78,6 +79,7 @@ def test_a_reader_that_has_seen_enough(words):
     assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_no_colours_are_printed():
     """Python 3.14 colours its help on a terminal, and wherever FORCE_COLOR asks for it; NO_COLOR is stronger."""
     assert b"\x1b" not in run("--help", NO_COLOR="1", FORCE_COLOR="1").stdout
@@ -91,6 +93,7 @@ def test_interrupted(monkeypatch):
     assert cli.main(["wait"]) == 130
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('torch is broken here')")
     assert run("--help", PYTHONPATH=str(tmp_path)).returncode == 0

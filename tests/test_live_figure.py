@@ -41,6 +41,7 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
 
+@pytest.mark.slow
 def test_a_move_draws_what_a_whole_redraw_draws():
     """The oracle is matplotlib itself: the same artists, not animated, in a figure drawn from nothing."""
     widget = make()
@@ -69,6 +70,7 @@ def test_pictures_differ_and_nothing_is_left_behind():
     np.testing.assert_array_equal(pixels(widget.answer["png"]), pixels(first))
 
 
+@pytest.mark.slow
 def test_limits_that_update_changes_are_drawn():
     def widen(artists, bits):
         artists["line"].axes.set_ylim(-bits, bits)

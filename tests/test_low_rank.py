@@ -344,6 +344,7 @@ def test_adapted_linear_keeps_no_more_for_backward() -> None:
     assert new_bytes == rank * 256 * 8
 
 
+@pytest.mark.slow
 def test_adapted_linear_compiles_into_one_graph() -> None:
     layer, (_, x, A, B) = frozen_linear(), operands(MANY)
     compiled = torch.compile(adapted_linear, backend="aot_eager", fullgraph=True)

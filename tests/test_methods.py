@@ -111,6 +111,7 @@ COUNTS: list[tuple[DecoderConfig, AdapterConfig, int]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "config", "count"), COUNTS, ids=lambda value: getattr(type(value), "__name__", ""))
 def test_trainable_parameters_of_real_shapes(shape: DecoderConfig, config: AdapterConfig, count: int) -> None:
     with torch.device("meta"):
@@ -416,6 +417,7 @@ def test_adalora_budget_is_pefts_and_ends_at_the_target() -> None:
     assert sorted(budgets, reverse=True) == budgets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [1, 3])
 def test_adalora_cuts_the_triplets_that_peft_cuts(interval: int) -> None:
     """The same weights and the same data, forty steps: the same singular values are zero after each."""

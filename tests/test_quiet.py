@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LIBRARY = """
 import logging, warnings
 logging.getLogger("chatty").warning("Failed to load CPU gemm_4bit_forward")
@@ -19,6 +21,7 @@ warnings.warn("afterwards, too")
 """
 
 
+@pytest.mark.slow
 def test_only_errors_are_heard_and_only_inside(tmp_path):
     (tmp_path / "chatty.py").write_text(LIBRARY)
     said = subprocess.run([sys.executable, "-c", LESSON], cwd=tmp_path, capture_output=True, text=True).stderr

@@ -78,6 +78,7 @@ def test_logits_equal_transformers(model: Decoder, tokenizer: Tokenizer, referen
     assert torch.equal(model(ids), reference(ids).logits)
 
 
+@pytest.mark.slow
 def test_greedy_text_equals_transformers(model: Decoder, tokenizer: Tokenizer, reference: LlamaForCausalLM) -> None:
     ids = torch.tensor([tokenizer.encode(tokenizer.chat(QUESTION))])
     new = generate(model, ids, 24, eos_id=tokenizer.eos_id)

@@ -95,6 +95,7 @@ def test_it_does_not_converse(loaded: tuple[Decoder, Tokenizer]) -> None:
         loaded[1].chat([{"role": "user", "content": "Hello"}])
 
 
+@pytest.mark.slow
 def test_the_script_makes_this_tokenizer(script: ModuleType) -> None:
     novels = [text for title, text in austen().items() if title != AUSTEN_HELD_OUT]
     assert script.train_tokenizer(novels).to_str() == (FOLDER / "tokenizer.json").read_text(encoding="utf-8")
