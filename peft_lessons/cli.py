@@ -21,9 +21,13 @@ Arguments = argparse.Namespace
 
 
 def lab(arguments: Arguments) -> int:
+    from peft_lessons import doctor
     from peft_lessons.classroom import working_copies
     from peft_lessons.jupyter import server
 
+    for finding in (doctor.place(), doctor.packages()):  # of the doctor's checks those that upgrades and moves fail
+        if finding.verdict != "ok":
+            print(finding, flush=True)
     print(f"1/3  Model: {install_weights()}", flush=True)
     copied = working_copies.copy_lessons()
     print(f"2/3  Lessons: {copied}", flush=True)

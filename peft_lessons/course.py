@@ -42,11 +42,14 @@ def pip(arguments: str) -> str:
 def reinstall() -> str:
     """The command line that installs the course and what it needs anew, at the versions that it was checked with."""
     pins = f"install --constraint {shlex.quote(str(PINS))}"
-    if CHECKOUT is None:
-        return pip(f"{pins} peft-lessons")
-    if Path(sys.prefix) == CHECKOUT / ".venv":
-        return f"make -C {shlex.quote(str(CHECKOUT))} setup"
-    return pip(f"{pins} --editable {shlex.quote(str(CHECKOUT))}")
+    return pip(f"{pins} {f'--editable {shlex.quote(str(CHECKOUT))}' if CHECKOUT else 'peft-lessons'}")
+
+
+def point_here() -> str:
+    """The command line that makes this Python import the course from where it lies, after a folder was moved or copied."""
+    if CHECKOUT and Path(sys.prefix) == CHECKOUT / ".venv":
+        return f"make -C {shlex.quote(str(CHECKOUT))} setup"  # needs no network
+    return reinstall()
 
 
 def restore(path: str) -> str:

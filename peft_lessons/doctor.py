@@ -31,6 +31,9 @@ class Finding:
     says: str
     mend: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.verdict:<9}{self.says}" + (f"\n{'':9}mend it: {self.mend}" if self.mend else "")
+
 
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
@@ -47,10 +50,10 @@ def place() -> Finding:
     with tempfile.TemporaryDirectory() as elsewhere:  # else the folder one stands in is searched first
         told = subprocess.run([sys.executable, "-c", ask], cwd=elsewhere, capture_output=True, text=True).stdout.strip()
     if not told:
-        return Finding("problem", f"notebooks do not find the course: {sys.prefix} was moved", course.reinstall())
+        return Finding("problem", f"notebooks do not find the course: {sys.prefix} was moved", course.point_here())
     if Path(told).resolve().parent != course.PACKAGE:
         says = f"notebooks import the course from {Path(told).parent}, not from {course.PACKAGE}: a folder was copied"
-        return Finding("problem", says, course.reinstall())
+        return Finding("problem", says, course.point_here())
     return Finding("ok", f"notebooks import the course from {course.PACKAGE}")
 
 
@@ -241,11 +244,7 @@ def examine() -> list[Finding]:
 
 def report(findings: list[Finding]) -> str:
     """The findings in plain words, a line each with what mends it below, and a sentence that sums them up."""
-    lines = []
-    for finding in findings:
-        lines.append(f"{finding.verdict:<9}{finding.says}")
-        if finding.mend:
-            lines.append(f"{'':9}mend it: {finding.mend}")
+    lines = [str(finding) for finding in findings]
     problems = sum(finding.verdict == "problem" for finding in findings)
     if problems:
         lines.append(f"\n{problems} {'problem' if problems == 1 else 'problems'}. Each command works in any folder.")

@@ -16,6 +16,7 @@ from peft_lessons import cli as command_line
 from peft_lessons import course, data, doctor
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.doctor import Finding
+from peft_lessons.jupyter import server
 from peft_lessons.models import smollm2, tiny_gpt
 
 
@@ -78,6 +79,30 @@ def test_a_copied_folder_imports_the_original(monkeypatch, tmp_path):
     monkeypatch.setattr(course, "PACKAGE", tmp_path / "copy" / "peft_lessons")
     found = problem(doctor.place())
     assert "a folder was copied" in found.says and str(tmp_path / "copy") in found.says
+    assert found.mend == course.point_here()
+
+
+@pytest.mark.parametrize("broken", ["place", "packages"])
+def test_the_course_says_at_its_start_what_an_upgrade_or_a_move_has_broken(broken, monkeypatch, tmp_path, capsys):
+    for check in ("place", "packages"):
+        monkeypatch.setattr(
+            doctor, check, lambda check=check: Finding("note" if check == broken else "ok", check, "do this")
+        )
+    monkeypatch.setenv("PEFT_LESSONS_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(server, "run", lambda *_: 0)
+    assert command_line.main(["lab"]) == 0
+    said = capsys.readouterr().out
+    assert f"note     {broken}\n         mend it: do this" in said and said.count("mend it") == 1
+
+
+def test_what_mends_works_in_any_folder(monkeypatch, tmp_path):
+    """In .venv of a checkout make finds a moved folder and needs no network; it would not look for a missing package."""
+    monkeypatch.setattr(course, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    assert course.point_here() == f"make -C {tmp_path} setup"
+    assert course.reinstall().startswith(sys.executable) and course.reinstall().endswith(f"--editable {tmp_path}")
+    monkeypatch.setattr(course, "CHECKOUT", None)
+    assert course.point_here() == course.reinstall() and course.reinstall().endswith(" peft-lessons")
 
 
 def test_a_moved_folder_is_not_found(tmp_path):
