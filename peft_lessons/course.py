@@ -46,7 +46,7 @@ def reinstall() -> str:
 
 
 def point_here() -> str:
-    """The command line that makes this Python import the course from where it lies, after a folder was moved or copied."""
+    """The command line after which this Python imports the course from where it lies: a folder was moved or copied."""
     if CHECKOUT and Path(sys.prefix) == CHECKOUT / ".venv":
         return f"make -C {shlex.quote(str(CHECKOUT))} setup"  # needs no network
     return reinstall()

@@ -14,6 +14,7 @@ import pytest
 
 from peft_lessons import cli as command_line
 from peft_lessons import course, data, doctor
+from peft_lessons.classroom import working_copies
 from peft_lessons.classroom.progress import lessons
 from peft_lessons.doctor import Finding
 from peft_lessons.jupyter import server
@@ -88,7 +89,7 @@ def test_the_course_says_at_its_start_what_an_upgrade_or_a_move_has_broken(broke
         monkeypatch.setattr(
             doctor, check, lambda check=check: Finding("note" if check == broken else "ok", check, "do this")
         )
-    monkeypatch.setenv("PEFT_LESSONS_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(working_copies, "copy_lessons", lambda: working_copies.Copied(tmp_path, (), (), ()))
     monkeypatch.setattr(server, "run", lambda *_: 0)
     assert command_line.main(["lab"]) == 0
     said = capsys.readouterr().out
@@ -96,7 +97,7 @@ def test_the_course_says_at_its_start_what_an_upgrade_or_a_move_has_broken(broke
 
 
 def test_what_mends_works_in_any_folder(monkeypatch, tmp_path):
-    """In .venv of a checkout make finds a moved folder and needs no network; it would not look for a missing package."""
+    """In .venv of a checkout make mends a moved folder without a network; it does not look for a missing package."""
     monkeypatch.setattr(course, "CHECKOUT", tmp_path)
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     assert course.point_here() == f"make -C {tmp_path} setup"
