@@ -19,7 +19,7 @@ import nbformat
 from predictions import answers
 from sphinx.cmd.build import main as sphinx_build
 
-from notebooks import sources
+from notebooks import INSTALLS, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "docs/site"
@@ -54,6 +54,9 @@ def gather(folder: Path) -> None:
     (folder / "lessons").mkdir()
     for text in sources():
         notebook = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
+        notebook.cells = [
+            cell for cell in notebook.cells if INSTALLS not in cell.metadata.get("tags", [])
+        ]  # runs nothing
         for cell in answers(notebook.cells):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-output"]
             cell.metadata["mystnb"] = {"code_prompt_show": "Show what it puts out", "code_prompt_hide": "Hide it"}

@@ -78,7 +78,7 @@ def reader(browser, address):
 
 
 def test_every_page_is_whole_and_asks_no_other_host(site, reader):
-    """Lessons have every quiz, folded, and every widget and figure as a picture with words."""
+    """Lessons have no cell that installs, every quiz, folded, and every widget and figure as a picture with words."""
     pages = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
     pages = [path for path in pages if path.parts[0] not in ("_static", "_modules")]
     assert len([path for path in pages if path.parts[0] == "lessons"]) == len(lessons())
@@ -86,6 +86,7 @@ def test_every_page_is_whole_and_asks_no_other_host(site, reader):
         page = reader.open(path.as_posix())
         assert any(page.locator("main h1, article h1").all_inner_texts()), path
         if path.parts[0] == "lessons":
+            assert page.get_by_text("Install the course (Colab").count() == 0, "a page installs nothing"
             quizzes = page.locator(".cell_output", has=page.get_by_text("Quiz.", exact=True))
             assert quizzes.count() == len(question_ids(path.stem[:2])), path
             assert page.locator(".cell_output details[open]").count() == 0, path
