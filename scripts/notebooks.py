@@ -34,6 +34,7 @@ from nbformat import NotebookNode
 
 from peft_lessons.classroom import slides
 from peft_lessons.files import write_text
+from peft_lessons.jupyter import WAITING
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 PAIRING = "ipynb,md:myst"
@@ -160,9 +161,7 @@ def build(path: Path, **variables: str) -> float:
     """Execute the lesson at `path` (.md) and write its notebook; returns the seconds that running it took."""
     notebook = read_text(path)
     start = time.perf_counter()
-    execute(
-        notebook, path.parent, **{"GOMP_SPINCOUNT": "3000"} | variables
-    )  # as peft_lessons/jupyter/config.py sets it
+    execute(notebook, path.parent, **WAITING | variables)
     seconds = time.perf_counter() - start
     write(strip(notebook), path.with_suffix(".ipynb"))
     return seconds

@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from traitlets.config.loader import PyFileConfigLoader
 
-from peft_lessons.jupyter import server
+from peft_lessons.jupyter import WAITING, server
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -364,11 +364,16 @@ def test_root_is_told_the_option(tmp_path, monkeypatch, capsys):
 
 
 def test_kernels_inherit_the_waiting_policy(monkeypatch):
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    for name in names:
+    for name in WAITING:
         monkeypatch.delenv(name, raising=False)
     PyFileConfigLoader(server.CONFIG.name, path=str(server.CONFIG.parent)).load_config()
-    assert [os.environ[name] for name in names] == ["passive", "3000"]
+    assert {name: os.environ[name] for name in WAITING} == WAITING
+
+
+def test_a_class_server_chooses_how_kernels_wait(monkeypatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+    PyFileConfigLoader(server.CONFIG.name, path=str(server.CONFIG.parent)).load_config()
+    assert os.environ["GOMP_SPINCOUNT"] == "0"
 
 
 PROBE = """

@@ -5,6 +5,8 @@ from typing import Any
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
+from peft_lessons.jupyter import WAITING
+
 
 def without_announcements(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
     """Switches off the part of JupyterLab that fetches news, asks for updates and offers both in a pop-up."""
@@ -20,11 +22,8 @@ class PromptWebsocket(ZMQChannelsWebsocketConnection):
         return super().connect()
 
 
-# Kernels inherit them and torch reads them once, when it is imported. Threads that wait leave the processor to others,
-# but not at once: for some microseconds they look whether there is more to do. Else small models take up to twice as
-# long, since waking a thread takes longer than their products.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+for name, value in WAITING.items():  # kernels inherit them
+    os.environ.setdefault(name, value)
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)
 c.ServerApp.ip = "127.0.0.1"
