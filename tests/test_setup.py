@@ -363,17 +363,19 @@ def test_root_is_told_the_option(tmp_path, monkeypatch, capsys):
     assert "--allow-root" in capsys.readouterr().out
 
 
-def test_kernels_inherit_the_waiting_policy(monkeypatch):
-    for name in WAITING:
-        monkeypatch.delenv(name, raising=False)
+def variables_of_kernels(monkeypatch, **given):
+    """What JupyterLab's settings add to the variables `given`; those of this process stay as they are."""
+    monkeypatch.setattr(os, "environ", given)
     PyFileConfigLoader(server.CONFIG.name, path=str(server.CONFIG.parent)).load_config()
-    assert {name: os.environ[name] for name in WAITING} == WAITING
+    return given
+
+
+def test_kernels_inherit_the_waiting_policy(monkeypatch):
+    assert variables_of_kernels(monkeypatch) == WAITING
 
 
 def test_a_class_server_chooses_how_kernels_wait(monkeypatch):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
-    PyFileConfigLoader(server.CONFIG.name, path=str(server.CONFIG.parent)).load_config()
-    assert os.environ["GOMP_SPINCOUNT"] == "0"
+    assert variables_of_kernels(monkeypatch, GOMP_SPINCOUNT="0") == WAITING | {"GOMP_SPINCOUNT": "0"}
 
 
 PROBE = """
