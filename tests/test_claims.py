@@ -9,8 +9,8 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from peft_lessons.classroom.cards import Card, inline_html
-from peft_lessons.classroom.claims import ClaimError, claim
+from peft_lessons.classroom.output.cards import Card, inline_html
+from peft_lessons.classroom.output.claims import ClaimError, claim
 
 NAN = float("nan")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from peft_lessons import cli as command_line
-from peft_lessons.classroom.contents import COLUMNS, contents, counted
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.questions import question_ids
+from peft_lessons.classroom.progress.contents import COLUMNS, contents, counted
 from peft_lessons.course import NOTEBOOKS
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.questions import question_ids
 
 
 def test_every_lesson_and_the_sums(capsys):

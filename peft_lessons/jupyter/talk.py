@@ -17,8 +17,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from peft_lessons import course
-from peft_lessons.classroom import progress, slides, talks
-from peft_lessons.jupyter import server
+from peft_lessons.jupyter import server, slides
+from peft_lessons.lessons import catalogue, notes
 
 EXTENSIONS = Path(__file__).parent / "labextensions"
 SETTINGS = {
@@ -82,7 +82,7 @@ def prepare(home: Path, notebooks: Path = course.NOTEBOOKS) -> dict[str, str]:
     }
 
 
-def present(lesson: progress.Lesson, options: Sequence[str] = ()) -> int:
+def present(lesson: catalogue.Lesson, options: Sequence[str] = ()) -> int:
     """Print the notes of `lesson`, then present it until JupyterLab is ended; returns the exit status.
 
     `options` are JupyterLab's, such as --no-browser.
@@ -90,7 +90,7 @@ def present(lesson: progress.Lesson, options: Sequence[str] = ()) -> int:
     with tempfile.TemporaryDirectory(prefix="peft-lessons-", ignore_cleanup_errors=True) as folder:
         home = Path(folder).resolve()
         environment = prepare(home)
-        print(talks.notes(talks.load_talk(lesson.number)))
+        print(notes.notes(notes.load_talk(lesson.number)))
         extension = f"--LabApp.extra_labextensions_path={EXTENSIONS}"
         page = f"doc/tree/{lesson.notebook}"
         return server.run(home / "notebooks", page, [extension, *options], environment, _announce)

@@ -1,15 +1,9 @@
 """Notebooks in a few words, for tests of rules that need broken ones."""
 
-import sys
-from pathlib import Path
-
 import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
 
 class Make:

@@ -2,9 +2,10 @@
 
 import re
 
-import lesson_guard
 import pytest
-from lesson_guard import Facts
+
+from tools.lessons import lesson_guard
+from tools.lessons.lesson_guard import Facts
 
 STARTER = "def merge(W):\n    return ...\n"
 FACTS = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",))
@@ -148,8 +149,8 @@ def test_only_the_card_of_a_claim_counts(make):
 
 def test_claims_of_the_classroom_leave_cards_that_are_read(make, capsys):
     """The rule reads what `claim` prints; were its words to change, no number would count as claimed."""
-    from peft_lessons.classroom import claims
-    from peft_lessons.classroom.cards import Card
+    from peft_lessons.classroom.output import claims
+    from peft_lessons.classroom.output.cards import Card
 
     shown = []
     with pytest.MonkeyPatch.context() as patch:
