@@ -2,7 +2,7 @@
 
 from peft_lessons.classroom.exercises.exercise import exercise
 from peft_lessons.classroom.output.bar import progress_bar
-from peft_lessons.classroom.output.claims import claim
+from peft_lessons.classroom.output.claims import claim, fact, say
 from peft_lessons.classroom.output.figures import Measured, figure, new_figure, table
 from peft_lessons.classroom.output.quiet import quietly
 from peft_lessons.classroom.output.show import show
@@ -10,6 +10,7 @@ from peft_lessons.classroom.progress import progress_map
 from peft_lessons.classroom.progress.kept import trained_once
 from peft_lessons.classroom.widgets.compare import compare
 from peft_lessons.classroom.widgets.live_figure import live_figure
+from peft_lessons.classroom.widgets.predict import predict, reveal
 from peft_lessons.classroom.widgets.quiz import quiz
 from peft_lessons.classroom.widgets.sweep import Frame, sweep
 
@@ -19,13 +20,17 @@ __all__ = [
     "claim",
     "compare",
     "exercise",
+    "fact",
     "figure",
     "live_figure",
     "new_figure",
+    "predict",
     "progress_bar",
     "progress_map",
     "quietly",
     "quiz",
+    "reveal",
+    "say",
     "show",
     "sweep",
     "table",

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from peft_lessons import course
-from peft_lessons.jupyter import server, slides
+from peft_lessons.jupyter import server
 from peft_lessons.lessons import catalogue, notes
 
 EXTENSIONS = Path(__file__).parent / "labextensions"
@@ -43,9 +43,7 @@ def presentable(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count = None  # it has not run yet; its stored outputs stay, in sight, until it does
-            cell.metadata.pop("jupyter", None)
-        if slides.folded(cell):
-            cell.metadata["jupyter"] = {"source_hidden": True}
+            cell.metadata.get("jupyter", {}).pop("outputs_hidden", None)
         slide_type = cell.metadata.get("slideshow", {}).get("slide_type")
         if below_solution and slide_type is None:
             cell.metadata["slideshow"] = {"slide_type": "subslide"}  # the solution stands alone

@@ -31,9 +31,10 @@ class Make:
         return new_output("error", ename=name, evalue=value, traceback=[f"{name}: {value}"])
 
     def card(self, sentence: str, expected: str, measured: str = "0.5", source: str = "") -> NotebookNode:
-        """A cell that claims something, with the card that `claim` leaves."""
-        facts = f"measured {measured} · expected {expected}" + (f" · {source}" if source else "")
-        return self.code(f"claim({sentence!r}, value)", self.shown(text_plain=f"✔ {sentence}\n  {facts}"))
+        """A cell that claims something, with the line that `claim` leaves."""
+        facts = f"measured {measured}; expected {expected}" + (f" ({source})" if source else "")
+        shown = f"✔ 1 number checked\n  ✔ {sentence}\n    {facts}"
+        return self.code(f"claim({sentence!r}, value)", self.shown(text_plain=shown))
 
     @staticmethod
     def prose(text: str) -> NotebookNode:

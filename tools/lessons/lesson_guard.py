@@ -1,8 +1,9 @@
 """What makes a notebook a lesson: its parts, the numbers in its prose, its links. Rules over the notebook's JSON.
 
-The rule about numbers: a number in a lesson's prose stands on the card of a `claim(…)` in the same notebook too, in its
-sentence or as what was expected, so that running the lesson checks it. `prose_of` first takes out what is exempt:
-formulas, code, names, references, quotations, and sentences that report what a paper found and give its arXiv number.
+The rule about numbers: a number in a lesson's prose, in a markdown cell or in the text of a `say`, is checked in the
+same notebook, in the sentence of a `claim` or as what a `fact` expects, so that running the lesson checks it.
+`prose_of` first takes out what is exempt: formulas, code, names, references, quotations, and sentences that report what
+a paper found and give its arXiv number.
 """
 
 import ast
@@ -92,16 +93,16 @@ def numbers_in(text: str) -> Iterator[Number]:
         yield Number(match[0], value, bool(match["percent"]), bare and value <= 10)
 
 
-CLAIM_CARD = re.compile(r"\A✔ (?P<sentence>.*?)\n\s*measured .*? · expected (?P<expected>[^·]*)", re.DOTALL)
+CHECKED = re.compile(r"^  ✔ (?P<sentence>.*)\n    measured .*?; expected (?P<expected>[^(\n]*)", re.MULTILINE)
 
 
 def claimed(notebook: NotebookNode) -> set[tuple[Decimal, bool]]:
-    """(value, whether in per cent) for every number on a claim's card, but for the measured one and the source."""
+    """(value, whether in per cent) for every number of a check, but for the measured one and the source."""
     found: set[tuple[Decimal, bool]] = set()
     for _, _, texts in outputs(notebook):
-        if card := CLAIM_CARD.match(texts.get("text/plain", "")):
-            found |= {(number.value, number.percent) for number in numbers_in(card["sentence"])}
-            for number in numbers_in(card["expected"]):  # 0.577 there may be 57.7 % in the prose
+        for check in CHECKED.finditer(texts.get("text/plain", "")):
+            found |= {(number.value, number.percent) for number in numbers_in(check["sentence"])}
+            for number in numbers_in(check["expected"]):  # 0.577 there may be 57.7 % in the prose
                 found |= {(number.value, False), (number.value * 100, True)}
     return found
 
@@ -132,10 +133,13 @@ def parsed(source: str) -> ast.Module:
 
 def numbers_are_claimed(notebook: NotebookNode) -> Iterator[str]:
     known = claimed(notebook)
-    for number, cell in cells(notebook, "markdown"):
-        for found in numbers_in(prose_of(_without_minutes(notebook, number, cell.source))):
+    texts = [(n, cell, _without_minutes(notebook, n, cell.source)) for n, cell in cells(notebook, "markdown")]
+    for n, cell in cells(notebook, "code"):
+        texts += [(n, cell, re.sub(r"\{[^}]*\}", "", first_argument(call))) for call in calls_in(cell.source, "say")]
+    for number, cell, text in texts:
+        for found in numbers_in(prose_of(text)):
             if not found.small and (found.value, found.percent) not in known:
-                yield f"{name_of(number, cell)}: no claim(…) in this notebook checks the number {found.text.strip()!r}"
+                yield f"{name_of(number, cell)}: nothing in this notebook checks the number {found.text.strip()!r}"
 
 
 # Parts

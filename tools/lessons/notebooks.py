@@ -1,7 +1,7 @@
 """Lessons from their text: `build` executes notebooks/NN_name.md into NN_name.ipynb, `check` proves that the two agree.
 
-The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide (`slides`), which
-outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
+The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide and which code is
+folded (`slides`), which outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
 Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
 
     python -m tools.lessons.notebooks build          every lesson
@@ -91,10 +91,10 @@ def read_text(path: Path) -> NotebookNode:
         if slide_type:
             cell.metadata["slideshow"] = {"slide_type": slide_type}
     for cell in notebook.cells:
-        if INSTALLS in cell.metadata.get("tags", []):
+        if slides.folded(cell):
             cell.metadata["jupyter"] = {"source_hidden": True}
     for cell in predictions.answers(notebook.cells):
-        cell.metadata["jupyter"] = {"outputs_hidden": True}  # until it is run
+        cell.metadata.setdefault("jupyter", {})["outputs_hidden"] = True  # until it is run
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook

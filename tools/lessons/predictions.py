@@ -1,7 +1,7 @@
 """Which outputs answer a *Predict*: a reader sees them once the cell is run, or unfolded.
 
-They are those between the paragraph that asks for a guess and the next text after a result. Quizzes and exercises ask
-something themselves, so they stay in sight.
+They are those between the paragraph or `predict` that asks for a guess and the next text after a result. Quizzes and
+exercises ask something themselves, so they stay in sight.
 """
 
 import re
@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from nbformat import NotebookNode
 
 ASKS = "**Predict"
-RESULT = re.compile(r"(?<![.\w])(?:claim|compare|figure|live_figure|print|sweep|table)\(")
+ASKS_FOR_A_GUESS = re.compile(r"(?<![.\w])predict\(")
+RESULT = re.compile(r"(?<![.\w])(?:claim|compare|figure|live_figure|print|reveal|say|sweep|table)\(")
 ASKS_ITSELF = re.compile(r"(?<![.\w])(?:quiz|exercise)\(|\.check\(")
 
 
@@ -22,6 +23,8 @@ def answers(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
         if cell.cell_type == "markdown":
             asked = ASKS in cell.source or (asked and not answered)
             answered = False
+        elif ASKS_FOR_A_GUESS.search(cell.source):
+            asked, answered = True, False
         elif asked and not ASKS_ITSELF.search(cell.source) and "exercise" not in cell.metadata.get("tags", []):
             found.append(cell)
             answered = answered or bool(RESULT.search(cell.source))

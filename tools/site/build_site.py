@@ -57,9 +57,12 @@ def gather(folder: Path) -> None:
         notebook.cells = [
             cell for cell in notebook.cells if INSTALLS not in cell.metadata.get("tags", [])
         ]  # runs nothing
+        for cell in notebook.cells:
+            if cell.metadata.get("jupyter", {}).get("source_hidden"):
+                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
         for cell in answers(notebook.cells):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-output"]
-            cell.metadata["mystnb"] = {"code_prompt_show": "Show what it puts out", "code_prompt_hide": "Hide it"}
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show the {type}", "code_prompt_hide": "Hide the {type}"}
         for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
             if "text/markdown" in output.get(
                 "data", {}

@@ -11,11 +11,11 @@ from peft_lessons.classroom.output.figures import text_table
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import question_ids
 
-# What an output's text form begins with.
+# What is counted in an output's text form.
 KINDS = {
-    "claims": re.compile(r"✔ .*\n\s*measured "),
-    "widgets": re.compile(r"\[(Sweep|LiveFigure)\] "),
-    "figures": re.compile(r"\[Figure\] "),
+    "checks": re.compile(r"^    measured .*; expected ", re.MULTILINE),
+    "widgets": re.compile(r"\A\[(Sweep|LiveFigure)\] |\APredict "),
+    "figures": re.compile(r"\A\[Figure\] "),
 }
 COLUMNS = ("lesson", *KINDS, "exercises", "questions", "reading", "running")
 
@@ -26,7 +26,7 @@ def counted(notebook: Path) -> Counter[str]:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     for output in (output for cell in cells for output in cell.get("outputs", [])):
         text = "".join(output.get("data", {}).get("text/plain", ""))
-        found.update(kind for kind, beginning in KINDS.items() if beginning.match(text))
+        found.update({kind: len(pattern.findall(text)) for kind, pattern in KINDS.items()})
     return found
 
 
