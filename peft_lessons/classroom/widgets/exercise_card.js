@@ -1,0 +1,72 @@
+// The card of an exercise. The page runs the student's cell, if it can (page.js); the kernel checks, hints and solves.
+
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+const SIGNS = { correct: "✔", incorrect: "✘", "not attempted": "○" };
+
+function render({ model, el }) {
+  const verdict = element("div", { className: "peft-verdict-text" });
+  verdict.setAttribute("role", "status");
+  const hints = element("ol", { className: "peft-hints" });
+  const solution = element("div", { className: "peft-solution" });
+  const notice = element("p", { className: "peft-notice" });
+
+  const ask = (what) => {
+    model.set("asked", { number: (model.get("asked").number ?? 0) + 1, what });
+    model.save_changes();
+  };
+  const button = (name, action) => {
+    const node = element("button", { type: "button", textContent: name });
+    node.addEventListener("click", action);
+    return node;
+  };
+  const check = button("Check", () => {
+    verdict.textContent = "Checking … (if nothing follows, run your cell, then this one)";
+    const run = new CustomEvent("peft:run", {
+      bubbles: true,
+      cancelable: true,
+      detail: { exercise: model.get("exercise"), done: () => ask("check") },
+    });
+    if (el.dispatchEvent(run)) ask("check"); // nobody here can run a cell
+  });
+  const hint = button("", () => ask("hint"));
+  const solve = button("Solution", () => ask("solution"));
+  const card = element(
+    "section",
+    { className: "peft-theme peft-exercise" },
+    verdict,
+    element("div", { className: "peft-buttons" }, check, hint, solve),
+    hints,
+    solution,
+    notice,
+  );
+  card.setAttribute("aria-label", `Exercise ${model.get("exercise")}`);
+  el.append(card);
+
+  const show = () => {
+    const { outcome, title, html } = model.get("verdict");
+    card.dataset.outcome = outcome;
+    verdict.innerHTML = `<strong>${SIGNS[outcome]} ${title}</strong>${html}`; // made and escaped in Python
+    const [given, all] = [model.get("hints"), model.get("hints_in_all")];
+    hint.textContent = `Hint ${Math.min(given.length + 1, all)} of ${all}`;
+    hint.hidden = given.length >= all;
+    hints.replaceChildren(...given.map((text) => element("li", { innerHTML: text })));
+    hints.hidden = !given.length;
+    solution.innerHTML = model.get("solution");
+    solve.hidden = Boolean(model.get("solution"));
+    notice.textContent = model.get("notice");
+  };
+  const events = ["verdict", "hints", "solution", "notice"].map((name) => `change:${name}`);
+  events.forEach((event) => model.on(event, show));
+  card.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey && !event.shiftKey) event.stopPropagation();
+  });
+  show();
+  return () => events.forEach((event) => model.off(event, show));
+}
+
+export default { render };
