@@ -1,6 +1,8 @@
 """Every exercise file keeps its promises; outcomes, hints and messages reach the student, and nothing raises."""
 
+import inspect
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from peft_lessons.classroom.exercises import (
     describe,
     exercise_ids,
     load_exercise,
-    require_number,
+    number_of,
     require_tensor,
 )
+from peft_lessons.classroom.exercises.cases import Case, agree, alike, compare
 from peft_lessons.classroom.exercises.exercise import assess, exercise
 
 IDS = exercise_ids()
@@ -54,6 +57,14 @@ def test_the_reference_passes(name):
 
 
 @pytest.mark.parametrize("name", IDS)
+def test_right_solutions_of_another_shape_pass(name):
+    specification = load_exercise(name)
+    assert len(specification.right) >= 3
+    for shape, source in specification.right.items():
+        assert assess(specification, specification.build(source)) == ("correct", "All cases agree."), shape
+
+
+@pytest.mark.parametrize("name", IDS)
 def test_the_starter_is_not_attempted(name):
     specification = load_exercise(name)
     starter = specification.build(specification.starter)
@@ -65,7 +76,8 @@ def test_the_starter_is_not_attempted(name):
 @pytest.mark.parametrize("name", IDS)
 def test_starter_solution_and_wrong_solutions_define_the_same_name(name):
     specification = load_exercise(name)
-    sources = [specification.starter, specification.solution, *(source for source, _ in specification.wrong.values())]
+    sources = [specification.starter, specification.solution, *specification.right.values()]
+    sources += [source for source, _ in specification.wrong.values()]
     assert len({specification.build(source).__name__ for source in sources}) == 1
 
 
@@ -200,15 +212,15 @@ def test_an_exception_is_shown_with_its_line_and_its_input(capsys):
 
 def test_an_exception_in_a_method_is_shown_with_the_methods_input():
     class Layer(torch.nn.Module):
-        def __init__(self, size):
+        def __init__(self, linear, rank, alpha):
             super().__init__()
-            self.size = size
+            self.linear = linear
 
         def forward(self, x):
             return x / self.missing
 
-    specification = load_exercise("03-merge")
-    tried = type("M", (), {"check": staticmethod(lambda student: student(3)(torch.zeros(2)))})
+    specification = load_exercise("01-repair")
+    tried = type("M", (), {"check": staticmethod(lambda student: student(3, 2, 1)(torch.zeros(2)))})
     object.__setattr__(specification, "module", tried)
     outcome, message = assess(specification, Layer)
     assert outcome == "incorrect"
@@ -286,16 +298,14 @@ def test_an_identifier_keeps_its_case(reason, message):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (
-            lambda x, n: (x.round().to(torch.int8), x.abs().amax(0, keepdim=True).expand(3) / n),
-            "one scale for all of x",
-        ),
-        (lambda x, n: (x.round(), 1.0), "the codes are float32, they should be int8."),
+        (lambda x, n: (x.round().to(torch.int8), x.abs().amax(0, keepdim=True).expand(3) / n), "the scale is [1.0,"),
+        (lambda x, n: (x.round().to(torch.int16), 1.0), "the codes are int16, they should be int8."),
         (lambda x, n: (x.round().tolist(), 1.0), "the codes are a list, not a tensor."),
-        (lambda x, n: (x.round().to(torch.int8), "1"), "the scale is '1', not a number."),
+        (lambda x, n: (x.round().to(torch.int8), "1"), "the scale is '1', it should be a number."),
+        (lambda x, n: x.round().to(torch.int8), "return 2 things, the codes and the scale."),
         (
             lambda x, n: (x.round().to(torch.int8), torch.ones(1)),
-            "[14.0, 2.0, 0.0] in 4 bits you return codes [14, 2, 0]",
+            "the codes [14, 2, 0] and the scale 1; right is [7, 1",
         ),
     ],
 )
@@ -362,19 +372,284 @@ def test_describe_is_short():
     assert len(describe("x" * 500)) <= 80
 
 
-def test_require_number_says_what_came_back():
-    for right in (7, 7.0, torch.tensor(7), np.int64(7)):
-        assert require_number(right, 7, "a case") is None
-    with pytest.raises(NotAttempted):
-        require_number(..., 7, "a case")
-    with pytest.raises(Incorrect, match=r"^for a case you return 8, it should be 7: too many$"):
-        require_number(8, 7, "a case", {8: "too many"})
-    for wrong, said in (
-        (None, "None"),
-        ("7", "'7'"),
-        (True, "True"),
-        (float("nan"), "nan"),
-        (torch.ones(2), "1.0, 1.0"),
-    ):
-        with pytest.raises(Incorrect, match=re.escape(said)):
-            require_number(wrong, 7, "a case", {1: "one"})
+def test_numbers_of_all_kinds():
+    for value in (7, 7.0, torch.tensor(7), torch.tensor([7.0]), np.int64(7), np.float32(7), np.array(7)):
+        assert number_of(value) == 7
+    for value in (None, "7", True, torch.ones(2), [7], torch.tensor(True)):
+        assert number_of(value) is None
+
+
+def test_both_numbers_show_as_many_decimals_as_tell_them_apart():
+    assert alike(1 / 3, 0.5) == ("0.3333", "0.5000")
+    assert alike(1.30004, 1.30005) == ("1.30004", "1.30005")
+    assert alike(0.00012, 0.0001) == ("0.0001200", "0.0001000")
+    assert alike(16384.0, 16908) == ("16,384", "16,908")
+    assert alike(torch.tensor(float("nan")), 1) == ("nan", "1")
+
+
+def test_results_agree_as_exactly_as_float32_can_say():
+    x = torch.tensor([1.0, 100.0])
+    assert agree(x * 1.00001, x) and not agree(x * 1.001, x)
+    assert not agree(x.double(), x) and not agree(x[:1], x) and not agree([1.0, 100.0], x)
+    assert agree([1, 2.0], (1, 2)) and not agree([1], [1, 2]) and not agree(2.0001, 2)
+    assert agree({"a": x}, {"a": x}) and not agree({"a": x}, {"b": x})
+    assert agree(float("nan"), float("nan")) and agree("a", "a") and not agree("a", 1) and not agree(None, 0)
+    assert agree(1.00005, 1.0) and not agree(1.0005, 1.0)
+
+
+def test_of_two_mistakes_that_do_the_same_the_one_is_named_that_stays_the_same():
+    wrong = {
+        "adds": ("def f(a, b):\n    return a + b\n", "that is a sum"),
+        "squares": ("def f(a, b):\n    return a**b\n", "that is a power"),
+    }
+    cases = [Case((2, 2), 5, "2 and 2"), Case((3, 4), 13, "3 and 4")]
+    with pytest.raises(Incorrect, match=r"^for 2 and 2 you return 4, it should be 5: that is a power$"):
+        compare(lambda a, b: a**b, cases, wrong)
+    with pytest.raises(Incorrect, match=r"^for 2 and 2 you return 6, it should be 5$"):
+        compare(lambda a, b: 6, cases, wrong)
+
+
+# What can go wrong in any exercise
+
+
+def spoiled(name, spoil):
+    """The outcome for the reference solution when `spoil(result, *arguments)` comes after each call of it."""
+    specification = load_exercise(name)
+    reference = specification.build(specification.solution)
+    names = ", ".join(inspect.signature(reference).parameters)
+    made = {"reference": reference, "spoil": spoil}
+    exec(f"def student({names}):\n    return spoil(reference({names})" + (f", {names})" if names else ")"), made)
+    return assess(specification, made["student"])
+
+
+FUNCTIONS = [name for name in IDS if name != "01-repair"]
+
+
+def put_in_place(argument) -> bool:
+    """Change the argument, if it is one that can be changed."""
+    if isinstance(argument, torch.nn.Module):
+        next(argument.parameters()).data.add_(1)
+    elif isinstance(argument, torch.Tensor):
+        argument.add_(1)
+    elif isinstance(argument, list):
+        argument.append(1)
+    elif isinstance(argument, dict):
+        argument.popitem()
+    else:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_argument_changed_in_place_is_named(name):
+    specification = load_exercise(name)
+    for place, parameter in enumerate(inspect.signature(specification.build(specification.solution)).parameters):
+        changed = []
+
+        def spoil(result, *arguments, place=place, changed=changed):
+            changed.append(put_in_place(arguments[place]))
+            return result
+
+        outcome, message = spoiled(name, spoil)
+        if any(changed):
+            assert outcome == "incorrect" and f"`{parameter}" in message and "in place" in message, message
+        else:
+            assert outcome == "correct", message
+
+
+def test_a_list_inside_a_dictionary_and_a_frozen_parameter_are_seen():
+    outcome, message = spoiled("12-peft-files", lambda result, layers, *_: (layers[min(layers)][0].zero_(), result)[1])
+    assert outcome == "incorrect" and "`layers: " in message and "was changed in place" in message
+    outcome, message = spoiled("00-trainable-share", lambda result, model: (model.requires_grad_(True), result)[1])
+    assert outcome == "incorrect" and "requires_grad` was False before the call and is True after it" in message
+
+
+def test_a_layer_must_not_change_its_input():
+    outcome, message = repair(base="base = self.linear(x); x *= 1.5")
+    assert outcome == "incorrect" and "`x`, a float32 tensor of shape (2, 4, 3), was changed in place" in message
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_counts_of_arguments_are_said_in_words(name):
+    specification = load_exercise(name)
+    passed = list(inspect.signature(specification.build(specification.starter)).parameters)
+    outcome, message = assess(specification, lambda a, b, c, d, e, f, g, h: None)
+    assert outcome == "incorrect" and "takes 8 arguments (a, b, c, d, e, f, g, h), the check passes" in message
+    assert (f"passes {len(passed)} argument" if passed else "passes no arguments") in message
+    assert ", ".join(passed) in message and "TypeError" not in message
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("stop", [sys.exit, lambda: sys.exit(0), quit])
+def test_leaving_python_is_said(name, stop):
+    outcome, message = assess(load_exercise(name), lambda *arguments: stop())
+    assert outcome == "incorrect" and "`sys.exit()`" in message and "`return`" in message
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_printing_in_place_of_returning_is_said(name, capsys):
+    outcome, message = spoiled(name, lambda result, *_: print(result))
+    assert outcome == "incorrect" and "write `return` in place of `print`" in message
+    assert capsys.readouterr().out, "what is printed is shown all the same"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nothing_returned_is_said(name):
+    outcome, message = spoiled(name, lambda result, *_: None)
+    assert outcome == "incorrect" and "None" in message and "return" in message
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_ellipsis_anywhere_is_not_attempted(name):
+    def spoil(result, *_):
+        if isinstance(result, dict):
+            return {key: ... for key in result}
+        return [*map(spoil, result)] if isinstance(result, tuple | list) and result else ...
+
+    assert spoiled(name, spoil) == ("not attempted", "There is still a `...` in what your code returns.")
+
+
+def test_an_ellipsis_that_is_computed_with_is_not_attempted():
+    outcome, message = assess(load_exercise("02-step-flops"), lambda n, rank: 4 * n * n + ...)
+    assert outcome == "not attempted" and "still a `...`" in message
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_endless_recursion_is_said(name):
+    def student(*arguments):
+        return student(*arguments)
+
+    outcome, message = assess(load_exercise(name), student)
+    assert outcome == "incorrect" and "calls itself without an end" in message
+
+
+def as_arrays(result):
+    if isinstance(result, torch.Tensor):
+        return result.detach().float().numpy()
+    return type(result)(map(as_arrays, result)) if isinstance(result, tuple | list) else result
+
+
+@pytest.mark.parametrize(
+    "name", ["03-forward", "03-gradients", "03-merge", "06-absmax", "06-blocks", "06-normal-levels"]
+)
+def test_arrays_where_tensors_are_wanted_are_said(name):
+    outcome, message = spoiled(name, lambda result, *_: as_arrays(result))
+    assert outcome == "incorrect" and "NumPy array" in message and "torch.from_numpy" in message
+
+
+def nan_like(result):
+    if isinstance(result, torch.Tensor) and result.is_floating_point():
+        return result * torch.nan
+    if isinstance(result, tuple):
+        return tuple(map(nan_like, result))
+    return float("nan") if isinstance(result, int | float) else result
+
+
+@pytest.mark.parametrize("name", sorted(set(FUNCTIONS) - {"05-groups", "08-labels", "12-peft-files"}))
+def test_nan_is_said(name):
+    outcome, message = spoiled(name, lambda result, *_: nan_like(result))
+    assert outcome == "incorrect" and "nan" in message.lower()
+
+
+def test_other_ways_out_do_not_end_the_notebook():
+    class Leaves(BaseException):
+        pass
+
+    def merge(*arguments):
+        raise Leaves("far away")
+
+    outcome, message = assess(load_exercise("03-merge"), merge)
+    assert outcome == "incorrect" and "far away" in message
+
+
+@pytest.mark.parametrize("given", [(), (max, 3)])
+def test_check_says_what_to_pass(given, capsys):
+    text = card(capsys, exercise("03-merge").check, *given)
+    assert "not attempted" in text and "your function `merge` itself: `.check(merge)`" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        (
+            "03-merge",
+            torch.ones(2),
+            "your function `merge` itself, `.check(merge)` without more brackets; it was given",
+        ),
+        ("03-merge", "merge", "it was given 'merge'"),
+        ("03-merge", torch.nn.Linear, "your function `merge`, it was given the class `Linear`"),
+        ("01-repair", 3, "your class `RepairedLoRALinear` itself"),
+    ],
+)
+def test_a_wrong_thing_is_named(name, given, message):
+    outcome, said = assess(load_exercise(name), given)
+    assert outcome == "incorrect" and message in said
+
+
+def test_a_check_leaves_torch_as_it_was():
+    def merge(*arguments):
+        torch.manual_seed(5)
+        torch.set_grad_enabled(False)
+        return torch.zeros(2, 2)
+
+    state = torch.get_rng_state()
+    for name, student in (("03-merge", merge), ("01-repair", load_exercise("01-repair").build(exercise_source()))):
+        assess(load_exercise(name), student)
+        assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def exercise_source() -> str:
+    return load_exercise("01-repair").solution
+
+
+@pytest.mark.parametrize("name", ["03-merge", "06-normal-levels"])
+def test_memory_that_nobody_filled_is_not_zero_by_luck(name):
+    def spoil(result, *_):
+        return torch.where(result == result, result, 0) + 0 * torch.empty_like(result)
+
+    assert spoiled(name, spoil)[0] == "incorrect"
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        "x @ (B @ A).T",
+        "x @ (A.T @ B.T)",
+        "x @ (alpha * B @ A).T / alpha",
+        "x @ torch.einsum('or,ri->oi', B, A).T",
+        "x @ sum(torch.outer(B[:, r], A[r]) for r in range(len(A))).T",
+        "x @ (B.double() @ A.double()).T.float()",
+        "x @ (torch.addmm(weight, B, A) - weight).T",
+        "torch.einsum('or,ri,...i->...o', B, A, x)",
+    ],
+)
+def test_building_the_product_is_forbidden_in_every_form(update):
+    source = "def lora_forward(x, weight, bias, A, B, alpha):\n"
+    source += f"    y = x @ weight.T + alpha / len(A) * ({update})\n    return y if bias is None else y + bias\n"
+    specification = load_exercise("03-forward")
+    outcome, message = assess(specification, specification.build(source))
+    assert outcome == "incorrect" and "builds B A" in message, message
+
+
+@pytest.mark.parametrize("product", ["(B @ A).float()", "(alpha / rank * B @ A).float() * rank / alpha", "B @ A"])
+def test_a_product_in_bfloat16_is_not_exact_enough(product):
+    source = "def merge(weight, A, B, alpha, rank):\n"
+    source += f"    return (weight.float() + alpha / rank * ({product})).to(weight.dtype)\n"
+    specification = load_exercise("03-merge")
+    assert assess(specification, specification.build(source))[0] == "incorrect"
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("06-absmax", "torch.round(x / scale).to(torch.int8)"),
+        ("06-absmax", "torch.round(x / scale).char()"),
+        ("06-absmax", "torch.zeros(x.shape, dtype=torch.int8).copy_(torch.round(x / scale))"),
+    ],
+)
+def test_a_missing_guard_against_zero_is_seen_though_the_numbers_are_right(name, codes):
+    specification = load_exercise(name)
+    source = "def absmax_quantize(x, bits):\n    scale = x.abs().max() / (2 ** (bits - 1) - 1)\n"
+    outcome, message = assess(specification, specification.build(f"{source}    return {codes}, scale\n"))
+    assert outcome == "incorrect" and "x = [0.0, 0.0] in 4 bits" in message and "NaN" in message

@@ -9,28 +9,34 @@ id, with underscores. It holds
     STARTER         the source that the notebook gives to the student; it must not pass
     HINTS           at least three, from a nudge to almost the answer
     SOLUTION        the reference source, which passes
+    RIGHT           name → source of a right solution of another shape, which passes as well; at least three
     WRONG           name → (source of a typical wrong solution, phrase that its message must contain)
     check(student)  returns None for a right solution, raises `Incorrect` with the smallest failing case for a wrong one
 
-The name that STARTER, SOLUTION and every wrong source define (the last one, when there are several) is what a student
+The name that STARTER, SOLUTION and every other source define (the last one, when there are several) is what a student
 hands to `check`. The sources may use `torch` and `nn`, which a notebook with an exercise imports at its top. Cases go
 from small to large, so that the first failure is the easiest to understand.
+
+Most checks are a list of cases, which `compare` in `cases.py` tries. It finds the reason for a wrong result
+by running the WRONG solutions on the same arguments: the phrase of the one that does the same is the reason given.
+What can go wrong in any exercise is seen by `watched.py` and `exercise.py`, before a check looks at
+a result: arguments that were changed, counts of arguments, printing in place of returning, a `...` left over.
+Cases must tell right from nearly right: the tests try mutants of every SOLUTION, and each must fail.
 """
 
+import functools
 import importlib
-import math
-from collections.abc import Mapping
+import numbers
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
 from peft_lessons.lessons.catalogue import folders
-
-NONE: Mapping[int, str] = MappingProxyType({})
 
 
 class Incorrect(Exception):  # noqa: N818 - an outcome, not an error
@@ -52,6 +58,7 @@ class Specification:
     starter: str
     hints: tuple[str, ...]
     solution: str
+    right: dict[str, str]
     wrong: dict[str, tuple[str, str]]
     module: ModuleType
 
@@ -59,13 +66,19 @@ class Specification:
         self.module.check(student)
 
     def build(self, source: str) -> Any:
-        """Run `source`, with torch and nn imported, and return the last function or class that it defines."""
-        namespace: dict[str, Any] = {"__name__": f"exercise {self.id}", "torch": torch, "nn": torch.nn}
-        exec(compile(source, f"<exercise {self.id}>", "exec"), namespace)
-        defined = [value for value in namespace.values() if getattr(value, "__module__", None) == f"exercise {self.id}"]
-        if not defined:
-            raise ValueError(f"exercise {self.id}: this source defines no function or class:\n{source}")
-        return defined[-1]
+        """What this source of the exercise defines."""
+        return build(source)
+
+
+@functools.cache
+def build(source: str) -> Any:
+    """Run `source`, with torch and nn imported, and return the last function or class that it defines."""
+    namespace: dict[str, Any] = {"__name__": "an exercise", "torch": torch, "nn": torch.nn}
+    exec(compile(source, "<exercise>", "exec"), namespace)
+    defined = [value for value in namespace.values() if getattr(value, "__module__", None) == "an exercise"]
+    if not defined:
+        raise ValueError(f"this source defines no function or class:\n{source}")
+    return defined[-1]
 
 
 def files() -> dict[str, Path]:
@@ -96,6 +109,7 @@ def load_exercise(exercise_id: str) -> Specification:
         starter=module.STARTER,
         hints=tuple(module.HINTS),
         solution=module.SOLUTION,
+        right=getattr(module, "RIGHT", {}),
         wrong=module.WRONG,
         module=module,
     )
@@ -112,9 +126,11 @@ def require_tensor(
     if returned is ...:
         raise NotAttempted
     if returned is None:
-        raise Incorrect(f"{name} {be} None: is there a `return`?")
+        raise Incorrect(f"{name} {be} None: is there a `return` on every way through?")
+    if isinstance(returned, np.ndarray):
+        raise Incorrect(f"{name} {be} a NumPy array, not a tensor: `torch.from_numpy(…)` makes one of it")
     if not isinstance(returned, torch.Tensor):
-        raise Incorrect(f"{name} {be} a {type(returned).__name__}, not a tensor")
+        raise Incorrect(f"{name} {be} {a(type(returned).__name__)}, not a tensor")
     if tuple(returned.shape) != shape:
         raise Incorrect(f"{name} {have} the shape {tuple(returned.shape)}, {it} should have {shape}")
     if returned.dtype != dtype:
@@ -124,21 +140,11 @@ def require_tensor(
     return returned
 
 
-def require_number(returned: Any, expected: int, case: str, mistakes: Mapping[int, str] = NONE) -> None:
-    """Nothing, if `returned` is the number `expected`; otherwise the outcome that says what it is, for this case.
-
-    `mistakes` says why a wrong number is wrong. A tensor or NumPy number counts as its value.
-    """
-    if returned is ...:
-        raise NotAttempted
-    said = f"for {case} you return {describe(returned)}, it should be {expected:,}"
-    if isinstance(returned, torch.Tensor | np.generic) and returned.shape == ():
-        returned = returned.item()
-    if isinstance(returned, bool) or not isinstance(returned, int | float):
-        raise Incorrect(f"{said}, a number")
-    if returned != expected:
-        why = mistakes.get(int(returned)) if math.isfinite(returned) else None
-        raise Incorrect(said + (f": {why}" if why else ""))
+def number_of(value: Any) -> Any:
+    """The number that `value` is, whether Python's, NumPy's or a tensor with one element; None when it is no number."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic) and all(side == 1 for side in value.shape):
+        value = value.item()
+    return value if isinstance(value, numbers.Complex) and not isinstance(value, bool) else None
 
 
 def describe(value: Any) -> str:
@@ -146,17 +152,30 @@ def describe(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         if value.numel() <= 9:
             return str(_rounded(value.tolist()))
-        return f"a {_short(value.dtype)} tensor of shape {tuple(value.shape)}"
+        return f"{a(_short(value.dtype))} tensor of shape {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of shape {value.shape}"
     if isinstance(value, torch.nn.Module):
-        return f"a {type(value).__name__}"
-    text = repr(value)
+        return a(type(value).__name__)
+    if isinstance(value, dict):
+        text = f"{{{', '.join(f'{key!r}: {describe(part)}' for key, part in value.items())}}}"
+    elif isinstance(value, tuple | list) and any(isinstance(part, torch.Tensor) for part in value):
+        text = ", ".join(map(describe, value))
+        text = f"({text})" if isinstance(value, tuple) else f"[{text}]"
+    else:
+        text = re.sub(r"\b0x[0-9a-fA-F]+", "0x…", repr(_rounded(value)))
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
 def _rounded(values: Any) -> Any:
     """Numbers, in lists of any depth, to six significant digits."""
-    if isinstance(values, list):
-        return [_rounded(value) for value in values]
+    if isinstance(values, list | tuple) and type(values) in (list, tuple):
+        return type(values)(_rounded(value) for value in values)
     return float(f"{values:.6g}") if isinstance(values, float) else values
 
 

@@ -3,21 +3,25 @@
 Nothing here raises because of the student's code, so a notebook with unsolved exercises runs to its end.
 """
 
-import functools
 import inspect
 import linecache
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
+import torch
 from IPython.display import display
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import Incorrect, NotAttempted, Specification, describe, load_exercise
+from peft_lessons.classroom.exercises.watched import watched
 from peft_lessons.classroom.output.cards import Card
 from peft_lessons.classroom.output.show import Source
+
+NOTHING = object()  # what a call without an argument passes
 
 
 def exercise(exercise_id: str) -> "Exercise":
@@ -36,9 +40,9 @@ class Exercise:
         """The outcome for `student`, a function or class, and what to tell them; nothing is shown or noted."""
         return assess(self._specification, student)
 
-    def check(self, student: Any) -> None:
+    def check(self, student: Any = NOTHING, *others: Any) -> None:
         """Show whether `student`, a function or class, solves the exercise, and note the outcome."""
-        outcome, message = self.assess(student)
+        outcome, message = self.assess(NOTHING if others else student)
         notice = progress.record(self._specification.id, "exercise", outcome, message)
         self._card(outcome, outcome, message, notice)
 
@@ -73,21 +77,55 @@ class Exercise:
 def assess(specification: Specification, student: Any) -> tuple[str, str]:
     """The outcome, "correct", "incorrect" or "not attempted", and what to tell the student."""
     starter = specification.build(specification.starter)
+    if student is NOTHING:
+        return "not attempted", f"`check` takes one thing, {_asked(starter)} itself: `.check({starter.__name__})`."
     if student is ... or student is None or _unchanged(student, starter):
         return "not attempted", "Replace the `...` in the cell above with your code, then run both cells again."
-    if inspect.isclass(starter) and not inspect.isclass(student) and type(student).__module__ != "builtins":
-        return "incorrect", "Pass the class itself, not an object of it."
-    if not callable(student):
-        return "incorrect", f"`check` takes your function or class itself, it was given {describe(student)}."
+    if wrong := _wrong_thing(student, starter):
+        return "incorrect", wrong
     try:
-        specification.check(_watched(student))
+        with _torch_as_it_was():
+            specification.check(watched(student, starter))
     except NotAttempted:
         return "not attempted", "There is still a `...` in what your code returns."
     except Incorrect as reason:
         return "incorrect", _sentence(str(reason))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if isinstance(error, TypeError) and "ellipsis" in str(error):
+            return "not attempted", "There is still a `...` in your code: " + _explain(error, student)
         return "incorrect", _explain(error, student)
     return "correct", "All cases agree."
+
+
+@contextmanager
+def _torch_as_it_was() -> Iterator[None]:
+    """What the code inside does to torch's state ends here; and what `torch.empty` makes inside is NaN, not chance."""
+    mode = torch.get_deterministic_debug_mode()
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.set_deterministic_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+
+
+def _asked(starter: Any) -> str:
+    return f"your {'class' if inspect.isclass(starter) else 'function'} `{starter.__name__}`"
+
+
+def _wrong_thing(student: Any, starter: Any) -> str:
+    """What is wrong with `student` as the thing to check; "" when it can be tried."""
+    if inspect.isclass(starter) and not inspect.isclass(student) and type(student).__module__ != "builtins":
+        return "Pass the class itself, not an object of it."
+    name = starter.__name__
+    if not callable(student):
+        given = f"it was given {describe(student)}"
+        return f"`check` takes {_asked(starter)} itself, `.check({name})` without more brackets; {given}."
+    if inspect.isclass(student) and not inspect.isclass(starter):
+        return f"`check` takes {_asked(starter)}, it was given the class `{student.__name__}`."
+    return ""
 
 
 def _sentence(message: str) -> str:
@@ -95,21 +133,6 @@ def _sentence(message: str) -> str:
     if re.match(r"[a-z]+(?![\w.(\[])", message):
         message = message[0].upper() + message[1:]
     return message if message.endswith((".", "?", "!")) else message + "."
-
-
-def _watched(student: Any) -> Any:
-    """A function as it is, but for an Ellipsis that it returns; a class, whose methods the check calls, unwatched."""
-    if not inspect.isfunction(student):
-        return student
-
-    @functools.wraps(student)
-    def watched(*arguments: Any, **options: Any) -> Any:
-        returned = student(*arguments, **options)
-        if returned is ...:
-            raise NotAttempted
-        return returned
-
-    return watched
 
 
 def _unchanged(student: Any, starter: Any) -> bool:
@@ -133,9 +156,22 @@ def _code_fingerprint(code: CodeType, doc: str | None = None) -> tuple[Any, ...]
     return (code.co_name, code.co_code, code.co_names, code.co_varnames, constants)
 
 
-def _explain(error: Exception, student: Any) -> str:
+PLAIN = {  # what an error says → what that means here
+    "math domain error": "a root or logarithm was taken of a number below zero",
+    "Boolean value of Tensor": "a whole tensor stands where one yes or no is needed, as in `if`, `in` or `==` of lists",
+    "maximum recursion depth": "your function calls itself without an end",
+    "to numpy() on Tensor that requires grad": "stay in torch: through NumPy no gradient comes back",
+}
+
+
+def _explain(error: BaseException, student: Any) -> str:
     """An exception in words: what it says, the student's line that raised it, and the arguments that led there."""
-    summary = re.sub(r"\b0x[0-9a-fA-F]+", "0x…", "".join(traceback.format_exception_only(error)).strip())
+    if isinstance(error, SystemExit):
+        return "Your code calls `sys.exit()`, `exit()` or `quit()`, which ends Python: leave a function with `return`."
+    lines = traceback.format_exception_only(error)
+    summary = re.sub(r"\b0x[0-9a-fA-F]+", "0x…", lines[0].strip())
+    meaning = getattr(error, "__notes__", []) or [plain for said, plain in PLAIN.items() if said in summary]
+    summary += "".join(f"\nThat is: {part}" for part in meaning)
     trace = list(traceback.walk_tb(error.__traceback__))
     codes = _codes(student)
     start = next((index for index, (frame, _) in enumerate(trace) if frame.f_code in codes), None)

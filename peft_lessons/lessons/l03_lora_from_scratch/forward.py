@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from peft_lessons.classroom.exercises import Incorrect, describe, require_tensor
+from peft_lessons.classroom.exercises import Incorrect, describe
+from peft_lessons.classroom.exercises.cases import Case, compare
+from peft_lessons.classroom.exercises.operations import ProductSeen
 
 TITLE = "LoRA's forward pass"
 MINUTES = 5
@@ -33,6 +35,44 @@ def lora_forward(x, weight, bias, A, B, alpha):
     return base + alpha / A.shape[0] * (x @ A.T @ B.T)
 '''
 
+RIGHT = {
+    "linear three times": """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    F = torch.nn.functional
+    rank, _ = A.shape
+    return F.linear(x, weight, bias) + F.linear(F.linear(x, A), B) * (alpha / rank)
+""",
+    "einsum": """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    down = torch.einsum("...i,ri->...r", x, A)
+    y = torch.einsum("...i,oi->...o", x, weight) + torch.einsum("...r,or->...o", down, B) * alpha / len(A)
+    return y if bias is None else y + bias
+""",
+    "a loop over the rank": """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    y = x @ weight.T
+    if bias is not None:
+        y = y + bias
+    for r in range(B.shape[1]):
+        y = y + alpha / B.shape[1] * (x @ A[r]).unsqueeze(-1) * B[:, r]
+    return y
+""",
+    "float64 inside": """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    wide = x.double()
+    y = wide @ weight.double().T + alpha / A.size(0) * (wide @ A.double().mT) @ B.double().mT
+    if bias is not None:
+        y += bias.double()
+    return y.to(x.dtype)
+""",
+    "NumPy": """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    a, b = A.numpy(), B.numpy()
+    y = x.numpy() @ weight.numpy().T + x.numpy() @ a.T @ b.T * (alpha / len(a))
+    return torch.as_tensor(y if bias is None else y + bias.numpy())
+""",
+}
+
 _WRONG = """\
 def lora_forward(x, weight, bias, A, B, alpha):
     base = torch.nn.functional.linear(x, weight, bias)
@@ -40,15 +80,48 @@ def lora_forward(x, weight, bias, A, B, alpha):
 """
 
 WRONG = {
-    "forgets the scaling": (_WRONG.format(result="base + x @ A.T @ B.T"), "without alpha / rank"),
+    "forgets the scaling": (_WRONG.format(result="base + x @ A.T @ B.T"), "that is without alpha / rank"),
+    "forgets to divide by the rank": (
+        _WRONG.format(result="base + alpha * (x @ A.T @ B.T)"),
+        "alpha is divided by the rank",
+    ),
+    "divides by alpha": (
+        _WRONG.format(result="base + A.shape[0] / alpha * (x @ A.T @ B.T)"),
+        "the scaling is upside down: it is alpha / rank",
+    ),
+    "scales twice": (
+        _WRONG.format(result="base + (alpha / A.shape[0]) ** 2 * (x @ A.T @ B.T)"),
+        "the update is scaled twice",
+    ),
+    "multiplies by the rank": (
+        _WRONG.format(result="base + alpha * A.shape[0] * (x @ A.T @ B.T)"),
+        "divide by the rank",
+    ),
+    "cuts off the scaling": (
+        _WRONG.format(result="base + alpha // A.shape[0] * (x @ A.T @ B.T)"),
+        "`//` cuts off the fraction of alpha / rank",
+    ),
+    "takes the root of the rank": (
+        _WRONG.format(result="base + alpha / A.shape[0] ** 0.5 * (x @ A.T @ B.T)"),
+        "the scaling is alpha / rank here, not alpha / √rank",
+    ),
     "takes the rank from the wrong side": (
         _WRONG.format(result="base + alpha / A.shape[1] * (x @ A.T @ B.T)"),
-        "`A.shape[1]` is the number of inputs",
+        "`A.shape[1]` is the number of inputs; the rank is `A.shape[0]`",
     ),
-    "leaves the base out": (_WRONG.format(result="alpha / A.shape[0] * (x @ A.T @ B.T)"), "W₀x is missing"),
+    "takes the rank from the outputs": (
+        _WRONG.format(result="base + alpha / B.shape[0] * (x @ A.T @ B.T)"),
+        "`B.shape[0]` is the number of outputs; the rank is `B.shape[1]`",
+    ),
+    "subtracts": (
+        _WRONG.format(result="base - alpha / A.shape[0] * (x @ A.T @ B.T)"),
+        "the update is added, not subtracted",
+    ),
+    "leaves the base out": (_WRONG.format(result="alpha / A.shape[0] * (x @ A.T @ B.T)"), "x W₀ᵀ + b is missing"),
+    "leaves the update out": (_WRONG.format(result="base"), "that is the base alone; the update is missing"),
     "scales the base too": (
         _WRONG.format(result="alpha / A.shape[0] * (base + x @ A.T @ B.T)"),
-        "the base is scaled too",
+        "the base is scaled too; only the update is",
     ),
     "loses the bias": (
         """\
@@ -57,31 +130,68 @@ def lora_forward(x, weight, bias, A, B, alpha):
 """,
         "the bias is missing",
     ),
+    "counts the bias twice": (
+        _WRONG.format(result="base + alpha / A.shape[0] * (x @ A.T @ B.T) + (0 if bias is None else bias)"),
+        "the bias is counted twice",
+    ),
+    "scales the bias": (
+        """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    update = x @ A.T @ B.T + (0 if bias is None else bias)
+    return x @ weight.T + alpha / A.shape[0] * update
+""",
+        "the bias is scaled; it belongs to the base",
+    ),
+    "expects a bias": (
+        """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    return x @ weight.T + bias + alpha / A.shape[0] * (x @ A.T @ B.T)
+""",
+        "the bias may be None",
+    ),
+    "builds B A": (_WRONG.format(result="base + alpha / A.shape[0] * (x @ (B @ A).T)"), "builds B A"),
+    "adds in place": (
+        """\
+def lora_forward(x, weight, bias, A, B, alpha):
+    weight += alpha / A.shape[0] * B @ A
+    return torch.nn.functional.linear(x, weight, bias)
+""",
+        "`weight` was",
+    ),
 }
 
 
 def check(student: Callable[..., Any]) -> None:
     x, weight = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0.0, -1.0]])
     A, B = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
-    # W₀x = −2 and B A x = 3, so that each mistake gives another number
-    y = require_tensor(student(x, weight, None, A, B, 8), (1, 1), torch.float32).item()
-    if y != 10:
-        case = f"with x = {describe(x[0])}, W₀x = −2, B A x = 3, rank 2 and alpha 8"
-        why = {
-            1.0: "that is without alpha / rank",
-            6.0: "`A.shape[1]` is the number of inputs; the rank is `A.shape[0]`",
-            12.0: "W₀x is missing",
-            4.0: "the base is scaled too; only the update is",
-        }.get(y, "it should be W₀x + (8 / 2) · B A x")
-        raise Incorrect(f"{case} you return {y:g}, it should be −2 + 4 · 3 = 10: {why}")
-    y = require_tensor(student(x, weight, torch.tensor([5.0]), A, B, 8), (1, 1), torch.float32).item()
-    if y != 15:
-        raise Incorrect(f"with a bias of 5 you return {y:g}, it should be 15: the bias is missing or counted twice")
-    generator = torch.Generator().manual_seed(0)
-    x, weight, bias, A, B = (torch.randn(s, generator=generator) for s in [(2, 4, 6), (5, 6), (5,), (3, 6), (5, 3)])
-    outputs = require_tensor(student(x, weight, bias, A, B, 7), (2, 4, 5), torch.float32)
-    expected = x @ (weight + 7 / 3 * B @ A).T + bias
-    if not torch.allclose(outputs, expected, atol=1e-4):
+    small = f"x = {describe(x)}, W₀x = −2, B A x = 3, rank 2 and alpha 8"  # each mistake gives another number
+    bias = torch.tensor([5.0])
+    cases = [
+        Case((x, weight, None, A, B, 8), torch.tensor([[10.0]]), small),
+        Case((x, weight, bias, A, B, 8), torch.tensor([[15.0]]), f"{small}, with a bias of 5,"),
+        Case((x, weight, bias, A, B, 7), torch.tensor([[13.5]]), f"{small[:-1]}7, with a bias of 5,"),
+        _random((4,), 6, 5, 3, alpha=7),
+        _random((2,), 3, 4, 1, alpha=2),
+        _random((2, 4), 6, 5, 3, alpha=7),
+        _random((2, 4), 5, 7, 2, alpha=3, bias=False),
+        _random((), 6, 5, 3, alpha=7),
+    ]
+    compare(student, cases, WRONG)
+
+    x, weight, bias, A, B, alpha = cases[3].arguments
+    with ProductSeen(A, B, weight) as products:
+        student(x.clone(), weight.clone(), bias.clone(), A.clone(), B.clone(), alpha)
+    if products.seen:
         raise Incorrect(
-            f"on a batch of shape (2, 4, 6) the result is off by up to {(outputs - expected).abs().max():.3g}"
+            "the numbers are right, but your code builds B A, here 5 × 6, as large as the weight: "
+            "let x go through A first, then what comes out through B"
         )
+
+
+def _random(batch: tuple[int, ...], inputs: int, outputs: int, rank: int, alpha: int, bias: bool = True) -> Case:
+    generator = torch.Generator().manual_seed(inputs)
+    sizes = [(*batch, inputs), (outputs, inputs), (rank, inputs), (outputs, rank), (outputs,)]
+    x, weight, A, B, b = (torch.randn(size, generator=generator) for size in sizes)
+    exact = x.double() @ (weight.double() + alpha / rank * B.double() @ A.double()).T + (b if bias else 0)
+    words = f"a random x of shape {(*batch, inputs)}, {outputs} outputs, rank {rank} and alpha {alpha}"
+    return Case((x, weight, b if bias else None, A, B, alpha), exact.float(), f"{words}{'' if bias else ', no bias'},")

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from peft_lessons.classroom.exercises import require_number
+from peft_lessons.classroom.exercises.cases import Case, compare
 
 TITLE = "Which rank is enough?"
 MINUTES = 7
@@ -37,65 +36,132 @@ def smallest_rank(delta, share):
             return r
 '''
 
+RIGHT = {
+    "a running sum": """\
+def smallest_rank(delta, share):
+    energy = torch.linalg.svdvals(delta.double()).square()
+    kept = torch.cat([torch.zeros(1), energy.cumsum(0)])
+    return (energy.sum() - kept > share * energy.sum()).sum()
+""",
+    "NumPy": """\
+def smallest_rank(delta, share):
+    import numpy as np
+
+    energy = np.linalg.svd(delta.numpy(), compute_uv=False) ** 2
+    r = 0
+    while energy[r:].sum() > share * energy.sum():
+        r += 1
+    return np.int64(r)
+""",
+    "the approximations themselves": """\
+def smallest_rank(delta, share):
+    U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
+    for r in range(len(S)):
+        rest = delta - U[:, :r] @ torch.diag(S[:r]) @ Vh[:r]
+        if rest.pow(2).sum() <= share * delta.pow(2).sum():
+            return float(r)
+    return float(len(S))
+""",
+    "from the last one back": """\
+def smallest_rank(delta, share):
+    energy = [s**2 for s in torch.linalg.svdvals(delta).tolist()]
+    missed, r = 0.0, len(energy)
+    while r > 0 and missed + energy[r - 1] <= share * sum(energy):
+        r -= 1
+        missed += energy[r]
+    return r
+""",
+}
+
 _WRONG = """\
 def smallest_rank(delta, share):
     S = torch.linalg.svdvals(delta)
     energy = {energy}
-    for r in range({start}, len(energy) + 1):
+    for r in range({range}):
         if {enough}:
-            return r
-    return len(energy)
+            return {rank}
+    return {end}
 """
-_RIGHT = {"energy": "S ** 2", "start": "0", "enough": "energy[r:].sum() <= share * energy.sum()"}
+_RIGHT = {
+    "energy": "S ** 2",
+    "range": "len(energy) + 1",
+    "enough": "energy[r:].sum() <= share * energy.sum()",
+    "rank": "r",
+    "end": "len(energy)",
+}
 WRONG = {
-    "sums singular values, not their squares": (_WRONG.format(**_RIGHT | {"energy": "S"}), "squares"),
+    "sums singular values, not their squares": (
+        _WRONG.format(**_RIGHT | {"energy": "S"}),
+        "use the squares of the singular values",
+    ),
+    "takes roots of the energies": (
+        _WRONG.format(**_RIGHT | {"enough": "energy[r:].sum() ** 0.5 <= share * energy.sum() ** 0.5"}),
+        "that compares roots; the share is of the energy, the sum of squares",
+    ),
     "keeps that share instead of missing it": (
         _WRONG.format(**_RIGHT | {"enough": "energy[:r].sum() >= share * energy.sum()"}),
-        "misses",
+        "do you ask how much it keeps? The share is what it misses",
     ),
-    "is one too large": (
-        _WRONG.format(**_RIGHT | {"start": "1", "enough": "energy[r - 1 :].sum() <= share * energy.sum()"}),
-        "one less",
+    "is one too large": (_WRONG.format(**_RIGHT | {"rank": "r + 1"}), "one less is enough"),
+    "is one too small": (_WRONG.format(**_RIGHT | {"rank": "r - 1"}), "one less is not enough, it misses more"),
+    "leaves out the next value": (
+        _WRONG.format(**_RIGHT | {"enough": "energy[r + 1 :].sum() <= share * energy.sum()"}),
+        "rank r misses every energy from S[r] on; the first place is 0",
     ),
     "compares with the share itself": (
         _WRONG.format(**_RIGHT | {"enough": "energy[r:].sum() <= share"}),
-        "share of its energy",
+        "compare with that share of its energy, the sum of all squares",
     ),
-    "never answers 0": (_WRONG.format(**_RIGHT | {"start": "1"}), "rank 0"),
+    "compares with what is kept": (
+        _WRONG.format(**_RIGHT | {"enough": "energy[r:].sum() <= share * energy[:r].sum()"}),
+        "the share is of all the energy, not of what is kept",
+    ),
+    "looks at the next value alone": (
+        _WRONG.format(**_RIGHT | {"enough": "r == len(S) or energy[r] <= share * energy.sum()"}),
+        "a rank misses all the values after it together, not the next one alone",
+    ),
+    "wants less than the share": (
+        _WRONG.format(**_RIGHT | {"enough": "r == len(S) or energy[r:].sum() < share * energy.sum()"}),
+        "at most: to miss exactly that share is allowed",
+    ),
+    "never answers 0": (
+        _WRONG.format(**_RIGHT | {"range": "1, len(energy) + 1"}),
+        "rank 0 counts, too: it misses everything, and here that is allowed",
+    ),
+    "never answers the full rank": (
+        _WRONG.format(**_RIGHT | {"range": "len(energy)", "end": "None"}),
+        "the loop ends before the full rank, which alone misses nothing",
+    ),
+    "stops one before the full rank": (
+        _WRONG.format(**_RIGHT | {"range": "len(energy)", "end": "r"}),
+        "only the full rank misses nothing",
+    ),
+    "gives the rank of the matrix": (
+        "def smallest_rank(delta, share):\n    return torch.linalg.matrix_rank(delta)\n",
+        "that is the rank of the matrix: a smaller one may miss no more than the share",
+    ),
 }
 
 
 def check(student: Callable[..., Any]) -> None:
-    spike = torch.diag(torch.tensor([10.0, 1.0, 1.0, 1.0, 1.0]))  # energies 100 and four times 1
-    _compare(
-        student,
-        spike,
-        0.1,
-        1,
-        {
-            2: "one less is enough, it misses 4 of 104",
-            4: "use the squares of the singular values",
-            5: "compare with that share of its energy, which is 104 here",
-        },
-        "singular values 10, 1, 1, 1, 1",
-    )
-    slope = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))  # energies 16, 9, 4, 1
-    _compare(
-        student,
-        slope,
-        0.2,
-        2,
-        {1: "rank 1 misses 14 of 30. Do you ask how much it keeps?"},
-        "singular values 4, 3, 2, 1",
-    )
-    zero = {1: "rank 0 misses everything, and a share of 1 allows that"}
-    _compare(student, slope, 1.0, 0, zero, "singular values 4, 3, 2, 1")
     generator = torch.Generator().manual_seed(0)
     thin = torch.randn(20, 3, generator=generator) @ torch.randn(3, 30, generator=generator)
-    _compare(student, thin, 1e-6, 3, {}, "a 20 × 30 matrix of rank 3")
+    cases = [
+        _diagonal([10, 1, 1, 1, 1], 0.1, 1),  # energies 100 and four times 1
+        _diagonal([4, 3, 2, 1], 0.18, 2),  # energies 16, 9, 4, 1
+        _diagonal([2, 2, 2, 2], 0.25, 3),  # each of them a quarter
+        _diagonal([4, 3, 2, 1], 1.0, 0),
+        _diagonal([2, 1], 0.0, 2),
+        _diagonal([4, 3, 2, 1], 0.16663, 3),  # rank 2 misses 5 of 30, a little more
+        _diagonal([32, 32, 32, 1], 0.6667, 2),  # rank 1 misses 2,049 of 3,073, a little more
+        _diagonal([2, 1.5, 0.5], 0.36, 2),  # energies 4, 2.25, 0.25
+        _diagonal([2, 1.5, 0.5], 0.39, 1),
+        Case((thin, 1e-4), 3, "a 20 × 30 matrix of rank 3 and a share of 0.0001"),
+        Case((thin.T, 1e-4), 3, "a 30 × 20 matrix of rank 3 and a share of 0.0001"),
+    ]
+    compare(student, cases, WRONG)
 
 
-def _compare(
-    student: Callable[..., Any], delta: Tensor, share: float, expected: int, mistakes: dict[int, str], what: str
-) -> None:
-    require_number(student(delta.clone(), share), expected, f"{what} and a share of {share:g}", mistakes)
+def _diagonal(values: list[float], share: float, expected: int) -> Case:
+    words = f"singular values {', '.join(map(str, values))} and a share of {share:g}"
+    return Case((torch.diag(torch.tensor(values, dtype=torch.float32)), share), expected, words)

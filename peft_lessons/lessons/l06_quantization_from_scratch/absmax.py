@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from peft_lessons.classroom.exercises import Incorrect, NotAttempted, describe, require_tensor
+from peft_lessons.classroom.exercises import describe
+from peft_lessons.classroom.exercises.cases import Case, agree, compare
+from peft_lessons.classroom.exercises.operations import NaNShows
 
 TITLE = "Absmax quantization"
 MINUTES = 6
@@ -36,33 +39,129 @@ def absmax_quantize(x, bits):
     return codes, scale
 '''
 
+RIGHT = {
+    "a scale of 1 for zeros": """\
+def absmax_quantize(x, bits):
+    n = (1 << bits - 1) - 1
+    absmax = torch.linalg.vector_norm(x, ord=float("inf")).item()
+    if absmax == 0:
+        return torch.zeros(x.shape, dtype=torch.int8), 0.0
+    return x.mul(n / absmax).round().clamp(-n, n).char(), absmax / n
+""",
+    "where": """\
+def absmax_quantize(x, bits):
+    n = 2 ** (bits - 1) - 1
+    scale = max(x.max(), -x.min()) / n
+    codes = torch.where(scale > 0, torch.round(x / scale), torch.zeros_like(x))
+    return codes.to(torch.int8), scale
+""",
+    "NaN made 0": """\
+def absmax_quantize(x, bits):
+    n = 2.0 ** (bits - 1) - 1
+    scale = x.double().abs().amax() / n
+    return [(x.double() / scale).nan_to_num(0.0).round().to(dtype=torch.int8), scale.reshape(1)]
+""",
+    "the cast masked": """\
+def absmax_quantize(x, bits):
+    n = 2 ** (bits - 1) - 1
+    scale = x.abs().max() / n
+    codes = (x / scale).round().to(torch.int8)
+    return torch.where(scale == 0, torch.zeros_like(codes), codes), scale
+""",
+    "NumPy": """\
+def absmax_quantize(x, bits):
+    import numpy as np
+
+    values = x.numpy()
+    scale = np.abs(values).max() / (2 ** (bits - 1) - 1)
+    codes = np.rint(values / (scale or 1))
+    return torch.from_numpy(codes.astype(np.int8)), scale
+""",
+    "a half away from zero": """\
+def absmax_quantize(x, bits):
+    n = 2 ** (bits - 1) - 1
+    scale = x.abs().max() / n
+    steps = x.abs() / scale.clamp(min=1e-30)
+    return (x.sign() * (steps + 0.5).floor()).to(torch.int8), scale
+""",
+}
+
+_WRONG = """\
+def absmax_quantize(x, bits):
+    n = {n}
+    scale = {scale}
+    codes = {codes}
+    return {result}
+"""
+_RIGHT = {
+    "n": "2 ** (bits - 1) - 1",
+    "scale": "x.abs().max() / n",
+    "codes": "torch.round(x / (scale if scale > 0 else 1)).to(torch.int8)",
+    "result": "codes, scale",
+}
 WRONG = {
     "truncates": (
-        """\
-def absmax_quantize(x, bits):
-    n = 2 ** (bits - 1) - 1
-    scale = x.abs().max() / n
-    return (x / (scale if scale > 0 else 1)).to(torch.int8), scale
-""",
-        "cuts off the fraction",
+        _WRONG.format(**_RIGHT | {"codes": "(x / (scale if scale > 0 else 1)).to(torch.int8)"}),
+        "a cast to int8 cuts off the fraction; round first",
+    ),
+    "rounds down": (
+        _WRONG.format(**_RIGHT | {"codes": "torch.floor(x / (scale if scale > 0 else 1)).to(torch.int8)"}),
+        "`floor` rounds down; take the nearest integer",
+    ),
+    "rounds up": (
+        _WRONG.format(**_RIGHT | {"codes": "torch.ceil(x / (scale if scale > 0 else 1)).to(torch.int8)"}),
+        "`ceil` rounds up; take the nearest integer",
+    ),
+    "adds a half and truncates": (
+        _WRONG.format(**_RIGHT | {"codes": "(x / (scale if scale > 0 else 1) + 0.5).to(torch.int8)"}),
+        "adding a half and cutting off is right for positive values only",
     ),
     "uses one level too many": (
-        """\
-def absmax_quantize(x, bits):
-    n = 2 ** (bits - 1)
-    scale = x.abs().max() / n
-    return torch.round(x / (scale if scale > 0 else 1)).clamp(-128, 127).to(torch.int8), scale
-""",
-        "n = 2^(bits−1) − 1",
+        _WRONG.format(
+            **_RIGHT | {"n": "2 ** (bits - 1)", "codes": _RIGHT["codes"].replace(".to", ".clamp(-128, 127).to")}
+        ),
+        "the largest code must be n = 2^(bits−1) − 1",
+    ),
+    "counts all levels for one side": (
+        _WRONG.format(
+            **_RIGHT | {"n": "2 ** bits - 1", "codes": _RIGHT["codes"].replace(".to", ".clamp(-128, 127).to")}
+        ),
+        "one bit is for the sign: n = 2^(bits−1) − 1",
+    ),
+    "gives absmax as the scale": (
+        _WRONG.format(**_RIGHT | {"result": "codes, scale * n"}),
+        "that is absmax; the scale is absmax / n",
+    ),
+    "swaps the two": (
+        _WRONG.format(**_RIGHT | {"result": "scale, codes"}),
+        "the two have changed places: codes first, then the scale",
+    ),
+    "takes a scale for each column": (
+        _WRONG.format(
+            **_RIGHT
+            | {"scale": "x.abs().amax(0) / n", "codes": _RIGHT["codes"].replace("scale > 0", "scale.max() > 0")}
+        ),
+        "one scale for all of x, not one for each column",
     ),
     "looks only at positive values": (
-        """\
-def absmax_quantize(x, bits):
-    n = 2 ** (bits - 1) - 1
-    scale = x.max().clamp(min=1e-9) / n
-    return torch.round(x / scale).clamp(-128, 127).to(torch.int8), scale
-""",
-        "negative",
+        _WRONG.format(
+            **_RIGHT
+            | {
+                "scale": "x.max().clamp(min=1e-9) / n",
+                "codes": "torch.round(x / scale).clamp(-128, 127).to(torch.int8)",
+            }
+        ),
+        "the largest magnitude is that of a negative value",
+    ),
+    "takes the range": (
+        _WRONG.format(**_RIGHT | {"scale": "(x.max() - x.min()) / n"}),
+        "that is the range, from the least to the largest; take the largest magnitude",
+    ),
+    "takes the mean": (
+        _WRONG.format(
+            **_RIGHT | {"scale": "x.abs().mean() / n", "codes": _RIGHT["codes"].replace(".to", ".clamp(-128, 127).to")}
+        ),
+        "the largest magnitude decides, not the mean",
     ),
     "turns the scale upside down": (
         """\
@@ -71,7 +170,15 @@ def absmax_quantize(x, bits):
     scale = n / x.abs().max()
     return torch.round(x * scale).to(torch.int8), scale
 """,
-        "upside down",
+        "the scale is upside down; it is absmax / n, so that codes · scale is close to x",
+    ),
+    "multiplies back": (
+        _WRONG.format(**_RIGHT | {"result": "codes * scale, scale"}),
+        "return the integer codes themselves; codes · scale comes later",
+    ),
+    "leaves the codes as floats": (
+        _WRONG.format(**_RIGHT | {"codes": "torch.round(x / (scale if scale > 0 else 1))"}),
+        "the codes are integers: end with `.to(torch.int8)`",
     ),
     "divides by zero": (
         """\
@@ -80,54 +187,58 @@ def absmax_quantize(x, bits):
     scale = x.abs().max() / n
     return torch.round(x / scale).nan_to_num(nan=99).to(torch.int8), scale
 """,
-        "0 / 0",
+        "0 / 0 is NaN",
+    ),
+    "hopes that NaN becomes zero": (
+        _WRONG.format(**_RIGHT | {"codes": "torch.round(x / scale).to(torch.int8)"}),
+        "0 / 0 is NaN, and which int8 a NaN becomes depends on the machine; here it becomes 77",
+    ),
+    "gives a scale of 1 for zeros": (
+        _WRONG.format(**_RIGHT | {"result": "codes, scale if scale > 0 else 1.0"}),
+        "divide by 1 where all is zero, but return a scale of 0",
     ),
 }
 
 
 def check(student: Callable[..., Any]) -> None:
     # absmax 7 at 4 bits: the scale is 1 and each code is the value, rounded
-    _compare(student, [7.0, 1.0, 0.0], 4, [7, 1, 0], 1.0)
-    _compare(student, [7.0, 2.75, -2.75], 4, [7, 3, -3], 1.0, "a cast to int8 cuts off the fraction; round first")
-    _compare(student, [-7.0, 3.0, 1.0], 4, [-7, 3, 1], 1.0, "the largest magnitude is that of a negative value")
-    _compare(student, [14.0, 2.0, 0.0], 4, [7, 1, 0], 2.0)
-    _compare(student, [0.0, 0.0], 4, [0, 0], 0.0, "0 / 0 is NaN; nothing must divide by a scale of zero")
-    _compare(student, [1.0, -0.5, 0.2], 2, [1, 0, 0], 1.0)
+    cases = [
+        _case([7.0, 1.0, 0.0], 4, [7, 1, 0], 1.0),
+        _case([7.0, 2.75, -2.75], 4, [7, 3, -3], 1.0),
+        _case([-7.0, 3.0, 1.0], 4, [-7, 3, 1], 1.0),
+        _case([14.0, 2.0, 0.0], 4, [7, 1, 0], 2.0),
+        _case([0.35, 0.1, -0.05], 4, [7, 2, -1], 0.05),
+        _case([0.0, 0.0], 4, [0, 0], 0.0),
+        _case([1.0, -0.4, 0.2], 2, [1, 0, 0], 1.0),
+        _case([[3.0, -1.0], [1.0, 7.0]], 4, [[3, -1], [1, 7]], 1.0),
+    ]
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 50, generator=generator)
+    x = 1.003 * torch.randn(3, 10, 50, generator=generator)  # whose scale is far from one in bfloat16 or half
     for bits in (8, 5, 3):
-        n = 2 ** (bits - 1) - 1
-        codes, scale = _parts(student(x, bits), x, f"for 150 random values in {bits} bits")
-        if codes.abs().max() > n or (codes * scale - x).abs().max() > scale / 2 * 1.0001:
-            raise Incorrect(f"for 150 random values in {bits} bits, some value is off by more than half a step")
+        cases.append(_random(x, bits))
+    with NaNShows(77):  # as on one machine or another
+        compare(student, cases, WRONG, parts=("the codes", "the scale"))
 
 
-def _compare(
-    student: Callable[..., Any], values: list[float], bits: int, codes: list[int], scale: float, why: str = ""
-) -> None:
+def _case(values: list[Any], bits: int, codes: list[Any], scale: float) -> Case:
     x = torch.tensor(values)
-    case = f"for x = {describe(x)} in {bits} bits"
-    got_codes, got_scale = _parts(student(x.clone(), bits), x, case)
-    if got_codes.tolist() == codes and abs(got_scale - scale) < 1e-6:
-        return
+    expected = torch.tensor(codes, dtype=torch.int8), scale
+    return Case((x, bits), expected, f"x = {describe(x)} in {bits} bits")
+
+
+def _random(x: Tensor, bits: int) -> Case:
     n = 2 ** (bits - 1) - 1
-    if scale and abs(got_scale * (n + 1) - scale * n) < 1e-6:
-        why = "the largest code must be n = 2^(bits−1) − 1"
-    if scale and scale != 1 and abs(got_scale - 1 / scale) < 1e-6:
-        why = "the scale is upside down; it is absmax / n, so that codes · scale is close to x"
-    said = f"{case} you return codes {got_codes.tolist()} and scale {got_scale:g}; they should be {codes} and {scale:g}"
-    raise Incorrect(said + (f": {why}" if why else ""))
+    scale = x.abs().max().item() / n
+    steps = x.double() / scale
+    codes = steps.round()
+    near = ((steps - steps.floor()) - 0.5).abs() < 1e-4  # two codes are almost equally near: either is right
 
+    def right(returned: Any, expected: Any) -> bool:
+        if not (isinstance(returned, tuple | list) and len(returned) == 2 and agree(returned[1], scale)):
+            return False
+        got = returned[0]
+        same_kind = isinstance(got, Tensor) and got.shape == x.shape and got.dtype == torch.int8
+        return same_kind and bool(((got == codes) | (near & ((got - steps).abs() < 0.51))).all())
 
-def _parts(returned: Any, x: torch.Tensor, case: str) -> tuple[torch.Tensor, float]:
-    if not isinstance(returned, tuple | list) or len(returned) != 2:
-        raise Incorrect(f"{case}: return two things, the codes and the scale")
-    codes, scale = returned
-    if codes is ... or scale is ...:
-        raise NotAttempted
-    codes = require_tensor(codes, tuple(x.shape), torch.int8, f"{case}, the codes", plural=True)
-    if not isinstance(scale, int | float | torch.Tensor):
-        raise Incorrect(f"{case}, the scale is {describe(scale)}, not a number")
-    if isinstance(scale, torch.Tensor) and scale.numel() != 1:
-        raise Incorrect(f"{case}, the scale has {scale.numel()} elements: return one scale for all of x")
-    return codes, float(scale)
+    words = f"{x.numel():,} random values, of shape {tuple(x.shape)}, in {bits} bits"
+    return Case((x, bits), (codes.to(torch.int8), scale), words, right)

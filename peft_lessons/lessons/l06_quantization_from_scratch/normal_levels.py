@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from peft_lessons.classroom.exercises import Incorrect, require_tensor
+from peft_lessons.classroom.exercises.cases import Case, compare
 from peft_lessons.quantization import NF4
 
 TITLE = "NF4's levels"
@@ -41,49 +41,125 @@ def normal_levels():
     return levels.sort().values / positive.max()
 '''
 
+RIGHT = {
+    "the normal distribution of torch": """\
+def normal_levels():
+    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    o = 0.9677083
+    up = normal.icdf(torch.linspace(0.5, o, 9, dtype=torch.float64))
+    down = normal.icdf(torch.linspace(1 - o, 0.5, 8, dtype=torch.float64))
+    return torch.cat([down[:-1], up.clamp(min=0)]) / up[-1]
+""",
+    "the standard library": """\
+def normal_levels():
+    from statistics import NormalDist
+
+    def side(points):
+        step = (0.9677083 - 0.5) / (points - 1)
+        return [NormalDist().inv_cdf(0.5 + step * i) for i in range(1, points)]
+
+    levels = sorted([-v for v in side(8)] + [0.0] + side(9))
+    return torch.tensor([level / max(levels) for level in levels], dtype=torch.float64)
+""",
+    "float32, made float64 at the end": """\
+def normal_levels():
+    p = torch.special.ndtri(torch.linspace(0.9677083, 0.5, 9))[:8]
+    m = -torch.special.ndtri(torch.linspace(0.9677083, 0.5, 8))[:7]
+    return (torch.cat((m, torch.zeros(1), p.flip(0))) / p[0]).double()
+""",
+    "NumPy": """\
+def normal_levels():
+    import numpy as np
+
+    def quantiles(points):
+        return torch.special.ndtri(torch.from_numpy(np.linspace(0.5, 0.9677083, points)[1:])).numpy()
+
+    levels = np.sort(np.concatenate([-quantiles(8), [0], quantiles(9)]))
+    return torch.from_numpy(levels / levels.max())
+""",
+}
+
 _WRONG = """\
 def normal_levels():
-    o = 0.9677083
-    positive = torch.special.ndtri(torch.linspace(o, 0.5, {up}, dtype=torch.float64))[:-1]
-    negative = torch.special.ndtri(torch.linspace(o, 0.5, {down}, dtype=torch.float64))[:-1]
+    o = {o}
+    positive = torch.special.ndtri(torch.linspace(o, 0.5, {up}, dtype=torch.float64)){cut}
+    negative = torch.special.ndtri(torch.linspace(o, 0.5, {down}, dtype=torch.float64)){cut}
     levels = torch.cat([positive, -negative, torch.zeros(1, dtype=torch.float64)])
     return {result}
 """
-
+_RIGHT = {"o": "0.9677083", "up": 9, "down": 8, "cut": "[:-1]", "result": "levels.sort().values / positive.max()"}
 WRONG = {
-    "is symmetric": (_WRONG.format(up=9, down=9, result="levels.sort().values / positive.max()"), "17 levels"),
-    "forgets to normalize": (_WRONG.format(up=9, down=8, result="levels.sort().values"), "divide by the largest"),
-    "has the sides swapped": (
-        _WRONG.format(up=8, down=9, result="levels.sort().values / positive.max()"),
-        "more positive levels than negative ones",
+    "is symmetric": (
+        _WRONG.format(**_RIGHT | {"down": 9}),
+        "17 levels: 4 bits name 16, 8 positive, 7 negative and 0",
     ),
-    "is not sorted": (_WRONG.format(up=9, down=8, result="levels / positive.max()"), "ascending"),
+    "keeps all zeros": (
+        _WRONG.format(**_RIGHT | {"cut": ""}),
+        "0 is there three times: either side ends with it, and it counts once",
+    ),
+    "forgets the zero": (
+        _WRONG.format(**_RIGHT | {"result": "torch.cat([positive, -negative]).sort().values / positive.max()"}),
+        "15 levels: the 0 is missing",
+    ),
+    "forgets to normalize": (
+        _WRONG.format(**_RIGHT | {"result": "levels.sort().values"}),
+        "divide by the largest, so that it becomes 1",
+    ),
+    "divides by the least": (
+        _WRONG.format(**_RIGHT | {"result": "levels.sort().values / levels.min()"}),
+        "divide by the largest level, not by the least",
+    ),
+    "has the sides swapped": (
+        _WRONG.format(**_RIGHT | {"up": 8, "down": 9}),
+        "there are more positive levels than negative ones",
+    ),
+    "is not sorted": (
+        _WRONG.format(**_RIGHT | {"result": "levels / positive.max()"}),
+        "the levels are not ascending: sort them",
+    ),
+    "is descending": (
+        _WRONG.format(**_RIGHT | {"result": "levels.sort(descending=True).values / positive.max()"}),
+        "the levels are descending; they go from −1 to 1",
+    ),
     "is evenly spaced": (
+        "def normal_levels():\n    return torch.linspace(-1, 1, 16, dtype=torch.float64)\n",
+        "no level is exactly 0: evenly spaced ones, and not the normal distribution's quantiles",
+    ),
+    "returns the probabilities": (
+        _WRONG.format(
+            **_RIGHT
+            | {
+                "result": "torch.cat([torch.linspace(1 - o, 0.5, 8, dtype=torch.float64)[:-1], "
+                "torch.linspace(0.5, o, 9, dtype=torch.float64)])"
+            }
+        ),
+        "those are the probabilities; the levels are their quantiles",
+    ),
+    "mirrors nothing": (
+        _WRONG.format(
+            **_RIGHT | {"result": "torch.cat([positive, negative, torch.zeros(1)]).sort().values / positive.max()"}
+        ),
+        "no level is negative: the quantiles of the negative side are mirrored",
+    ),
+    "takes evenly spaced levels on either side": (
         """\
 def normal_levels():
-    return torch.linspace(-1, 1, 16, dtype=torch.float64)
+    negative, positive = torch.linspace(-1, 0, 8), torch.linspace(0, 1, 9)
+    return torch.cat([negative[:-1], positive]).double()
 """,
-        "no level is exactly 0",
+        "evenly spaced on either side; the probabilities are evenly spaced, the quantiles are not",
+    ),
+    "returns float32": (
+        _WRONG.format(**_RIGHT | {"result": "(levels.sort().values / positive.max()).float()"}),
+        "return float64: `dtype=torch.float64` in each part",
+    ),
+    "starts elsewhere": (
+        _WRONG.format(**_RIGHT | {"o": "1 - 1 / 30"}),
+        "is o = 0.9677083?",
     ),
 }
 
 
 def check(student: Callable[..., Any]) -> None:
-    returned = student()
-    if isinstance(returned, torch.Tensor) and returned.dim() == 1 and len(returned) != 16:
-        raise Incorrect(f"you return {len(returned)} levels; 4 bits name 16: 8 positive, 7 negative and 0")
-    levels = require_tensor(returned, (16,), torch.float64, "the list of levels")
-    if not (levels.diff() > 0).all():
-        raise Incorrect("the levels are not ascending: sort them")
-    if not (levels == 0).any():
-        raise Incorrect("no level is exactly 0, so that a weight of 0 would change")
-    if (levels > 0).sum() != 8:
-        raise Incorrect(
-            f"{int((levels > 0).sum())} levels are positive; there are more positive levels than negative ones"
-        )
-    if abs(levels.max() - 1) > 1e-9:
-        raise Incorrect(f"the largest level is {levels.max():.4f}, it should be 1: divide by the largest")
-    off = (levels - torch.tensor(NF4.levels, dtype=torch.float64)).abs()
-    if off.max() > 1e-4:
-        worst = int(off.argmax())
-        raise Incorrect(f"level {worst + 1} of 16 is {levels[worst]:.5f}, it should be {NF4.levels[worst]:.5f}")
+    levels = torch.tensor(NF4.levels, dtype=torch.float64)
+    compare(student, [Case((), levels, "4 bits")], WRONG, parts=("the levels",))
