@@ -30,6 +30,7 @@ export function browser(address = "http://localhost:8888/lab/tree/notebooks/00_s
     document: window.document,
     location: window.location,
     IntersectionObserver: window.IntersectionObserver,
+    CustomEvent: window.CustomEvent,
   });
   return { window, document: window.document, main: window.document.querySelector("main"), observers };
 }

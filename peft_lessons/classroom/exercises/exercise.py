@@ -20,6 +20,7 @@ from peft_lessons.classroom.exercises import Incorrect, NotAttempted, Specificat
 from peft_lessons.classroom.exercises.watched import watched
 from peft_lessons.classroom.output.cards import Card
 from peft_lessons.classroom.output.show import Source
+from peft_lessons.classroom.widgets.exercise_card import ExerciseCard
 
 NOTHING = object()  # what a call without an argument passes
 
@@ -30,41 +31,73 @@ def exercise(exercise_id: str) -> "Exercise":
 
 
 class Exercise:
-    """One exercise: `check`, `hint` and `solution`; as a cell's value it shows its task."""
+    """One exercise: `check`, `hint`, `solution` and `use`; as a cell's value it shows its task."""
 
     def __init__(self, specification: Specification) -> None:
         self._specification = specification
         self._hints_given = 0
 
+    @property
+    def id(self) -> str:
+        return self._specification.id
+
+    @property
+    def hints_in_all(self) -> int:
+        return len(self._specification.hints)
+
     def assess(self, student: Any) -> tuple[str, str]:
-        """The outcome for `student`, a function or class, and what to tell them; nothing is shown or noted."""
+        """Return the outcome for `student`, a function or class, and what to tell them; show and note nothing."""
         return assess(self._specification, student)
 
     def check(self, student: Any = NOTHING, *others: Any) -> None:
-        """Show whether `student`, a function or class, solves the exercise, and note the outcome."""
-        outcome, message = self.assess(NOTHING if others else student)
-        notice = progress.record(self._specification.id, "exercise", outcome, message)
-        self._card(outcome, outcome, message, notice)
+        """Show a card that says whether `student`, a function or class, solves the exercise, and note the outcome.
+
+        The card checks again whenever the student's cell has run, and has buttons for hints and our solution.
+        """
+        given = NOTHING if others else student
+        name = self._specification.build(self._specification.starter).__name__
+        display(ExerciseCard(self, given, self.judged(given), name))
+
+    def use(self, student: Any) -> Any:
+        """Return `student` if it solves the exercise, else our solution, and say which: later cells run with it."""
+        outcome, _ = self.assess(student)
+        if outcome == "correct":
+            print(f"Yours: `{student.__name__}` has passed its check, and runs here.")
+            return student
+        print("Ours: as soon as yours passes its check, yours runs here.")
+        return self._specification.build(self._specification.solution)
 
     def hint(self) -> None:
         """Show the next hint; after the last one, that one again."""
-        hints = self._specification.hints
-        number = min(self._hints_given + 1, len(hints))
-        self._hints_given = number
-        notice = progress.record(self._specification.id, "hint", "shown", str(number))
-        last = "" if number < len(hints) else "This was the last hint; `.solution()` shows our way."
-        self._card("note", f"hint {number} of {len(hints)}", hints[number - 1], last, notice)
+        text, notice = self.next_hint()
+        last = "" if self._hints_given < self.hints_in_all else "This was the last hint; `.solution()` shows our way."
+        display(self._card("note", f"hint {self._hints_given} of {self.hints_in_all}", text, last, notice))
 
     def solution(self) -> None:
         """Show the reference solution."""
-        notice = progress.record(self._specification.id, "solution", "shown")
-        display(Source(f"Exercise {self._specification.id}, one solution", self._specification.solution))
+        source, notice = self.our_solution()
+        display(source)
         if notice:
-            self._card("note", "solution", notice)
+            display(self._card("note", "solution", notice))
 
-    def _card(self, outcome: str, title: str, *lines: str) -> None:
-        heading = f"Exercise {self._specification.id}: {title}"
-        display(Card(outcome, heading, tuple(line for line in lines if line)))
+    def judged(self, student: Any) -> Card:
+        """Assess `student`, note the outcome, and return the card that says it."""
+        outcome, message = self.assess(student)
+        return self._card(outcome, outcome, message, progress.record(self.id, "exercise", outcome, message))
+
+    def next_hint(self) -> tuple[str, str]:
+        """Return the next hint, or the last one again, and what to say about the progress; note that it was shown."""
+        self._hints_given = min(self._hints_given + 1, self.hints_in_all)
+        notice = progress.record(self.id, "hint", "shown", str(self._hints_given))
+        return self._specification.hints[self._hints_given - 1], notice
+
+    def our_solution(self) -> tuple[Source, str]:
+        """Return the reference solution, and what to say about the progress; note that it was shown."""
+        notice = progress.record(self.id, "solution", "shown")
+        return Source(f"Exercise {self.id}, one solution", self._specification.solution), notice
+
+    def _card(self, outcome: str, title: str, *lines: str) -> Card:
+        return Card(outcome, f"Exercise {self.id}: {title}", tuple(line for line in lines if line))
 
     def __repr__(self) -> str:
         specification = self._specification

@@ -1,7 +1,7 @@
 """The card below a student's cell: the verdict, and buttons to check again, for a hint, and for our solution.
 
-It looks at what was *run*: whenever a cell has run and the name that the exercise asks for stands for something new, the
-card checks it. The Check button first runs the student's cell, where the page can (page.js).
+It looks at what was *run*: whenever a cell has run and the name that the exercise asks for stands for something new,
+the card checks it. The Check button first runs the student's cell, where the page can (page.js).
 """
 
 import threading
