@@ -593,8 +593,8 @@ CLASSROOM = (
     Fault(
         "a solved question is lost by a later wrong try",
         "peft_lessons/classroom/progress.py",
-        'correct = {(event.kind, event.item) for event in events() if event.outcome == "correct"}',
-        "last = {(event.kind, event.item): event.outcome for event in events()}\n"
+        'correct = {event.item for event in stored if event.kind == kind and event.outcome == "correct"}',
+        "last = {event.item: event.outcome for event in stored if event.kind == kind}\n"
         '    correct = {item for item, outcome in last.items() if outcome == "correct"}',
         ("unit: counts",),
     ),

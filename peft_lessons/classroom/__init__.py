@@ -9,7 +9,7 @@ from peft_lessons.classroom.kept import trained_once
 from peft_lessons.classroom.live_figure import live_figure
 from peft_lessons.classroom.progress import progress_map
 from peft_lessons.classroom.quiet import quietly
-from peft_lessons.classroom.quiz import quiz
+from peft_lessons.classroom.quiz import evidence, quiz
 from peft_lessons.classroom.show import show
 from peft_lessons.classroom.sweep import Frame, sweep
 
@@ -18,6 +18,7 @@ __all__ = [
     "Measured",
     "claim",
     "compare",
+    "evidence",
     "exercise",
     "figure",
     "live_figure",

@@ -207,13 +207,15 @@ def find_lesson(name: str) -> Lesson:
     raise ValueError(f"there is no lesson {name!r}; there is\n{listed}")
 
 
+def counted(stored: list[Event], kind: str, items: list[str]) -> dict[str, int]:
+    """How many of `items` were answered or solved at least once, and of how many."""
+    correct = {event.item for event in stored if event.kind == kind and event.outcome == "correct"}
+    return {"done": sum(item in correct for item in items), "total": len(items)}
+
+
 def lesson_progress() -> list[dict[str, Any]]:
     """One row a lesson: its facts, and how many of its items were answered or solved at least once."""
-    correct = {(event.kind, event.item) for event in events() if event.outcome == "correct"}
-
-    def counts(kind: str, items: list[str]) -> dict[str, int]:
-        return {"done": sum((kind, item) in correct for item in items), "total": len(items)}
-
+    stored = events()
     return [
         {
             "number": lesson.number,
@@ -221,8 +223,8 @@ def lesson_progress() -> list[dict[str, Any]]:
             "notebook": lesson.notebook,
             "reading": lesson.reading_minutes,
             "running": lesson.running_minutes,
-            "quiz": counts("quiz", question_ids(lesson.number)),
-            "exercise": counts("exercise", exercises.exercise_ids(lesson.number)),
+            "quiz": counted(stored, "quiz", question_ids(lesson.number)),
+            "exercise": counted(stored, "exercise", exercises.exercise_ids(lesson.number)),
         }
         for lesson in lessons()
     ]
