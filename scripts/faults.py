@@ -792,13 +792,13 @@ WIDGETS = (
     Fault(
         "the map's script asks another host",
         "peft_lessons/classroom/progress.js",
-        "  el.append(table);\n",
-        '  el.append(table);\n  new Image().src = "//statistics.example.org/seen.gif";\n',
+        "  el.append(map);\n",
+        '  el.append(map);\n  new Image().src = "//statistics.example.org/seen.gif";\n',
         ("unit: progress", "browser: 00_start_here"),
     ),
     Fault(
         "the map no longer asks for fresh counts",
-        "peft_lessons/classroom/progress.py",
+        "peft_lessons/classroom/progress_map.py",
         'if content == "refresh":',
         'if content == "refreshed":',
     ),

@@ -7,7 +7,7 @@ from peft_lessons.classroom.exercise import exercise
 from peft_lessons.classroom.figures import Measured, figure, new_figure, table
 from peft_lessons.classroom.kept import trained_once
 from peft_lessons.classroom.live_figure import live_figure
-from peft_lessons.classroom.progress import progress_map
+from peft_lessons.classroom.progress_map import progress_map
 from peft_lessons.classroom.quiet import quietly
 from peft_lessons.classroom.quiz import evidence, quiz
 from peft_lessons.classroom.show import show

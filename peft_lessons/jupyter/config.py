@@ -8,7 +8,6 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 
 from peft_lessons.jupyter import WAITING
 
-
 EXTENSIONS = Path(__file__).parent / "labextensions"
 
 

@@ -27,6 +27,7 @@ LAST_LINES = 8  # of the log, when JupyterLab does not start
 
 def environment(work: Path, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for a JupyterLab on the lessons in `work`: `variables` (default: this process's), and ours."""
+
     def before(folder: Path, name: str) -> str:
         return os.pathsep.join([str(folder), *filter(None, [variables.get(name)])])
 

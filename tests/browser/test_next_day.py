@@ -28,7 +28,10 @@ DRAWING = "<svg class='drawn' width='9' height='9'></svg>"  # what JupyterLab re
 def used(tmp_path_factory, browser):
     """The lesson, used and saved, its kernel ended."""
     course = tmp_path_factory.mktemp("course")
-    stored = [{"text/html": DRAWING, "text/plain": "drawing"}, LOST | {"text/markdown": "**As text**", "text/plain": "t"}]
+    stored = [
+        {"text/html": DRAWING, "text/plain": "drawing"},
+        LOST | {"text/markdown": "**As text**", "text/plain": "t"},
+    ]
     cells = [new_code_cell(source) for source in CELLS]
     cells += [new_code_cell("1", outputs=[new_output("display_data", data=data)]) for data in stored]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
