@@ -10,6 +10,7 @@ from peft_lessons.classroom.live_figure import live_figure
 from peft_lessons.classroom.progress_map import progress_map
 from peft_lessons.classroom.quiet import quietly
 from peft_lessons.classroom.quiz import evidence, quiz
+from peft_lessons.classroom.review import review
 from peft_lessons.classroom.show import show
 from peft_lessons.classroom.sweep import Frame, sweep
 
@@ -27,6 +28,7 @@ __all__ = [
     "progress_map",
     "quietly",
     "quiz",
+    "review",
     "show",
     "sweep",
     "table",

@@ -66,6 +66,8 @@ def _marked(question: Question) -> Option | None:
 class Quiz(anywidget.AnyWidget):
     """The widget of one question. `answer` comes from the browser, `result` is the verdict that goes back."""
 
+    kind = "quiz"  # of the events that it records
+
     _esm = HERE / "quiz.js"
     _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "quiz.css").read_text(encoding="utf-8")
 
@@ -104,11 +106,10 @@ class Quiz(anywidget.AnyWidget):
         correct = letter == self._question.key
         notice = ""
         if self._recording:
-            detail = json.dumps({"answer": letter, "digest": self._question.digest})
             outcome = "correct" if correct else "incorrect"
-            notice = progress.record(self._question.id, "quiz", outcome, detail)
+            notice = progress.record(self._question.id, self.kind, outcome, json.dumps(self._detail(letter)))
             if correct:
-                self._count(progress.events(kind="quiz"))
+                self._count(progress.events(kind=self.kind))
         # A wrong answer gets its own feedback, which gives nothing else away; the right one opens them all.
         shown = self._question.options if correct else [self._option(letter)]
         self.result = {
@@ -118,6 +119,10 @@ class Quiz(anywidget.AnyWidget):
             "notice": notice,
             "answered": self._answered if correct else {},
         }
+
+    def _detail(self, letter: str) -> dict[str, str]:
+        """What an event must hold to be taken up again."""
+        return {"answer": letter, "digest": self._question.digest}
 
     def _count(self, stored: list[progress.Event]) -> None:
         self._answered = progress.counted(stored, "quiz", question_ids(self._question.id[:2]))
@@ -138,12 +143,14 @@ class Quiz(anywidget.AnyWidget):
 
     def _restore(self) -> None:
         """Take up the last answer to this very question, if the store has one."""
-        stored = progress.events(kind="quiz")
-        own = [event for event in stored if event.item == self._question.id]
-        detail = json.loads(own[-1].detail) if own else {}
+        stored = progress.events(kind=self.kind)
         self._count(stored)
+        detail = self._last([event for event in stored if event.item == self._question.id])
         if detail.get("digest") == self._question.digest:
             self.answer = detail["answer"]
+
+    def _last(self, own: list[progress.Event]) -> dict[str, str]:
+        return json.loads(own[-1].detail) if own else {}
 
     def __repr__(self) -> str:
         question = self._question

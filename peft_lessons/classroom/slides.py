@@ -22,7 +22,16 @@ SCREEN = 24  # lines, at 1280 × 800 and in the size of letters that a talk has 
 LETTERS = 105  # in a line of prose
 SHOWN_CODE = 16  # lines; longer code is folded in a talk
 # Lines that an output takes, by the function that puts it out. Code that draws or asks is folded in a talk.
-DRAWS = {"sweep": 20, "live_figure": 20, "progress_map": 16, "figure": 14, "quiz": 11, "compare": 8, "exercise": 7}
+DRAWS = {
+    "sweep": 20,
+    "live_figure": 20,
+    "progress_map": 16,
+    "figure": 14,
+    "quiz": 11,
+    "compare": 8,
+    "exercise": 7,
+    "review": 3,
+}
 SHOWS = {"show": 22, "table": 7, "claim": 3, "print": 2}
 
 

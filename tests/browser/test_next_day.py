@@ -1,7 +1,7 @@
 """A lesson that was used, saved and closed, opened again the next day: as it was left, and no kernel is needed for it.
 
-The lesson is a small one of this test's own, handed out as the course's are: two quizzes, a slider, the map, a stored
-output that is never run, and one whose widget was not saved.
+The lesson is a small one of this test's own, handed out as the course's are: two quizzes, a slider, the map, a review,
+a stored output that is never run, and one whose widget was not saved.
 """
 
 import lab
@@ -14,12 +14,12 @@ from peft_lessons.classroom.working_copies import reset
 
 pytestmark = pytest.mark.browser
 NAME, KEY = "00_start_here", load_question("00-wrong-answer").key
-SETUP = "from peft_lessons.classroom import Frame, evidence, progress_map, quiz, sweep"
+SETUP = "from peft_lessons.classroom import Frame, progress_map, quiz, review, sweep"
 SWEEP = """sweep(
     lambda rank: Frame(series={"y": [rank, 2]}, readouts={"rank": str(rank)}),
     settings={"rank": (1, 2, 4)}, x=[1, 2], x_label="x", y_label="y", title="t", caption="c", alt="a",
 )"""
-CELLS = [SETUP, 'quiz("00-wrong-answer")', 'quiz("01-goal")', SWEEP, "progress_map()"]
+CELLS = [SETUP, 'quiz("00-wrong-answer")', 'quiz("01-goal")', SWEEP, "progress_map()", 'review("02")']
 LOST = {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": "0" * 32}}
 DRAWING = "<svg class='drawn' width='9' height='9'></svg>"  # what JupyterLab removes where it does not trust
 
@@ -41,11 +41,12 @@ def used(tmp_path_factory, browser):
             patch.setenv("JUPYTER_DATA_DIR", str(server.home / "data"))
             reset("00", server.folder, course)
         lesson = lab.Lesson(server, lab.new_context(browser), NAME)
-        for number in range(len(CELLS)):
+        for number in range(len(CELLS) - 1):
             lesson.run_cell(number)
         answer(lesson, 1, KEY)
         answer(lesson, 2, wrong := next(o.letter for o in load_question("01-goal").options if not o.correct))
         lesson.wrong = wrong
+        lesson.run_cell(5)
         lesson.cell(3).get_by_role("slider").focus()
         lesson.page.keyboard.press("End")
         lesson.page.wait_for_timeout(500)
@@ -91,12 +92,14 @@ def test_all_is_as_it_was_left_however_often_it_is_saved(used, times, pictures):
     assert used.cell(3).locator("svg [data-series]").first.get_attribute("d") != before, "it needs no kernel"
     page.keyboard.press("End")
     used.cell(4).get_by_text("Start here").first.wait_for()
-    assert used.cell(5).locator("svg.drawn").count() == 1, "the copy came back untrusted"
-    used.cell(6).get_by_text("Saved view: run this cell to use it.").wait_for()
-    assert used.cell(6).locator("strong").inner_text() == "As text"
+    assert used.cell(5).get_by_text("a question of earlier lessons that went wrong").is_visible()
+    assert used.cell(5).locator("form.peft-quiz").get_by_text("Saved view").is_visible()
+    assert used.cell(6).locator("svg.drawn").count() == 1, "the copy came back untrusted"
+    used.cell(7).get_by_text("Saved view: run this cell to use it.").wait_for()
+    assert used.cell(7).locator("strong").inner_text() == "As text"
     assert used.errors() == [] and used.page_errors == []
     page.screenshot(path=pictures / f"next-day-{times}.png")
-    assert len([state for state in states(used).values() if state["model_name"] == "AnyModel"]) == 4
+    assert len([state for state in states(used).values() if state["model_name"] == "AnyModel"]) == 5
     close(used)
 
 
@@ -109,7 +112,7 @@ def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used):
     answer(used, 1, KEY)
     assert "Saved view" not in form.inner_text()
     used.save()
-    assert len([state for state in states(used).values() if state["model_name"] == "AnyModel"]) == 4
+    assert len([state for state in states(used).values() if state["model_name"] == "AnyModel"]) == 5
     used.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     form.get_by_text("Saved view").wait_for()
     used.command("notebook:clear-all-cell-outputs")

@@ -45,8 +45,11 @@
 
   async function followKernel(renderer, id) {
     const manager = await renderer._manager?.promise;
-    if (!manager?.has_model(id)) return;
-    const model = await manager.get_model(id);
+    if (manager?.has_model(id)) follow(await manager.get_model(id));
+  }
+
+  function follow(model) {
+    (model.get("children") ?? []).forEach(follow);
     if (followed.has(model)) return;
     followed.add(model);
     const tell = () => model.set("saved", !model.comm_live);
