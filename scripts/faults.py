@@ -524,6 +524,20 @@ QUIZZES = (
         "if computed and not marked.correct:",
         ("unit: evidence",),
     ),
+    Fault(
+        "a question is asked before the lesson has computed what it is about",
+        "peft_lessons/classroom/quiz.py",
+        "if _marked(question) and question_id not in _EVIDENT:",
+        "if _marked(question) and not question_id:",
+        ("unit: evidence",),
+    ),
+    Fault(
+        "a question comes back although it is known",
+        "peft_lessons/classroom/review.py",
+        "                waiting.pop(event.item, None)\n",
+        "",
+        ("unit: review",),
+    ),
 )
 
 EXERCISES = (
@@ -597,6 +611,20 @@ CLASSROOM = (
         "last = {event.item: event.outcome for event in stored if event.kind == kind}\n"
         '    correct = {item for item, outcome in last.items() if outcome == "correct"}',
         ("unit: counts",),
+    ),
+    Fault(
+        "a certificate for somebody who has not done all",
+        "peft_lessons/classroom/certificate.py",
+        "if left := missing():",
+        "if len(left := missing()) > 12:",
+        ("unit: certificate",),
+    ),
+    Fault(
+        "a lesson that is saved a second time loses its widgets",
+        "peft_lessons/jupyter/labextensions/peft-lessons-next-day/static/next_day.js",
+        '{ ...notebook.getMetadata("widgets")?.[STATE]?.state, ...value[STATE].state }',
+        "{ ...value[STATE].state }",
+        ("browser: next_day",),
     ),
     Fault(
         "events come back newest first",

@@ -383,6 +383,19 @@ def test_front_end(tmp_path):
     run_node_tests("quiz.test.js", data, tmp_path)
 
 
+def test_a_page_without_a_kernel_drives_quiz_and_map(tmp_path):
+    question = load_question("01-goal")
+    data = {
+        "quizScript": (CLASSROOM / "quiz.js").read_text(encoding="utf-8"),
+        "mapScript": (CLASSROOM / "progress.js").read_text(encoding="utf-8"),
+        "quiz": {name: getattr(Quiz(question), name) for name in ("question", "answer", "result")},
+        "rows": progress.lesson_progress(),
+        "key": question.key,
+        "results": {option.letter: answered(question, option.letter) for option in question.options},
+    }
+    run_node_tests("static_page.test.js", data, tmp_path)
+
+
 # Colours
 
 
