@@ -11,8 +11,8 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from peft_lessons.classroom import figures
-from peft_lessons.classroom.figures import MEASURED, PALETTE, Measured, figure, new_figure, number, table
+from peft_lessons.classroom.output import figures
+from peft_lessons.classroom.output.figures import MEASURED, PALETTE, Measured, figure, new_figure, number, table
 
 # Machado, Oliveira & Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009,
 # severity 1.0; they apply to linear RGB.

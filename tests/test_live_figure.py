@@ -9,8 +9,8 @@ import pytest
 from javascript import run_node_tests
 from PIL import Image
 
-from peft_lessons.classroom.figures import Measured
-from peft_lessons.classroom.live_figure import live_figure
+from peft_lessons.classroom.output.figures import Measured
+from peft_lessons.classroom.widgets.live_figure import live_figure
 
 WORDS = {"title": "Levels", "caption": "They double with each bit.", "alt": "a wave <rounded>"}
 WAVE = np.sin(np.linspace(0, 6, 200))

@@ -10,10 +10,14 @@ import pytest
 from javascript import run_node_tests
 
 from peft_lessons import cli
-from peft_lessons.classroom import certificate, guesses, progress
+from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.classroom.progress_map import ProgressMap
-from peft_lessons.classroom.questions import question_ids
+from peft_lessons.classroom.progress import certificate, guesses
+from peft_lessons.classroom.widgets.progress_map import ProgressMap
+from peft_lessons.lessons.catalogue import find_lesson, lessons
+from peft_lessons.lessons.questions import question_ids
+
+WIDGETS = Path(progress.__file__).parents[1] / "widgets"
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +107,9 @@ def test_status_of_a_good_store_leaves_no_event():
 
 
 def test_lessons_are_numbered_in_order_and_named_as_their_notebooks():
-    lessons = progress.lessons()
-    assert [lesson.number for lesson in lessons] == sorted({lesson.number for lesson in lessons})
-    for lesson in lessons:
+    numbers = [lesson.number for lesson in lessons()]
+    assert numbers == sorted(set(numbers))
+    for lesson in lessons():
         assert lesson.notebook.startswith(f"{lesson.number}_") and lesson.notebook.endswith(".ipynb")
         assert lesson.reading_minutes > 0 and lesson.running_minutes > 0
 
@@ -142,14 +146,14 @@ def test_the_stored_map_knows_no_learner():
     later = ProgressMap()._repr_mimebundle_()[0]
     for kind in ("text/plain", "text/markdown"):
         assert fresh[kind] == later[kind]
-    for lesson in progress.lessons():
+    for lesson in lessons():
         assert f"[{lesson.title}]({lesson.notebook})" in fresh["text/markdown"]
         assert lesson.title in fresh["text/plain"]
 
 
 def do_all_but(left=()):
     """Answer and solve everything at the first try, but for the items in `left`."""
-    for lesson in progress.lessons():
+    for lesson in lessons():
         for kind, ids in (("quiz", question_ids(lesson.number)), ("exercise", exercise_ids(lesson.number))):
             for which in ids:
                 if which not in left:
@@ -169,7 +173,7 @@ def test_the_map_makes_the_certificate_when_all_is_done(tmp_path, monkeypatch):
 
 
 def test_front_end(tmp_path):
-    script = (progress.HERE / "progress.js").read_text(encoding="utf-8")
+    script = (WIDGETS / "progress.js").read_text(encoding="utf-8")
     states = {"empty": progress.lesson_progress()}
     progress.record("01-goal", "quiz", "correct")
     states["answered"] = progress.lesson_progress()
@@ -256,17 +260,15 @@ def test_a_certificate_says_what_was_done(tmp_path, monkeypatch):
     path = tmp_path / "mine.html"
     certificate.write(path, " Ada <Lovelace> ")
     page = path.read_text(encoding="utf-8")
-    questions = sum(len(question_ids(lesson.number)) for lesson in progress.lessons())
-    exercises = sum(len(exercise_ids(lesson.number)) for lesson in progress.lessons())
+    questions = sum(len(question_ids(lesson.number)) for lesson in lessons())
+    exercises = sum(len(exercise_ids(lesson.number)) for lesson in lessons())
     words = " ".join(page.split())
     assert '<p class="name">Ada &lt;Lovelace&gt;</p>' in words and "<Lovelace>" not in page
-    assert (
-        f"all {len(progress.lessons())} lessons, with {questions} questions answered, {questions - 1} of them" in words
-    )
+    assert f"all {len(lessons())} lessons, with {questions} questions answered, {questions - 1} of them" in words
     assert f"{exercises} exercises solved, 1 of them after the solution was shown" in words
     assert "It is not an examination" in words and "the name is what the student typed" in words
     today = progress.events()[0].time[:10]
-    assert f"from {today} to {today}" in words and page.count(today) >= len(progress.lessons()) + 2
+    assert f"from {today} to {today}" in words and page.count(today) >= len(lessons()) + 2
     assert "@media print" in page and "http" not in page and "<script" not in page
     with pytest.raises(FileExistsError, match="is there already"):
         certificate.write(path, "Ada")
@@ -286,7 +288,7 @@ def test_without_a_home_lessons_go_on(chosen, monkeypatch):
     assert progress.events() == []
     status = progress.store_status()
     assert not status.ok and "PEFT_LESSONS_HOME" in status.remedy
-    assert [row["quiz"]["done"] for row in progress.lesson_progress()] == [0] * len(progress.lessons())
+    assert [row["quiz"]["done"] for row in progress.lesson_progress()] == [0] * len(lessons())
 
 
 def no_home(_path):
@@ -297,10 +299,10 @@ def no_home(_path):
     "name", ["3", "03", "03_lora_from_scratch", "03_lora_from_scratch.ipynb", "x/03_lora_from_scratch.ipynb"]
 )
 def test_a_lesson_is_found_by_its_number_or_name(name):
-    assert progress.find_lesson(name).number == "03"
+    assert find_lesson(name).number == "03"
 
 
 @pytest.mark.parametrize("name", ["", "77", "-3", "3.5", "lora"])
 def test_what_is_no_lesson_is_told_what_there_is(name):
     with pytest.raises(ValueError, match="there is no lesson"):
-        progress.find_lesson(name)
+        find_lesson(name)

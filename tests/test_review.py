@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from peft_lessons.classroom import handing_in, progress
-from peft_lessons.classroom.progress import Event
-from peft_lessons.classroom.questions import load_question, question_ids
-from peft_lessons.classroom.review import STORED, Review, due, review
+from peft_lessons.classroom import progress
+from peft_lessons.classroom.progress import Event, handing_in
+from peft_lessons.classroom.widgets.review import STORED, Review, due, review
+from peft_lessons.lessons.questions import load_question, question_ids
 
 A, B, C, D = [*question_ids("01")[:2], *question_ids("02")[:2]]
 

@@ -4,13 +4,13 @@ The lesson is a small one of this test's own, handed out as the course's are: tw
 a stored output that is never run, and one whose widget was not saved.
 """
 
-import lab
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from peft_lessons.classroom.questions import load_question
-from peft_lessons.classroom.working_copies import reset
+from peft_lessons.classroom.progress.working_copies import reset
+from peft_lessons.lessons.questions import load_question
+from tools.browser import lab
 
 pytestmark = pytest.mark.browser
 NAME, KEY = "00_start_here", load_question("00-wrong-answer").key
