@@ -112,6 +112,16 @@ def export(arguments: Arguments) -> int:
     return 0
 
 
+def certificate(arguments: Arguments) -> int:
+    from peft_lessons.classroom.progress import certificate
+    from peft_lessons.files import user_path
+
+    path = user_path(arguments.file or certificate.FILE).absolute()
+    certificate.write(path, arguments.name)
+    print(f"Your certificate is in {path}. Open it in a browser to print it.")
+    return 0
+
+
 def class_report(arguments: Arguments) -> int:
     from peft_lessons.classroom.progress.class_report import class_report
 
@@ -165,6 +175,13 @@ COMMANDS = (
         "write the progress to a new file that you can hand in",
         'progress export mine.json "Ada Lovelace"',
         (("file", "the new file (JSON)"), ("[name]", "your name, if the file is to hold one")),
+    ),
+    Command(
+        "certificate",
+        certificate,
+        "write a page to print when all is done, with your name on it",
+        'certificate "Ada Lovelace"',
+        (("name", "your name, as it is to stand there"), ("[file]", "the new file (HTML); else one in this folder")),
     ),
     Command("doctor", doctor, "look at the set-up, and name what mends each problem", "doctor"),
     Command("present", present, "show a lesson as slides, on a copy", "present 3 --no-browser", (LESSON,), True),

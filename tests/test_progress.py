@@ -1,5 +1,6 @@
-"""Progress: several processes at once, restarts, stores that cannot be used, and the map."""
+"""Progress: several processes at once, stores that cannot be used; the map, guesses and the certificate."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -8,10 +9,15 @@ from pathlib import Path
 import pytest
 from javascript import run_node_tests
 
+from peft_lessons import cli
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.lessons.catalogue import find_lesson
+from peft_lessons.classroom.progress import certificate, guesses
+from peft_lessons.classroom.widgets.progress_map import ProgressMap
+from peft_lessons.lessons.catalogue import find_lesson, lessons
 from peft_lessons.lessons.questions import question_ids
+
+WIDGETS = Path(progress.__file__).parents[1] / "widgets"
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +107,9 @@ def test_status_of_a_good_store_leaves_no_event():
 
 
 def test_lessons_are_numbered_in_order_and_named_as_their_notebooks():
-    lessons = progress.lessons()
-    assert [lesson.number for lesson in lessons] == sorted({lesson.number for lesson in lessons})
-    for lesson in lessons:
+    numbers = [lesson.number for lesson in lessons()]
+    assert numbers == sorted(set(numbers))
+    for lesson in lessons():
         assert lesson.notebook.startswith(f"{lesson.number}_") and lesson.notebook.endswith(".ipynb")
         assert lesson.reading_minutes > 0 and lesson.running_minutes > 0
 
@@ -127,7 +133,7 @@ def test_counts_are_of_items_that_were_right_at_least_once():
 
 
 def test_the_map_refreshes_when_the_browser_asks():
-    widget = progress.ProgressMap()
+    widget = ProgressMap()
     progress.record("01-goal", "quiz", "correct")
     assert widget.rows[1]["quiz"]["done"] == 0
     widget._handle_custom_msg("refresh", [])
@@ -135,23 +141,137 @@ def test_the_map_refreshes_when_the_browser_asks():
 
 
 def test_the_stored_map_knows_no_learner():
-    fresh = progress.ProgressMap()._repr_mimebundle_()[0]
+    fresh = ProgressMap()._repr_mimebundle_()[0]
     progress.record("01-goal", "quiz", "correct")
-    later = progress.ProgressMap()._repr_mimebundle_()[0]
+    later = ProgressMap()._repr_mimebundle_()[0]
     for kind in ("text/plain", "text/markdown"):
         assert fresh[kind] == later[kind]
-    for lesson in progress.lessons():
+    for lesson in lessons():
         assert f"[{lesson.title}]({lesson.notebook})" in fresh["text/markdown"]
         assert lesson.title in fresh["text/plain"]
 
 
+def do_all_but(left=()):
+    """Answer and solve everything at the first try, but for the items in `left`."""
+    for lesson in lessons():
+        for kind, ids in (("quiz", question_ids(lesson.number)), ("exercise", exercise_ids(lesson.number))):
+            for which in ids:
+                if which not in left:
+                    progress.record(which, kind, "correct")
+
+
+def test_the_map_makes_the_certificate_when_all_is_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    widget = ProgressMap()
+    widget._handle_custom_msg({"certificate": "Ada"}, [])
+    assert widget.certificate["file"] == "" and "not all is done" in widget.certificate["said"]
+    do_all_but()
+    for file in ("peft-lessons-certificate.html", "peft-lessons-certificate-2.html"):
+        widget._handle_custom_msg({"certificate": "Ada"}, [])
+        assert widget.certificate["file"] == file and str(tmp_path / file) in widget.certificate["said"]
+        assert "Ada" in (tmp_path / file).read_text(encoding="utf-8")
+
+
 def test_front_end(tmp_path):
-    data = {
-        "script": (progress.WIDGETS / "progress.js").read_text(encoding="utf-8"),
-        "empty": progress.lesson_progress(),
-    }
+    script = (WIDGETS / "progress.js").read_text(encoding="utf-8")
+    states = {"empty": progress.lesson_progress()}
     progress.record("01-goal", "quiz", "correct")
-    run_node_tests("progress.test.js", {**data, "answered": progress.lesson_progress()}, tmp_path)
+    states["answered"] = progress.lesson_progress()
+    do_all_but(["12-batch"])
+    states["nearly"] = progress.lesson_progress()
+    do_all_but()
+    states["done"] = progress.lesson_progress()
+    run_node_tests("progress.test.js", {"script": script, **states}, tmp_path)
+
+
+# Guesses
+
+
+def guess(item: str, guessed, measured, outcome="incorrect"):
+    progress.record(item, "guess", outcome, json.dumps({"guess": guessed, "measured": measured, "error": 0}))
+
+
+def test_guesses_are_compared_from_six_on():
+    for number in range(5):
+        guess(f"03-{number}", 1, 10)
+    assert guesses.improvement() == {}
+    guess("03-0", 10, 10)  # the second guess at an item knows the answer
+    assert guesses.improvement() == {}
+    guess("04-a", 6, 10)
+    guess("04-b", 20, 10)
+    assert guesses.improvement() == {"earlier": {"close": 0, "total": 3}, "later": {"close": 2, "total": 4}}
+
+
+@pytest.mark.parametrize(
+    ("guessed", "measured", "outcome", "close"),
+    [
+        (5, 10, "incorrect", True),
+        (4.9, 10, "correct", False),
+        (20, 10, "incorrect", True),
+        (-10, 10, "incorrect", False),
+        (-5, -10, "incorrect", True),
+        (0, 0, "correct", True),
+        (1, 0, "incorrect", False),
+        ("LoRA", "LoRA", "correct", True),
+        ("LoRA", "IA³", "incorrect", False),
+        (True, True, "correct", True),
+    ],
+)
+def test_a_guess_is_close_within_a_factor_of_two(guessed, measured, outcome, close):
+    guess("03-sizes", guessed, measured, outcome)
+    assert guesses.close(progress.events()[0]) is close
+
+
+# The certificate
+
+
+def test_the_command_writes_it_and_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["certificate", "Ada Lovelace"]) == 2
+    assert "not all is done yet. What is missing:\n  00 Start here" in capsys.readouterr().err
+    do_all_but()
+    for words, file in (([], certificate.FILE), (["own.html"], "own.html")):
+        assert cli.main(["certificate", "Ada Lovelace", *words]) == 0
+        assert str(tmp_path / file) in capsys.readouterr().out
+        assert "Ada Lovelace" in (tmp_path / file).read_text(encoding="utf-8")
+    assert cli.main(["certificate", "Ada Lovelace"]) == 2 and "is there already" in capsys.readouterr().err
+
+
+def test_a_certificate_says_what_is_missing_and_writes_nothing(tmp_path):
+    path = tmp_path / "mine.html"
+    do_all_but([*exercise_ids("03")[:1], *question_ids("05")[:2]])
+    with pytest.raises(ValueError, match=r"(?s)missing:\n  03 LoRA.*: 1 exercise\n  05 The knobs.*: 2 questions$"):
+        certificate.write(path, "Ada")
+    assert list(tmp_path.glob("*.html")) == []
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 81, "Ada\nLovelace", "\x1b[31mAda"])
+def test_a_name_that_cannot_stand_there_is_refused(tmp_path, name):
+    do_all_but()
+    with pytest.raises(ValueError, match="does not fit: 1 to 80 characters"):
+        certificate.write(tmp_path / "mine.html", name)
+
+
+def test_a_certificate_says_what_was_done(tmp_path, monkeypatch):
+    first, exercise = question_ids("01")[0], exercise_ids("03")[0]
+    progress.record(first, "quiz", "incorrect")
+    progress.record(exercise, "solution", "shown")
+    do_all_but()
+    path = tmp_path / "mine.html"
+    certificate.write(path, " Ada <Lovelace> ")
+    page = path.read_text(encoding="utf-8")
+    questions = sum(len(question_ids(lesson.number)) for lesson in lessons())
+    exercises = sum(len(exercise_ids(lesson.number)) for lesson in lessons())
+    words = " ".join(page.split())
+    assert '<p class="name">Ada &lt;Lovelace&gt;</p>' in words and "<Lovelace>" not in page
+    assert f"all {len(lessons())} lessons, with {questions} questions answered, {questions - 1} of them" in words
+    assert f"{exercises} exercises solved, 1 of them after the solution was shown" in words
+    assert "It is not an examination" in words and "the name is what the student typed" in words
+    today = progress.events()[0].time[:10]
+    assert f"from {today} to {today}" in words and page.count(today) >= len(lessons()) + 2
+    assert "@media print" in page and "http" not in page and "<script" not in page
+    with pytest.raises(FileExistsError, match="is there already"):
+        certificate.write(path, "Ada")
 
 
 @pytest.mark.parametrize("chosen", ["~nobody-of-this-name/progress", "a/relative/folder", "no home"])
@@ -168,7 +288,7 @@ def test_without_a_home_lessons_go_on(chosen, monkeypatch):
     assert progress.events() == []
     status = progress.store_status()
     assert not status.ok and "PEFT_LESSONS_HOME" in status.remedy
-    assert [row["quiz"]["done"] for row in progress.lesson_progress()] == [0] * len(progress.lessons())
+    assert [row["quiz"]["done"] for row in progress.lesson_progress()] == [0] * len(lessons())
 
 
 def no_home(_path):

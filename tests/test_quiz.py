@@ -16,7 +16,7 @@ from javascript import run_node_tests
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.cards import inline_html
-from peft_lessons.classroom.widgets.quiz import Quiz, quiz
+from peft_lessons.classroom.widgets.quiz import Quiz, evidence, quiz
 from peft_lessons.lessons import questions
 from peft_lessons.lessons.questions import Option, Question, load_lesson, load_question
 
@@ -211,6 +211,15 @@ def test_answers_are_recorded_and_the_self_test_is_not():
     ]
 
 
+def test_the_right_answer_counts_those_of_its_lesson():
+    ids = questions.question_ids("01")
+    for done, which in enumerate(ids[:2], 1):
+        question = load_question(which)
+        wrong = next(option.letter for option in question.options if not option.correct)
+        assert answered(question, wrong)["answered"] == {}
+        assert answered(question, question.key)["answered"] == {"done": done, "total": len(ids)}
+
+
 def test_a_new_kernel_restores_the_last_answer_without_recording_it():
     question = load_question("01-goal")
     for letter in ("a", "b"):
@@ -218,6 +227,14 @@ def test_a_new_kernel_restores_the_last_answer_without_recording_it():
         again = Quiz(question)
         assert (again.answer, again.result) == (letter, before)
     assert len(progress.events()) == 2
+
+
+def test_to_answer_again_starts_afresh_and_is_no_event():
+    question = load_question("01-goal")
+    widget = Quiz(question)
+    widget.set_state({"answer": question.key})
+    widget.set_state({"answer": ""})
+    assert widget.result == {} and len(progress.events()) == 1
 
 
 def test_an_answer_to_an_older_wording_is_not_restored():
@@ -243,35 +260,49 @@ RIGHT = replace(HOSTILE, options=(HOSTILE.options[0], replace(HOSTILE.options[1]
 WRONG = replace(HOSTILE, options=(replace(HOSTILE.options[0], evidence=True), HOSTILE.options[1]))
 
 
+@pytest.fixture
+def bank(monkeypatch):
+    """Questions of the test's own, by id, and a kernel in which no cell has run."""
+    own = {"right": RIGHT, "wrong": WRONG, "none": HOSTILE}
+    monkeypatch.setitem(quiz.__globals__, "load_question", own.__getitem__)
+    monkeypatch.setitem(quiz.__globals__, "_EVIDENT", set())
+
+
 @pytest.mark.parametrize("boolean", [bool, torch.tensor, np.bool_, np.array, lambda value: torch.tensor([value])])
-def test_evidence_that_agrees_is_accepted(monkeypatch, capsys, boolean):
-    monkeypatch.setitem(quiz.__globals__, "load_question", {"right": RIGHT, "wrong": WRONG}.__getitem__)
-    quiz("right", evidence=boolean(True))
-    quiz("wrong", evidence=boolean(False))
+def test_evidence_that_agrees_opens_the_question(bank, capsys, boolean):
+    for question, truth in (("right", True), ("wrong", False)):
+        with pytest.raises(ValueError, match=f"{question} asks about something .* run the cells above first"):
+            quiz(question)
+        evidence(question, boolean(truth))
+        quiz(question)
     assert capsys.readouterr().out.count("key checked by what the lesson computed") == 2
-    with pytest.raises(ValueError, match="computed that option b is False, but the key says True"):
-        quiz("right", evidence=boolean(False))
-    with pytest.raises(ValueError, match="computed that option a is True, but the key says False"):
-        quiz("wrong", evidence=boolean(True))
 
 
-@pytest.mark.parametrize(
-    ("question", "evidence", "message"),
-    [
-        (RIGHT, None, "01-hostile asks for evidence: pass evidence="),
-        (HOSTILE, True, "01-hostile asks for no evidence, got evidence=True"),
-        (HOSTILE, False, "01-hostile asks for no evidence, got evidence=False"),
-        (RIGHT, 1, "must be True or False, got 1"),
-        (RIGHT, "True", "must be True or False, got 'True'"),
-        (RIGHT, {"b": True}, "must be True or False, got {'b': True}"),
-        (RIGHT, torch.tensor(1.0), "must be True or False, got tensor"),
-        (RIGHT, torch.tensor([True, True]), "must be True or False, got tensor"),
-    ],
-)
-def test_evidence_that_is_missing_needless_or_no_bool_is_refused(monkeypatch, question, evidence, message):
-    monkeypatch.setitem(quiz.__globals__, "load_question", lambda _: question)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        quiz("01-hostile", evidence=evidence)
+def test_evidence_that_contradicts_the_key_is_refused_and_shuts_the_question(bank):
+    evidence("right", True)
+    with pytest.raises(ValueError, match="right: the lesson computed that option b is False, but the key says True"):
+        evidence("right", False)
+    with pytest.raises(ValueError, match="run the cells above first"):
+        quiz("right")
+    with pytest.raises(ValueError, match="wrong: the lesson computed that option a is True, but the key says False"):
+        evidence("wrong", True)
+
+
+@pytest.mark.parametrize("holds", [1, "True", None, {"b": True}, torch.tensor(1.0), torch.tensor([True, True])])
+def test_evidence_that_is_no_bool_is_refused(bank, holds):
+    with pytest.raises(ValueError, match=re.escape(f"right: evidence must be True or False, got {holds!r}")):
+        evidence("right", holds)
+
+
+def test_evidence_that_nobody_asks_for_is_refused(bank):
+    with pytest.raises(ValueError, match="none asks for no evidence"):
+        evidence("none", True)
+    quiz("none")
+
+
+def test_evidence_for_an_unknown_question_lists_what_there_is():
+    with pytest.raises(ValueError, match="no question '01-gaol'; lesson 01 has 01-goal"):
+        evidence("01-gaol", True)
 
 
 def test_the_stored_text_does_not_say_which_option_has_the_evidence():
@@ -353,6 +384,19 @@ def test_front_end(tmp_path):
         "results": {option.letter: answered(question, option.letter) for option in question.options},
     }
     run_node_tests("quiz.test.js", data, tmp_path)
+
+
+def test_a_page_without_a_kernel_drives_quiz_and_map(tmp_path):
+    question = load_question("01-goal")
+    data = {
+        "quizScript": (WIDGETS / "quiz.js").read_text(encoding="utf-8"),
+        "mapScript": (WIDGETS / "progress.js").read_text(encoding="utf-8"),
+        "quiz": {name: getattr(Quiz(question), name) for name in ("question", "answer", "result")},
+        "rows": progress.lesson_progress(),
+        "key": question.key,
+        "results": {option.letter: answered(question, option.letter) for option in question.options},
+    }
+    run_node_tests("static_page.test.js", data, tmp_path)
 
 
 # Colours

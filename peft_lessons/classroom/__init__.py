@@ -6,12 +6,13 @@ from peft_lessons.classroom.output.claims import claim, fact, say
 from peft_lessons.classroom.output.figures import Measured, figure, new_figure, table
 from peft_lessons.classroom.output.quiet import quietly
 from peft_lessons.classroom.output.show import show
-from peft_lessons.classroom.progress import progress_map
 from peft_lessons.classroom.progress.kept import trained_once
 from peft_lessons.classroom.widgets.compare import compare
 from peft_lessons.classroom.widgets.live_figure import live_figure
 from peft_lessons.classroom.widgets.predict import predict, reveal
-from peft_lessons.classroom.widgets.quiz import quiz
+from peft_lessons.classroom.widgets.progress_map import progress_map
+from peft_lessons.classroom.widgets.quiz import evidence, quiz
+from peft_lessons.classroom.widgets.review import review
 from peft_lessons.classroom.widgets.sweep import Frame, sweep
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Measured",
     "claim",
     "compare",
+    "evidence",
     "exercise",
     "fact",
     "figure",
@@ -30,6 +32,7 @@ __all__ = [
     "quietly",
     "quiz",
     "reveal",
+    "review",
     "say",
     "show",
     "sweep",

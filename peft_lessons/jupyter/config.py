@@ -1,16 +1,22 @@
 """JupyterLab's settings when it opens the course, whether `server.py` starts it or a class server."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 from peft_lessons.jupyter import WAITING
 
+EXTENSIONS = Path(__file__).parent / "labextensions"
 
-def without_announcements(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
-    """Switches off the part of JupyterLab that fetches news, asks for updates and offers both in a pop-up."""
-    page["disabledExtensions"] = [*page.get("disabledExtensions", []), "@jupyterlab/apputils-extension:announcements"]
+
+def without(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
+    """Switch off what fetches news, asks for updates and offers both in a pop-up; and, but for a talk, the slides."""
+    off = ["@jupyterlab/apputils-extension:announcements"]
+    if "PEFT_LESSONS_TALK" not in os.environ:
+        off.append("peft-lessons-presenter")
+    page["disabledExtensions"] = [*page.get("disabledExtensions", []), *off]
     return page
 
 
@@ -27,8 +33,9 @@ for name, value in WAITING.items():  # kernels inherit them
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)
 c.ServerApp.ip = "127.0.0.1"
-c.ServerApp.tornado_settings = {"page_config_hook": without_announcements}
+c.ServerApp.tornado_settings = {"page_config_hook": without}
 c.LabApp.extension_manager = "readonly"
+c.LabApp.extra_labextensions_path = [str(EXTENSIONS)]
 c.ServerApp.kernel_websocket_connection_class = PromptWebsocket
 # Terminals find the course's commands. A login shell, the default outside a terminal, may set the search path anew.
 if os.name != "nt":

@@ -20,16 +20,21 @@ from peft_lessons import course
 
 HERE = Path(__file__).parent
 CONFIG = HERE / "config.py"
+SETTINGS = HERE / "settings"  # the course's defaults for JupyterLab's settings; a student's own come before them
 SECONDS_TO_END = 30  # for a server that is asked to end; its kernels end with it
 LAST_LINES = 8  # of the log, when JupyterLab does not start
 
 
 def environment(work: Path, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment for a JupyterLab on the lessons in `work`: `variables` (default: this process's), and ours."""
-    folders = [str(course.scripts()), *filter(None, [variables.get("PATH")])]
+
+    def before(folder: Path, name: str) -> str:
+        return os.pathsep.join([str(folder), *filter(None, [variables.get(name)])])
+
     return {
         **variables,
-        "PATH": os.pathsep.join(folders),
+        "PATH": before(course.scripts(), "PATH"),
+        "JUPYTER_CONFIG_PATH": before(SETTINGS, "JUPYTER_CONFIG_PATH"),
         "PEFT_LESSONS_WORK": str(work),
         # The kernel called python3 is this Python's, also where the user has one of that name.
         "JUPYTER_PREFER_ENV_PATH": variables.get("JUPYTER_PREFER_ENV_PATH", "1"),

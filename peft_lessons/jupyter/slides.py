@@ -35,6 +35,7 @@ DRAWS = {
     "predict": 7,
     "say": 4,
     "reveal": 2,
+    "review": 3,
     "evidence": 0,
 }
 SHOWS = {"show": 22, "table": 7, "print": 2}

@@ -20,7 +20,6 @@ from peft_lessons import course
 from peft_lessons.jupyter import server
 from peft_lessons.lessons import catalogue, notes
 
-EXTENSIONS = Path(__file__).parent / "labextensions"
 SETTINGS = {
     "@jupyterlab/apputils-extension/themes": {
         "overrides": {"content-font-size1": "20px", "code-font-size": "16px", "ui-font-size1": "18px"}
@@ -77,6 +76,7 @@ def prepare(home: Path, notebooks: Path = course.NOTEBOOKS) -> dict[str, str]:
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "PEFT_LESSONS_HOME": str(home / "progress"),
+        "PEFT_LESSONS_TALK": "1",
     }
 
 
@@ -89,9 +89,8 @@ def present(lesson: catalogue.Lesson, options: Sequence[str] = ()) -> int:
         home = Path(folder).resolve()
         environment = prepare(home)
         print(notes.notes(notes.load_talk(lesson.number)))
-        extension = f"--LabApp.extra_labextensions_path={EXTENSIONS}"
         page = f"doc/tree/{lesson.notebook}"
-        return server.run(home / "notebooks", page, [extension, *options], environment, _announce)
+        return server.run(home / "notebooks", page, options, environment, _announce)
 
 
 def _announce(address: str) -> None:

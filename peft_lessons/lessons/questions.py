@@ -2,7 +2,7 @@
 
 A question has an id that begins with its lesson's number, a text, and options lettered a, b, c … in the file's order.
 Every option says whether it is correct and what a student who chose it should hear. `evidence = true` marks the option,
-at most one in a question, whose truth the lesson must compute and hand over, as in `quiz(id, evidence=measured == 2)`.
+at most one in a question, whose truth the lesson computes and says before it asks: `evidence(id, measured == 2)`.
 Texts are markdown-light: `code`, *emphasis*, formulas in unicode.
 
     [[question]]

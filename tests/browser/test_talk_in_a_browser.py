@@ -132,7 +132,7 @@ def test_a_talk_from_start_to_end(tmp_path, browser):
         lesson.load()
         assert heading(page) == "00 · Start here"
         quiz = show(page, "form.peft-quiz")
-        assert not quiz.locator("input:checked").count() and quiz.get_by_role("status").inner_text() == ""
+        assert not quiz.locator("input:checked").count() and quiz.get_by_role("status").all_inner_texts() == [""] * 5
         show(page, SOLUTION)
         assert not page.locator(f"{ON_SCREEN} .jp-OutputArea-output").count()
         assert lesson.blocked == []

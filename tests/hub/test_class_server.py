@@ -172,8 +172,10 @@ def test_a_killed_kernel_loses_no_progress(class_, kernels):
     pid = int(kernels[ADA].printed("import os; print(os.getpid())"))
     os.kill(pid, signal.SIGKILL)
     kernels[ADA] = ada.kernel()
-    kernels[ADA].run("from peft_lessons.classroom import quiz")
-    kernels[ADA].answer(f'quiz("{QUESTION}", evidence=True)', load_question(QUESTION).key)
+    question = load_question(QUESTION)
+    holds = next(option.correct for option in question.options if option.evidence)
+    kernels[ADA].run(f'from peft_lessons.classroom import evidence, quiz\nevidence("{QUESTION}", {holds})')
+    kernels[ADA].answer(f'quiz("{QUESTION}")', question.key)
     assert verdicts(ADA)[:2] == ["incorrect", "correct"]
 
 

@@ -24,18 +24,27 @@ function add(main, state) {
     cleanup,
     radios,
     choose: (letter) => radios.find(({ value }) => value === letter).click(),
-    submit: () => el.querySelector("button").click(),
-    status: () => el.querySelector("[role=status]").textContent,
+    submit: () => el.querySelector("button[type=submit]").click(),
+    again: el.querySelector("button[type=button]"),
+    check: el.querySelector("button[type=submit]"),
+    announced: () => [...el.querySelectorAll("[role=status]")].map((node) => node.textContent).filter(Boolean),
+    note: () => el.querySelector(".peft-note").textContent,
+    said: (letter) => {
+      const row = radios.find(({ value }) => value === letter).closest(".peft-option");
+      return [...row.querySelectorAll(".peft-feedback")].map((node) => node.innerHTML).join("");
+    },
     verdicts: () => [...el.querySelectorAll(".peft-option")].map(({ dataset }) => dataset.verdict),
   };
 }
 
-test("a form with a legend, real radio buttons and a live status", () => {
-  const { el, radios, status } = open();
+test("a form with a legend, real radio buttons, and places that are announced, all empty", () => {
+  const { el, radios, announced, again } = open();
   assert.ok(el.querySelector("form > fieldset > legend").textContent.length > 10);
   assert.deepEqual(radios.map(({ value }) => value), Object.keys(data.results));
-  assert.equal(el.querySelector("[role=status]").getAttribute("aria-live"), "polite");
-  assert.equal(status(), "");
+  assert.equal(el.querySelectorAll("[role=status]").length, radios.length + 1);
+  assert.deepEqual(announced(), []);
+  assert.ok([...el.querySelectorAll(".peft-feedback")].every((node) => node.childNodes.length === 0), "no room is kept");
+  assert.ok(again.hidden);
   for (const radio of radios) assert.ok(radio.labels[0].textContent.length > 3);
 });
 
@@ -48,9 +57,9 @@ test("before an answer the page holds no feedback and no verdict", () => {
 });
 
 test("checking without a choice asks for one and sends nothing", () => {
-  const { model, submit, status } = open();
+  const { model, submit, note } = open();
   submit();
-  assert.match(status(), /Choose an option/);
+  assert.match(note(), /Choose an option/);
   assert.deepEqual(model.saved, []);
 });
 
@@ -62,54 +71,83 @@ test("choosing alone sends nothing; checking sends the letter, and nothing else"
   assert.deepEqual(model.saved, [{ answer: wrong }]);
 });
 
-test("a wrong answer shows its own feedback only and may be tried again", () => {
-  const { model, el, choose, submit, status, verdicts, radios } = open();
+test("a wrong answer is explained below its option, said once, and may be tried again", () => {
+  const { model, radios, choose, submit, announced, verdicts, said } = open();
   choose(wrong);
   submit();
   model.receive("result", data.results[wrong]);
-  assert.match(status(), /^✘/);
-  assert.ok(el.querySelector("[role=status]").innerHTML.includes(data.results[wrong].feedback[wrong]));
+  assert.match(said(wrong), /✘ Not this one/);
+  assert.ok(said(wrong).includes(data.results[wrong].feedback[wrong]));
+  assert.equal(announced().length, 1);
+  assert.match(announced()[0], /^✘/);
   assert.deepEqual(verdicts().filter(Boolean), ["incorrect"]);
-  assert.equal([...el.querySelectorAll(".peft-feedback")].filter(({ hidden }) => !hidden).length, 0);
-  assert.ok(radios.every(({ disabled }) => !disabled));
+  assert.ok(radios.every(({ value }) => value === wrong || said(value) === ""));
   choose(data.key);
   submit();
   assert.deepEqual(model.saved.at(-1), { answer: data.key });
 });
 
-test("the right answer opens the feedback of every option", () => {
-  const { model, el, choose, submit, status, verdicts } = open();
+test("the right answer explains every option, counts, and takes the button away", () => {
+  const { el, model, radios, choose, submit, check, again, announced, verdicts, said, note } = open();
   choose(data.key);
+  check.focus();
   submit();
   model.receive("result", data.results[data.key]);
-  assert.match(status(), /^✔/);
+  for (const { value } of radios) assert.ok(said(value).includes(data.results[data.key].feedback[value]));
+  assert.match(said(data.key), /✔ Correct/);
   assert.deepEqual(verdicts().filter(Boolean), ["correct"]);
-  const visible = [...el.querySelectorAll(".peft-feedback")].filter(({ hidden }) => !hidden);
-  assert.equal(visible.length, data.state.question.options.length - 1);
-  for (const html of Object.values(data.results[data.key].feedback)) assert.ok(el.innerHTML.includes(html));
+  assert.equal(announced().filter((text) => text.startsWith("✔")).length, 1);
+  assert.equal(announced().length, 2, "the verdict and the count, not what is said of the other options");
+  assert.match(note(), /^1 of \d answered in this lesson$/);
+  assert.ok(check.hidden && !again.hidden);
+  assert.equal(document.activeElement, el.querySelector("form"), "the focus stays here");
+});
+
+test("an answered question can be answered again", () => {
+  const { model, check, again, radios, announced } = open({ ...data.state, answer: data.key, result: data.results[data.key] });
+  assert.ok(radios.every((radio) => radio.matches(":disabled")));
+  again.click();
+  assert.deepEqual(model.saved, [{ answer: "" }]);
+  model.receive("result", {});
+  assert.ok(again.hidden && !check.hidden);
+  assert.ok(radios.every((radio) => !radio.matches(":disabled") && !radio.checked));
+  assert.deepEqual(announced(), []);
 });
 
 test("checking the same answer twice asks the kernel once", () => {
-  const { model, choose, submit, status } = open();
+  const { model, choose, submit, said } = open();
   choose(wrong);
   submit();
   model.receive("result", data.results[wrong]);
   submit();
   assert.equal(model.saved.length, 1);
-  assert.match(status(), /^✘/);
+  assert.match(said(wrong), /✘/);
 });
 
 test("a stored answer is there when the widget is drawn again", () => {
-  const { radios, status, verdicts } = open({ ...data.state, answer: data.key, result: data.results[data.key] });
+  const { radios, said, verdicts } = open({ ...data.state, answer: data.key, result: data.results[data.key] });
   assert.equal(radios.find(({ checked }) => checked).value, data.key);
-  assert.match(status(), /^✔/);
+  assert.match(said(data.key), /✔/);
   assert.deepEqual(verdicts().filter(Boolean), ["correct"]);
 });
 
+for (const [name, answer] of Object.entries({ unanswered: "", "answered wrongly": wrong, answered: data.key })) {
+  test(`read from a file, ${name}: as it was left, and what brings it back`, () => {
+    const result = data.results[answer] ?? {};
+    const { model, check, again, radios, note, verdicts } = open({ ...data.state, answer, result, saved: true });
+    assert.match(note(), answer === data.key ? /Saved view: run this cell to answer again\.$/ : /^Saved view: run this cell to answer\.$/);
+    assert.ok(check.hidden && again.hidden && radios.every((radio) => radio.matches(":disabled")));
+    assert.equal(verdicts().filter(Boolean).length, answer ? 1 : 0);
+    model.receive("saved", false);
+    assert.doesNotMatch(note(), /Saved view/);
+    assert.equal(check.hidden, answer === data.key);
+  });
+}
+
 test("what could not be saved is said in the status, as text", () => {
-  const { model, el, status } = open();
+  const { model, el, note } = open();
   model.receive("result", { ...data.results[wrong], notice: "not saved: <script>x</script>" });
-  assert.match(status(), /not saved: <script>/);
+  assert.match(note(), /not saved: <script>/);
   assert.equal(el.querySelector("script"), null);
 });
 

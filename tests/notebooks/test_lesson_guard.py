@@ -8,7 +8,7 @@ from tools.lessons import lesson_guard
 from tools.lessons.lesson_guard import Facts
 
 STARTER = "def merge(W):\n    return ...\n"
-FACTS = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",))
+FACTS = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",), ("03-start",))
 OPENING = """# 03 · Merging
 
 **You will be able to** merge. **You need** lesson 02.
@@ -17,10 +17,25 @@ Minutes: 20 to read, 2 to run."""
 ENDING = "## Summary\n\nDone.\n\n## What is not known\n\nMuch.\n\n## Sources\n\nOne.\n\n## Next step\n\nLesson 04."
 
 
-def lesson(make, *, opening=OPENING, starter=STARTER, which="03-merge", check="task.check(merge)", ending=ENDING):
+COMPUTED = 'gradient = 0\nevidence("03-start", gradient == 0)'
+ASKED = 'quiz("03-start")'
+
+
+def lesson(
+    make,
+    *,
+    opening=OPENING,
+    computed=COMPUTED,
+    asked=ASKED,
+    starter=STARTER,
+    which="03-merge",
+    check="task.check(merge)",
+    ending=ENDING,
+):
     return make.notebook(
         make.prose(opening),
-        make.code('quiz("03-start")'),
+        make.code(computed),
+        make.code(asked),
         make.code('task = exercise("03-merge")'),
         make.code(starter, tags=["exercise"], exercise=which),
         make.code(check),
@@ -41,6 +56,11 @@ def test_a_whole_lesson_passes(make):
         ({"opening": OPENING.replace("Minutes: 20 to read, 2 to run.", "Quick.")}, "'minutes'"),
         ({"opening": OPENING.replace("20 to read", "10 to read")}, "(20, 2)"),
         ({"opening": OPENING + "\n\n## Merging twice"}, "write +++ before '## Merging twice'"),
+        ({"asked": f"{COMPUTED}\n{ASKED}", "computed": "1"}, 'holds more than quiz("03-start")'),
+        ({"asked": "quiz('03-start')  # B is zero"}, 'holds more than quiz("03-start")'),
+        ({"computed": "gradient = 0"}, "needs one evidence(…) call in the cells above it, and has 0"),
+        ({"computed": f"{COMPUTED}\n{COMPUTED}"}, "needs one evidence(…) call in the cells above it, and has 2"),
+        ({"computed": ASKED, "asked": COMPUTED}, "needs one evidence(…) call in the cells above it, and has 0"),
         ({"starter": "def merge(W):\n    return W\n"}, "differs from the STARTER"),
         ({"which": "03-other"}, "is the starter of '03-other'"),
         ({"check": "merge(1)"}, "no later cell calls .check"),
@@ -59,12 +79,16 @@ def test_a_broken_part_is_named(make, broken, message):
 
 def test_exercises_and_quizzes_are_those_of_the_course(make):
     whole = lesson(make)
-    assert lesson_guard.problems(whole, Facts("03", (20, 2), {"03-merge": STARTER}, ("03-other",))) == [
+    assert lesson_guard.problems(whole, Facts("03", (20, 2), {"03-merge": STARTER}, ("03-other",), ("03-start",))) == [
         "quiz '03-start' is not among this lesson's questions: 03-other",
         "question '03-other' of this lesson is never asked",
     ]
-    more = Facts("03", (20, 2), {"03-merge": STARTER, "03-inject": STARTER}, ("03-start",))
+    more = Facts("03", (20, 2), {"03-merge": STARTER, "03-inject": STARTER}, ("03-start",), ("03-start",))
     assert lesson_guard.problems(whole, more) == ["exercise '03-inject' has no starter cell"]
+    needless = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",))
+    assert lesson_guard.problems(whole, needless) == [
+        "question '03-start' needs no evidence(…) call in the cells above it, and has 1"
+    ]
     empty = make.notebook(make.prose(OPENING), make.code("x"), make.prose(ENDING))
     found = lesson_guard.problems(empty, FACTS)
     assert any("no quiz" in problem for problem in found) and any("no exercise:" in problem for problem in found)
@@ -72,7 +96,7 @@ def test_exercises_and_quizzes_are_those_of_the_course(make):
 
 def test_check_before_the_starter_does_not_count(make):
     whole = lesson(make)
-    whole.cells[3], whole.cells[4] = whole.cells[4], whole.cells[3]
+    whole.cells[4], whole.cells[5] = whole.cells[5], whole.cells[4]
     assert any("no later cell" in problem for problem in lesson_guard.problems(whole, FACTS))
 
 

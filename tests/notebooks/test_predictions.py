@@ -29,7 +29,12 @@ def test_nothing_asked_nothing_hidden(make):
 
 
 def test_quizzes_and_exercises_stay_in_sight(make):
-    asks = [make.code('quiz("03-start")'), make.code('task = exercise("03-forward")'), make.code("task.check(solved)")]
+    asks = [
+        make.code('quiz("03-start")'),
+        make.code('review("03")'),
+        make.code('task = exercise("03-forward")'),
+        make.code("task.check(solved)"),
+    ]
     starter = make.code("def solved(x):\n    return ...", tags=["exercise"])
     result = make.code(RESULT)
     assert answers([make.prose(ASKED), *asks, starter, result]) == [result]

@@ -22,12 +22,16 @@ from tools.lessons.notebook_guard import cells, name_of, outputs, tags_of, witho
 
 @dataclass(frozen=True)
 class Facts:
-    """What the course knows of a lesson: number ("03"), minutes to read and to run, starters by exercise, questions."""
+    """What the course knows of a lesson: number ("03"), minutes to read and to run, starters by exercise, questions.
+
+    `computed` are the questions that mark an option whose truth the lesson computes.
+    """
 
     number: str
     minutes: tuple[int, int] | None = None
     starters: Mapping[str, str] = field(default_factory=dict)
     questions: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
 
 
 def facts_of(stem: str) -> Facts:
@@ -36,7 +40,9 @@ def facts_of(stem: str) -> Facts:
     row = next((lesson for lesson in catalogue.lessons() if lesson.notebook == f"{stem}.ipynb"), None)
     starters = {name: exercises.load_exercise(name).starter for name in exercises.exercise_ids(number)}
     minutes = (row.reading_minutes, row.running_minutes) if row else None
-    return Facts(number, minutes, starters, tuple(questions.question_ids(number)))
+    asked = tuple(questions.question_ids(number))
+    computed = (which for which in asked if any(option.evidence for option in questions.load_question(which).options))
+    return Facts(number, minutes, starters, asked, tuple(computed))
 
 
 # Numbers
@@ -234,6 +240,20 @@ def quizzes_are_known(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
         yield f"question {unasked!r} of this lesson is never asked"
 
 
+def quizzes_give_nothing_away(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
+    """A cell that asks does nothing else; what the question is about was computed in a cell above it."""
+    evident = []
+    for number, cell in cells(notebook, "code"):
+        evident += [first_argument(call) for call in calls_in(cell.source, "evidence")]
+        for call in calls_in(cell.source, "quiz"):
+            which = first_argument(call)
+            if cell.source.strip() != f'quiz("{which}")':
+                yield f'{name_of(number, cell)}: holds more than quiz("{which}"), which may give the answer away'
+            if evident.count(which) != (which in facts.computed):
+                wanted = "one evidence(…) call" if which in facts.computed else "no evidence(…) call"
+                yield f"question {which!r} needs {wanted} in the cells above it, and has {evident.count(which)}"
+
+
 def broken_links(notebook: NotebookNode, folder: Path) -> list[str]:
     """Links to files beside the notebook that are not there."""
     return [
@@ -246,5 +266,12 @@ def broken_links(notebook: NotebookNode, folder: Path) -> list[str]:
 
 def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
     """What every rule of this file says of the notebook as the lesson that `facts` describe."""
-    rules = (opens_well, ends_well, headings_begin_cells, exercises_are_whole, quizzes_are_known)
+    rules = (
+        opens_well,
+        ends_well,
+        headings_begin_cells,
+        exercises_are_whole,
+        quizzes_are_known,
+        quizzes_give_nothing_away,
+    )
     return [problem for rule in rules for problem in rule(notebook, facts)] + list(numbers_are_claimed(notebook))

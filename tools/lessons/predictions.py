@@ -1,7 +1,7 @@
 """Which outputs answer a *Predict*: a reader sees them once the cell is run, or unfolded.
 
-They are those between the paragraph or `predict` that asks for a guess and the next text after a result. Quizzes and
-exercises ask something themselves, so they stay in sight.
+They are those between the paragraph or `predict` that asks for a guess and the next text after a result. Quizzes,
+reviews and exercises ask something themselves, so they stay in sight.
 """
 
 import re
@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 ASKS = "**Predict"
 ASKS_FOR_A_GUESS = re.compile(r"(?<![.\w])predict\(")
 RESULT = re.compile(r"(?<![.\w])(?:claim|compare|figure|live_figure|print|reveal|say|sweep|table)\(")
-ASKS_ITSELF = re.compile(r"(?<![.\w])(?:quiz|exercise)\(|\.check\(")
+ASKS_ITSELF = re.compile(r"(?<![.\w])(?:quiz|review|exercise)\(|\.check\(")
 
 
 def answers(cells: Iterable[NotebookNode]) -> list[NotebookNode]:

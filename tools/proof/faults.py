@@ -524,6 +524,20 @@ QUIZZES = (
         "if computed and not marked.correct:",
         ("unit: evidence",),
     ),
+    Fault(
+        "a question is asked before the lesson has computed what it is about",
+        "peft_lessons/classroom/widgets/quiz.py",
+        "if _marked(question) and question_id not in _EVIDENT:",
+        "if _marked(question) and not question_id:",
+        ("unit: evidence",),
+    ),
+    Fault(
+        "a question comes back although it is known",
+        "peft_lessons/classroom/widgets/review.py",
+        "                waiting.pop(event.item, None)\n",
+        "",
+        ("unit: review",),
+    ),
 )
 
 EXERCISES = (
@@ -622,10 +636,24 @@ CLASSROOM = (
     Fault(
         "a solved question is lost by a later wrong try",
         "peft_lessons/classroom/progress/__init__.py",
-        'correct = {(event.kind, event.item) for event in events() if event.outcome == "correct"}',
-        "last = {(event.kind, event.item): event.outcome for event in events()}\n"
+        'correct = {event.item for event in stored if event.kind == kind and event.outcome == "correct"}',
+        "last = {event.item: event.outcome for event in stored if event.kind == kind}\n"
         '    correct = {item for item, outcome in last.items() if outcome == "correct"}',
         ("unit: counts",),
+    ),
+    Fault(
+        "a certificate for somebody who has not done all",
+        "peft_lessons/classroom/progress/certificate.py",
+        "if left := missing():",
+        "if len(left := missing()) > 12:",
+        ("unit: certificate",),
+    ),
+    Fault(
+        "a lesson that is saved a second time loses its widgets",
+        "peft_lessons/jupyter/labextensions/peft-lessons-next-day/static/next_day.js",
+        '{ ...notebook.getMetadata("widgets")?.[STATE]?.state, ...value[STATE].state }',
+        "{ ...value[STATE].state }",
+        ("browser: next_day",),
     ),
     Fault(
         "events come back newest first",
@@ -821,13 +849,13 @@ WIDGETS = (
     Fault(
         "the map's script asks another host",
         "peft_lessons/classroom/widgets/progress.js",
-        "  el.append(table);\n",
-        '  el.append(table);\n  new Image().src = "//statistics.example.org/seen.gif";\n',
+        "  el.append(map);\n",
+        '  el.append(map);\n  new Image().src = "//statistics.example.org/seen.gif";\n',
         ("unit: progress", "browser: 00_start_here"),
     ),
     Fault(
         "the map no longer asks for fresh counts",
-        "peft_lessons/classroom/progress/__init__.py",
+        "peft_lessons/classroom/widgets/progress_map.py",
         'if content == "refresh":',
         'if content == "refreshed":',
     ),

@@ -95,6 +95,7 @@ AREAS = {
     "peft_lessons/classroom/widgets/sliders": "sweep live_figure security",
     "peft_lessons/classroom/progress/handing_in.py": "class_report",
     "peft_lessons/classroom/progress": "progress security",
+    "peft_lessons/classroom/progress/certificate.py": "progress",
     "peft_lessons/classroom/output/cards.py": "claims security",
     "peft_lessons/classroom/": "{stem}",
     "notebooks/": "lessons slides predictions talks security",

@@ -1,11 +1,10 @@
-"""A student's progress: an append-only SQLite file of events in the user's data directory, and the map that shows it.
+"""A student's progress: an append-only SQLite file of events in the user's data directory, and what it says of lessons.
 
 Each event is written over its own connection in one transaction, which keeps every event when several kernels write at
 once. The journal mode stays SQLite's default: write-ahead logging does not work on network home directories.
 Progress is a convenience, so nothing here ever stops a lesson: what cannot be saved is said once, in the card.
 """
 
-import html
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -15,17 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import platformdirs
-import traitlets
-from IPython.display import display
 
 from peft_lessons.classroom import exercises
 from peft_lessons.files import user_path
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import question_ids
 
-WIDGETS = Path(__file__).parents[1] / "widgets"
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE events (
@@ -33,7 +28,7 @@ CREATE TABLE events (
     time TEXT NOT NULL,     -- UTC, ISO 8601
     lesson TEXT NOT NULL,   -- "03"
     item TEXT NOT NULL,     -- "03-merge"
-    kind TEXT NOT NULL,     -- "quiz", "exercise", "hint", "solution"
+    kind TEXT NOT NULL,     -- "quiz", "review", "exercise", "hint", "solution", "guess", "export"
     outcome TEXT NOT NULL,  -- "correct", "incorrect", "not attempted", "shown"
     detail TEXT NOT NULL    -- what the kind needs to restore its state
 )
@@ -174,16 +169,18 @@ def _remedy(error: Exception) -> str:
     return "Set PEFT_LESSONS_HOME to a folder that you can write to."
 
 
-# The map
+# The lessons
+
+
+def counted(stored: list[Event], kind: str, items: list[str]) -> dict[str, int]:
+    """How many of `items` were answered or solved at least once, and of how many."""
+    correct = {event.item for event in stored if event.kind == kind and event.outcome == "correct"}
+    return {"done": sum(item in correct for item in items), "total": len(items)}
 
 
 def lesson_progress() -> list[dict[str, Any]]:
     """One row a lesson: its facts, and how many of its items were answered or solved at least once."""
-    correct = {(event.kind, event.item) for event in events() if event.outcome == "correct"}
-
-    def counts(kind: str, items: list[str]) -> dict[str, int]:
-        return {"done": sum((kind, item) in correct for item in items), "total": len(items)}
-
+    stored = events()
     return [
         {
             "number": lesson.number,
@@ -191,51 +188,8 @@ def lesson_progress() -> list[dict[str, Any]]:
             "notebook": lesson.notebook,
             "reading": lesson.reading_minutes,
             "running": lesson.running_minutes,
-            "quiz": counts("quiz", question_ids(lesson.number)),
-            "exercise": counts("exercise", exercises.exercise_ids(lesson.number)),
+            "quiz": counted(stored, "quiz", question_ids(lesson.number)),
+            "exercise": counted(stored, "exercise", exercises.exercise_ids(lesson.number)),
         }
         for lesson in lessons()
     ]
-
-
-class ProgressMap(anywidget.AnyWidget):
-    """The table of lessons with the student's counts; it asks for fresh counts whenever it comes into view."""
-
-    _esm = WIDGETS / "progress.js"
-    _css = (WIDGETS / "theme.css").read_text(encoding="utf-8") + (WIDGETS / "progress.css").read_text(encoding="utf-8")
-    rows: traitlets.List = traitlets.List().tag(sync=True)
-
-    def __init__(self) -> None:
-        super().__init__(rows=lesson_progress())
-        self.on_msg(self._refresh)
-
-    def _refresh(self, _widget: object, content: Any, _buffers: object) -> None:
-        if content == "refresh":
-            self.rows = lesson_progress()
-
-    def __repr__(self) -> str:
-        rows = [
-            f"{row.number}  {row.title} · {row.reading_minutes} min to read, {row.running_minutes} min to run"
-            for row in lessons()
-        ]
-        return "\n".join(["Lessons", *rows])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is not None:
-            bundle[0]["text/plain"] = repr(self)
-            bundle[0]["text/markdown"] = _markdown_table()
-        return bundle
-
-
-def _markdown_table() -> str:
-    rows = [
-        f"| {row.number} | [{html.escape(row.title)}]({row.notebook}) | {row.reading_minutes} | {row.running_minutes} |"
-        for row in lessons()
-    ]
-    return "\n".join(["| | Lesson | Minutes to read | Minutes to run |", "|---|---|---|---|", *rows])
-
-
-def progress_map() -> None:
-    """Display the lessons, their minutes and the student's progress."""
-    display(ProgressMap())

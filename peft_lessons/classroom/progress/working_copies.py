@@ -7,10 +7,15 @@ run a lesson changes outputs alone. `HANDED_OUT`, a file beside the copies, reme
 import hashlib
 import json
 import os
+import sqlite3
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import nbformat
+from nbformat.sign import NotebookNotary
 
 from peft_lessons.classroom import progress
 from peft_lessons.course import CHECKOUT, NOTEBOOKS, program
@@ -120,6 +125,18 @@ def _copy(source: Path, own: Path) -> None:
     notebook = json.loads(source.read_text(encoding="utf-8"))
     notebook["metadata"].pop("jupytext", None)
     write_text(own, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    _trust(own)
+
+
+def _trust(own: Path) -> None:
+    """Sign the copy, so that JupyterLab shows all that it holds, also after only a part of it was run and saved.
+
+    Where signatures cannot be written, the copy is as good; only what was not run is shown in its plain form.
+    """
+    with suppress(OSError, sqlite3.Error):
+        notary = NotebookNotary()
+        with closing(notary.store):
+            notary.sign(nbformat.read(own, as_version=4))
 
 
 def _text(notebook: Path) -> str | None:

@@ -1,4 +1,5 @@
 // One question as a form of radio buttons. The kernel grades: `answer` goes out, `result` comes back.
+// JupyterLab sets `saved` on a model that was read from a file and has no kernel (labextensions/peft-lessons-next-day).
 
 function element(tag, className, html) {
   const node = document.createElement(tag);
@@ -7,86 +8,102 @@ function element(tag, className, html) {
   return node;
 }
 
+// Screen readers announce what appears in it. It takes no room while it is empty.
+function announcement(className) {
+  const node = element("div", className);
+  node.setAttribute("role", "status");
+  return node;
+}
+
+function option({ letter, html }) {
+  const row = element("div", "peft-option");
+  const label = element("label");
+  const radio = element("input");
+  radio.type = "radio";
+  radio.name = "answer"; // radio groups are scoped by their form
+  radio.value = letter;
+  label.append(radio, element("span", "peft-letter", `${letter})`), element("span", "peft-text", html));
+  const verdict = announcement("peft-feedback");
+  const explanation = element("p", "peft-feedback");
+  row.append(label, verdict, explanation);
+  return { letter, row, radio, verdict, explanation };
+}
+
+function button(text, type) {
+  const node = element("button", type === "submit" ? "" : "peft-quiet");
+  node.type = type;
+  node.textContent = text;
+  return node;
+}
+
 function render({ model, el }) {
   const question = model.get("question");
   const form = element("form", "peft-theme peft-quiz");
+  form.tabIndex = -1; // takes the focus when the button that had it goes away
   const fieldset = element("fieldset");
-  fieldset.append(element("legend", "", question.html));
+  const rows = question.options.map(option);
+  fieldset.append(element("legend", "", question.html), ...rows.map(({ row }) => row));
+  const foot = element("div", "peft-foot");
+  const [check, again] = [button("Check answer", "submit"), button("Answer again", "button")];
+  const note = announcement("peft-note");
+  foot.append(check, note, again);
+  form.append(fieldset, foot);
 
-  const rows = question.options.map(({ letter, html }) => {
-    const row = element("div", "peft-option");
-    const label = element("label");
-    const radio = element("input");
-    radio.type = "radio";
-    radio.name = "answer"; // radio groups are scoped by their form
-    radio.value = letter;
-    const mark = element("span", "peft-mark");
-    mark.setAttribute("aria-hidden", "true");
-    label.append(radio, element("span", "peft-letter", `${letter})`), element("span", "peft-text", html), mark);
-    const feedback = element("p", "peft-feedback");
-    feedback.hidden = true;
-    row.append(label, feedback);
-    fieldset.append(row);
-    return { letter, row, radio, mark, feedback };
-  });
+  let saved = model.get("saved") ?? false;
 
-  const button = element("button", "", "Check answer");
-  button.type = "submit";
-  const status = element("p", "peft-status");
-  status.setAttribute("role", "status");
-  status.setAttribute("aria-live", "polite");
-  form.append(fieldset, button, status);
-
-  const chosen = () => rows.find(({ radio }) => radio.checked)?.letter ?? "";
-
-  function showResult() {
-    const result = model.get("result");
-    for (const { letter, row, radio, mark, feedback } of rows) {
-      const text = result.feedback?.[letter];
-      const verdict = letter !== result.answer ? "" : result.correct ? "correct" : "incorrect";
-      row.dataset.verdict = verdict;
-      mark.textContent = { correct: "✔", incorrect: "✘" }[verdict] ?? "";
-      if (verdict) radio.checked = true;
-      feedback.hidden = text === undefined;
-      feedback.innerHTML = text ?? "";
+  function show() {
+    const { answer, correct, feedback, notice, answered } = model.get("result");
+    for (const { letter, row, radio, verdict, explanation } of rows) {
+      const chosen = letter === answer;
+      row.dataset.verdict = !chosen ? "" : correct ? "correct" : "incorrect";
+      radio.checked = chosen;
+      const words = correct ? "✔ Correct." : "✘ Not this one.";
+      verdict.innerHTML = chosen ? `<strong>${words}</strong> ${feedback[letter]}` : "";
+      explanation.innerHTML = (!chosen && feedback?.[letter]) || "";
     }
-    if (!result.answer) {
-      status.textContent = "";
-      return;
-    }
-    const verdict = result.correct ? "✔ Correct." : "✘ Not this one. Choose again.";
-    status.innerHTML = `<strong>${verdict}</strong> ${result.feedback[result.answer]}`;
-    // The feedback of the chosen option is in the status already, where screen readers announce it.
-    rows.find(({ letter }) => letter === result.answer).feedback.hidden = true;
-    if (result.notice) status.append(element("br"), document.createTextNode(result.notice));
+    const done = Boolean(correct);
+    if (done && form.contains(document.activeElement)) form.focus({ preventScroll: true });
+    fieldset.disabled = done || saved;
+    check.hidden = done || saved;
+    again.hidden = !done || saved;
+    const count = answered?.done ? `${answered.done} of ${answered.total} answered in this lesson` : "";
+    const run = saved ? `Saved view: run this cell to answer${done ? " again" : ""}.` : "";
+    note.textContent = [count, notice, run].filter(Boolean).join(" · ");
   }
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const answer = chosen();
+    const answer = rows.find(({ radio }) => radio.checked)?.letter;
     if (!answer) {
-      status.textContent = "Choose an option first.";
-    } else if (answer === model.get("result").answer) {
-      showResult();
-    } else {
-      status.textContent = "Checking … (if nothing follows, run this cell again)";
+      note.textContent = "Choose an option first.";
+    } else if (answer !== model.get("result").answer) {
+      note.textContent = "Checking … (if nothing follows, run this cell again)";
       model.set("answer", answer);
       model.save_changes();
     }
   });
+  again.addEventListener("click", () => {
+    model.set("answer", "");
+    model.save_changes();
+  });
 
+  const cutOff = () => {
+    saved = Boolean(model.get("saved"));
+    show();
+  };
   // Arrow keys choose an option; without this the notebook takes them and moves to another cell.
   const keepKeys = (event) => {
     if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
   };
   el.addEventListener("keydown", keepKeys);
-  model.on("change:result", showResult);
+  const reactions = { "change:result": show, "change:saved": cutOff };
+  for (const [event, react] of Object.entries(reactions)) model.on(event, react);
   el.append(form);
-  showResult();
+  show();
 
   return () => {
     el.removeEventListener("keydown", keepKeys);
-    model.off("change:result", showResult);
+    for (const [event, react] of Object.entries(reactions)) model.off(event, react);
   };
 }
 

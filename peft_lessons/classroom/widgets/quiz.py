@@ -16,26 +16,57 @@ from IPython.display import display
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.cards import inline_html
-from peft_lessons.lessons.questions import Question, load_question
+from peft_lessons.lessons.questions import Option, Question, load_question, question_ids
 
 HERE = Path(__file__).parent
+_EVIDENT: set[str] = set()  # the questions whose key a cell of this kernel has confirmed
 
 
-def quiz(question_id: str, evidence: Any = None) -> None:
-    """Display the question with this id, such as "01-goal".
+def evidence(question_id: str, holds: Any) -> None:
+    """Say whether what the lesson computed makes the marked option of this question true, before it is asked.
 
-    A question may mark one option whose truth the lesson computes: `evidence` is what was computed, a bool or a tensor
-    or array of one bool, as in `evidence=measured == 2`. The call does not say which option that is, so the source of a
-    lesson gives no key away. ValueError when the evidence contradicts the key, is missing where the question asks for
-    it, or is given where it does not.
+    `holds` is a bool, or a tensor or array of one bool, as in `evidence("03-start", first_A == 0)`. ValueError when it
+    contradicts the key, when the question asks for no evidence, and when there is no such question.
     """
     question = load_question(question_id)
-    _check_evidence(question, evidence)
+    _EVIDENT.discard(question_id)
+    marked = _marked(question)
+    if marked is None:
+        raise ValueError(f"{question_id} asks for no evidence: none of its options is marked with evidence = true")
+    one = math.prod(getattr(holds, "shape", ())) == 1
+    computed = holds.item() if one and hasattr(holds, "item") else holds
+    if not isinstance(computed, bool):
+        raise ValueError(f"{question_id}: evidence must be True or False, got {holds!r}")
+    if computed != marked.correct:
+        raise ValueError(
+            f"{question_id}: the lesson computed that option {marked.letter} is {computed}, "
+            f"but the key says {marked.correct}"
+        )
+    _EVIDENT.add(question_id)
+
+
+def quiz(question_id: str) -> None:
+    """Display the question with this id, such as "01-goal".
+
+    ValueError when it asks for evidence and no cell of this kernel has given it, or when there is no such question.
+    """
+    question = load_question(question_id)
+    if _marked(question) and question_id not in _EVIDENT:
+        raise ValueError(
+            f"{question_id} asks about something that a cell above computes: run the cells above first. "
+            f'(One of them calls evidence("{question_id}", …).)'
+        )
     display(Quiz(question))
+
+
+def _marked(question: Question) -> Option | None:
+    return next((option for option in question.options if option.evidence), None)
 
 
 class Quiz(anywidget.AnyWidget):
     """The widget of one question. `answer` comes from the browser, `result` is the verdict that goes back."""
+
+    kind = "quiz"  # of the events that it records
 
     _esm = HERE / "quiz.js"
     _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "quiz.css").read_text(encoding="utf-8")
@@ -48,6 +79,7 @@ class Quiz(anywidget.AnyWidget):
         self._question = question
         self._recording = False
         self._self_tested = 0
+        self._answered: dict[str, int] = {}
         options = [{"letter": option.letter, "html": inline_html(option.text)} for option in question.options]
         super().__init__(question={"id": question.id, "html": inline_html(question.text), "options": options})
 
@@ -74,9 +106,10 @@ class Quiz(anywidget.AnyWidget):
         correct = letter == self._question.key
         notice = ""
         if self._recording:
-            detail = json.dumps({"answer": letter, "digest": self._question.digest})
             outcome = "correct" if correct else "incorrect"
-            notice = progress.record(self._question.id, "quiz", outcome, detail)
+            notice = progress.record(self._question.id, self.kind, outcome, json.dumps(self._detail(letter)))
+            if correct:
+                self._count(progress.events(kind=self.kind))
         # A wrong answer gets its own feedback, which gives nothing else away; the right one opens them all.
         shown = self._question.options if correct else [self._option(letter)]
         self.result = {
@@ -84,7 +117,15 @@ class Quiz(anywidget.AnyWidget):
             "correct": correct,
             "feedback": {option.letter: inline_html(option.feedback) for option in shown},
             "notice": notice,
+            "answered": self._answered if correct else {},
         }
+
+    def _detail(self, letter: str) -> dict[str, str]:
+        """What an event must hold to be taken up again."""
+        return {"answer": letter, "digest": self._question.digest}
+
+    def _count(self, stored: list[progress.Event]) -> None:
+        self._answered = progress.counted(stored, "quiz", question_ids(self._question.id[:2]))
 
     def _option(self, letter: str) -> Any:
         return next(option for option in self._question.options if option.letter == letter)
@@ -102,15 +143,19 @@ class Quiz(anywidget.AnyWidget):
 
     def _restore(self) -> None:
         """Take up the last answer to this very question, if the store has one."""
-        stored = progress.events(self._question.id, "quiz")
-        detail = json.loads(stored[-1].detail) if stored else {}
+        stored = progress.events(kind=self.kind)
+        self._count(stored)
+        detail = self._last([event for event in stored if event.item == self._question.id])
         if detail.get("digest") == self._question.digest:
             self.answer = detail["answer"]
+
+    def _last(self, own: list[progress.Event]) -> dict[str, str]:
+        return json.loads(own[-1].detail) if own else {}
 
     def __repr__(self) -> str:
         question = self._question
         lines = [f"  {option.letter}) {option.text}" for option in question.options]
-        computed = " · key checked by what the lesson computed" if any(o.evidence for o in question.options) else ""
+        computed = " · key checked by what the lesson computed" if _marked(question) else ""
         total = len(question.options)
         return "\n".join(
             [
@@ -138,22 +183,3 @@ def _folded(question: Question) -> str:
             f"<p>{verdict} {inline_html(option.feedback)}</p></details>",
         ]
     return "\n".join([*lines, "</div>"])
-
-
-def _check_evidence(question: Question, evidence: Any) -> None:
-    marked = next((option for option in question.options if option.evidence), None)
-    if marked is None:
-        if evidence is not None:
-            raise ValueError(f"{question.id} asks for no evidence, got evidence={evidence!r}")
-        return
-    if evidence is None:
-        raise ValueError(f"{question.id} asks for evidence: pass evidence= what the lesson computed, True or False")
-    one = math.prod(getattr(evidence, "shape", ())) == 1
-    computed = evidence.item() if one and hasattr(evidence, "item") else evidence
-    if not isinstance(computed, bool):
-        raise ValueError(f"{question.id}: evidence must be True or False, got {evidence!r}")
-    if computed != marked.correct:
-        raise ValueError(
-            f"{question.id}: the lesson computed that option {marked.letter} is {computed}, "
-            f"but the key says {marked.correct}"
-        )

@@ -61,7 +61,7 @@ def theme_attribute(jupyterlab: Any) -> bool:
 @fact(
     "jupyterlab",
     where=CONFIG,
-    says='c.ServerApp.tornado_settings = {"page_config_hook": without_announcements}',
+    says='c.ServerApp.tornado_settings = {"page_config_hook": without}',
     expected=True,
 )
 def page_config_hook(jupyterlab: Any) -> bool:
