@@ -6,6 +6,7 @@ from peft_lessons.classroom.compare import compare
 from peft_lessons.classroom.exercise import exercise
 from peft_lessons.classroom.figures import Measured, figure, new_figure, table
 from peft_lessons.classroom.kept import trained_once
+from peft_lessons.classroom.labels import label_lines
 from peft_lessons.classroom.live_figure import live_figure
 from peft_lessons.classroom.progress import progress_map
 from peft_lessons.classroom.quiet import quietly
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "exercise",
     "figure",
+    "label_lines",
     "live_figure",
     "new_figure",
     "progress_bar",
