@@ -779,13 +779,13 @@ WIDGETS = (
         "a stopped answer goes on",
         "peft_lessons/classroom/compare.py",
         'if number != self.asked["number"] or ended:',
-        'if number != self.asked["number"]:',
+        'if number != self.asked["number"] or (ended and not number):',
     ),
     Fault(
         "a picture's dark colours are its light ones",
         "peft_lessons/classroom/colours.py",
         "light-dark({light},{dark})!important",
-        "light-dark({light},{light})!important",
+        "light-dark({dark},{light})!important",
         ("unit: light",),
     ),
     Fault(
