@@ -39,7 +39,7 @@ NAME ?=
 
 PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
 COURSE := $(PY) -m peft_lessons
-PROVE := $(PY) scripts/offline.py $(PY) scripts/prove.py
+PROVE := $(PY) -m tools.proof.offline $(PY) -m tools.proof.prove
 
 # Read once, when torch is imported: waiting threads then leave the processor to others.
 export OMP_WAIT_POLICY := passive
@@ -70,10 +70,10 @@ present: setup
 	@$(COURSE) present $(LESSON) $(JUPYTER_FLAGS)
 
 site: setup-test
-	$(PY) scripts/build_site.py
+	$(PY) -m tools.site.build_site
 
 assignment: setup-test
-	@$(PY) scripts/assignment.py
+	@$(PY) -m tools.lessons.assignment
 
 class: setup-class
 	$(PY) -m jupyterhub --config=deploy/trial_config.py
@@ -89,20 +89,20 @@ bench: setup-bench
 
 # torch is the newest, from TORCH_INDEX if that is set, or what DRIFT_TORCH names, such as torch==2.13.0.
 drift:
-	@$(PYTHON) scripts/drift.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(DRIFT_TORCH),--torch $(DRIFT_TORCH))
+	@$(PYTHON) -m tools.proof.drift $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) $(if $(DRIFT_TORCH),--torch $(DRIFT_TORCH))
 
-# Decides by what was installed, not by time stamps: scripts/setup.py.
+# Decides by what was installed, not by time stamps: tools/setup.py.
 setup:
-	@$(PYTHON) scripts/setup.py
+	@$(PYTHON) tools/setup.py
 
 setup-test:
-	@$(PYTHON) scripts/setup.py class site test
+	@$(PYTHON) tools/setup.py class site test
 
 setup-bench:
-	@$(PYTHON) scripts/setup.py bench
+	@$(PYTHON) tools/setup.py bench
 
 setup-class:
-	@$(PYTHON) scripts/setup.py class
+	@$(PYTHON) tools/setup.py class
 
 # torch is named here, since its newest release need not exist for the CPU everywhere; what it wants for CUDA is left to
 # its own metadata.

@@ -12,7 +12,7 @@ from benchmarks.llama_cpp import Engine, write_adapter
 from benchmarks.measure import compare, take_turns
 from benchmarks.report import Section, number
 from benchmarks.training import DTYPES, in_transformers
-from peft_lessons.checkpoint import load_adapter
+from peft_lessons.checkpoints.files import load_adapter
 from peft_lessons.models import load_smollm2
 from peft_lessons.models.chat import prompt_ids
 from peft_lessons.models.decoder import Decoder, generate, generate_steps

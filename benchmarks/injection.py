@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.measure import compare
 from benchmarks.report import Section, number
 from peft_lessons.adapters import inject, remove_adapters
-from peft_lessons.checkpoint import load_adapter, save_adapter
+from peft_lessons.checkpoints.files import load_adapter, save_adapter
 from peft_lessons.methods.lora import LLAMA_LINEAR_LAYERS, LoRAConfig
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 

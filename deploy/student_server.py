@@ -1,6 +1,6 @@
 """What the hub starts for a student, as that student: new lessons are copied into the home, then JupyterLab runs.
 
-Nothing that the student changed is overwritten (peft_lessons/classroom/working_copies.py).
+Nothing that the student changed is overwritten (peft_lessons/classroom/progress/working_copies.py).
 """
 
 import os
@@ -13,7 +13,7 @@ WORK = Path.home() / "peft-lessons"
 
 
 def main() -> None:
-    from peft_lessons.classroom.working_copies import copy_lessons
+    from peft_lessons.classroom.progress.working_copies import copy_lessons
     from peft_lessons.jupyter import server
 
     os.umask(0o077)  # what a student writes is nobody else's, whichever spawner started this

@@ -23,8 +23,8 @@ EXPORTS = {
         "remove_adapters",
         "trainable_parameters",
     ),
-    "checkpoint": ("load_adapter", "save_adapter"),
-    "fake_quantization": ("FakeQuantizedLinear", "fake_quantize"),
+    "checkpoints.files": ("load_adapter", "save_adapter"),
+    "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.adalora": ("AdaLoRAConfig", "AdaLoRALinear", "RankAllocator"),
     "methods.bitfit": ("BitFitConfig", "BitFitLinear"),
     "methods.bottleneck": ("ParallelAdapter", "ParallelAdapterConfig", "SerialAdapter", "SerialAdapterConfig"),
@@ -55,7 +55,7 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
-    "several": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
+    "multi_adapter": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}
 

@@ -22,7 +22,7 @@ Arguments = argparse.Namespace
 
 def lab(arguments: Arguments) -> int:
     from peft_lessons import doctor
-    from peft_lessons.classroom import working_copies
+    from peft_lessons.classroom.progress import working_copies
     from peft_lessons.jupyter import server
 
     for finding in (doctor.place(), doctor.packages()):  # of the doctor's checks those that upgrades and moves fail
@@ -67,28 +67,28 @@ def weights(_arguments: Arguments) -> int:
 
 
 def present(arguments: Arguments) -> int:
-    from peft_lessons.classroom.progress import find_lesson
     from peft_lessons.jupyter import talk
+    from peft_lessons.lessons.catalogue import find_lesson
 
     return talk.present(find_lesson(arguments.lesson), arguments.options)
 
 
 def talk(arguments: Arguments) -> int:
-    from peft_lessons.classroom import progress, talks
+    from peft_lessons.lessons import catalogue, notes
 
-    print(talks.notes(talks.load_talk(progress.find_lesson(arguments.lesson).number)))
+    print(notes.notes(notes.load_talk(catalogue.find_lesson(arguments.lesson).number)))
     return 0
 
 
 def copy(_arguments: Arguments) -> int:
-    from peft_lessons.classroom import working_copies
+    from peft_lessons.classroom.progress import working_copies
 
     print(working_copies.copy_lessons())
     return 0
 
 
 def reset(arguments: Arguments) -> int:
-    from peft_lessons.classroom import working_copies
+    from peft_lessons.classroom.progress import working_copies
 
     fresh, backup = working_copies.reset(arguments.lesson)
     print(f"A fresh copy is in {fresh}." + (f" Yours is now {backup.name}, beside it." if backup else ""))
@@ -96,14 +96,14 @@ def reset(arguments: Arguments) -> int:
 
 
 def progress(_arguments: Arguments) -> int:
-    from peft_lessons.classroom import handing_in
+    from peft_lessons.classroom.progress import handing_in
 
     print(handing_in.table())
     return 0
 
 
 def export(arguments: Arguments) -> int:
-    from peft_lessons.classroom import handing_in
+    from peft_lessons.classroom.progress import handing_in
     from peft_lessons.files import user_path
 
     items = handing_in.export(user_path(arguments.file), arguments.name)
@@ -113,7 +113,7 @@ def export(arguments: Arguments) -> int:
 
 
 def class_report(arguments: Arguments) -> int:
-    from peft_lessons.classroom.class_report import class_report
+    from peft_lessons.classroom.progress.class_report import class_report
 
     print(class_report(Path(arguments.folder)))
     return 0
@@ -126,7 +126,7 @@ def doctor(_arguments: Arguments) -> int:
 
 
 def lessons(_arguments: Arguments) -> int:
-    from peft_lessons.classroom.contents import contents
+    from peft_lessons.classroom.progress.contents import contents
 
     print(contents())
     return 0

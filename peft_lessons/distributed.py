@@ -40,7 +40,7 @@ from torch.utils._pytree import tree_leaves
 
 from peft_lessons import data
 from peft_lessons.adapters import inject, trainable_parameters
-from peft_lessons.checkpoint import save_adapter
+from peft_lessons.checkpoints.files import save_adapter
 from peft_lessons.checks import check_count, check_positive
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS
 from peft_lessons.methods.lora import LoRAConfig

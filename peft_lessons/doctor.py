@@ -191,7 +191,7 @@ def texts() -> Finding:
 
 
 def notebooks() -> Finding:
-    from peft_lessons.classroom.progress import lessons
+    from peft_lessons.lessons.catalogue import lessons
 
     names = [lesson.notebook for lesson in lessons()]
     missing = [name for name in names if not (course.NOTEBOOKS / name).exists()]

@@ -10,7 +10,7 @@ from peft_lessons.models.tokenizer import Tokenizer
 
 Example = tuple[list[int], list[int]]
 
-# made by scripts/train_adapters.py
+# made by tools/artifacts/train_adapters.py
 ADAPTERS = Path(__file__).parent / "models" / "adapters"
 DEVILS_ADAPTER = ADAPTERS / "devils_dictionary"
 COUNTRY_ADAPTER = ADAPTERS / "country_records"

@@ -11,8 +11,8 @@ from torch import nn
 import peft_lessons
 from peft_lessons import AdaLoRAConfig, LoRAConfig, OFTConfig, inject, load_adapter, save_adapter
 from peft_lessons.adapters import named_adapters
-from peft_lessons.checkpoint import read_config
-from peft_lessons.layouts import LAYOUTS
+from peft_lessons.checkpoints.files import read_config
+from peft_lessons.checkpoints.peft_names import LAYOUTS
 
 CONFIG = LoRAConfig(rank=2, alpha=5, targets=("q", "v"))
 
@@ -147,7 +147,7 @@ def test_a_failed_save_keeps_the_old_files(folder, monkeypatch) -> None:
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("peft_lessons.checkpoint.save_file", half_a_file)
+    monkeypatch.setattr("peft_lessons.checkpoints.files.save_file", half_a_file)
     with pytest.raises(OSError, match="disk full"):
         save_adapter(inject(base(), CONFIG), CONFIG, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from peft_lessons import cli as command_line
-from peft_lessons.classroom import class_report, handing_in, progress
-from peft_lessons.classroom.handing_in import seal
+from peft_lessons.classroom import progress
+from peft_lessons.classroom.progress import class_report, handing_in
+from peft_lessons.classroom.progress.handing_in import seal
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from peft_lessons import __version__, cli, course
-from peft_lessons.classroom.progress import lessons
+from peft_lessons.lessons.catalogue import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from javascript import run_node_tests
 
-from peft_lessons.classroom.compare import LONGEST, compare
+from peft_lessons.classroom.widgets.compare import LONGEST, compare
 from peft_lessons.models import chat
 
 

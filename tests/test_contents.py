@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from peft_lessons import cli as command_line
-from peft_lessons.classroom.contents import COLUMNS, contents, counted
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.questions import question_ids
+from peft_lessons.classroom.progress.contents import COLUMNS, contents, counted
 from peft_lessons.course import NOTEBOOKS
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.questions import question_ids
 
 
 def test_every_lesson_and_the_sums(capsys):
@@ -29,25 +29,26 @@ def test_every_lesson_and_the_sums(capsys):
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
 def test_widgets_and_figures_are_those_of_the_text(lesson):
-    """Each call at the beginning of a line shows one; claims stand in loops as well, so there are at least as many."""
+    """Each call at the beginning of a line shows one; claims and facts stand elsewhere as well, so there are more."""
     text = (NOTEBOOKS / lesson.notebook).with_suffix(".md").read_text(encoding="utf-8")
     found = counted(NOTEBOOKS / lesson.notebook)
-    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure)\(", text, re.MULTILINE))
+    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure|predict)\(", text, re.MULTILINE))
     assert found["figures"] == len(re.findall(r"^figure\(", text, re.MULTILINE))
-    assert found["claims"] >= len(re.findall(r"^claim\(", text, re.MULTILINE))
+    assert found["checks"] >= len(re.findall(r"^claim\(|\bfact\(", text, re.MULTILINE))
 
 
 def test_only_outputs_count(tmp_path: Path):
     def output(text):
         return {"output_type": "display_data", "data": {"text/plain": text}}
 
+    checks = "✔ 2 numbers checked\n  ✔ Two\n    measured 2; expected 2\n  ✔ Three\n    measured 3; expected 3"
     cells = [
-        {"cell_type": "markdown", "source": "✔ no\n measured 1"},
-        {"cell_type": "code", "outputs": [output("✔ Two is two\n  measured 2 · expected 2"), output("[Figure] a")]},
+        {"cell_type": "markdown", "source": "  ✔ no\n    measured 1; expected 1"},
+        {"cell_type": "code", "outputs": [output(checks), output("[Figure] a")]},
         {"cell_type": "code", "outputs": [output(["[Sweep] b (rank: 1)\n", "c"]), output("✔ Exercise 03-merge")]},
     ]
     path = tmp_path / "lesson.ipynb"
     path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    assert counted(path) == {"claims": 1, "figures": 1, "widgets": 1}
+    assert counted(path) == {"checks": 2, "figures": 1, "widgets": 1}
     with pytest.raises(FileNotFoundError):
         contents(tmp_path)

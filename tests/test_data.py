@@ -28,7 +28,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def make_data() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_data", ROOT / "scripts" / "make_data.py")
+    spec = importlib.util.spec_from_file_location("make_data", ROOT / "tools/artifacts/make_data.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

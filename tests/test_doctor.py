@@ -14,10 +14,10 @@ import pytest
 
 from peft_lessons import cli as command_line
 from peft_lessons import course, data, doctor
-from peft_lessons.classroom import working_copies
-from peft_lessons.classroom.progress import lessons
+from peft_lessons.classroom.progress import working_copies
 from peft_lessons.doctor import Finding
 from peft_lessons.jupyter import server
+from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.models import smollm2, tiny_gpt
 
 

@@ -1,17 +1,14 @@
 """What README and docs say of the course is so: the lessons and their minutes, the methods, links to files."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from peft_lessons.lessons.catalogue import lessons
+from tools.artifacts import method_table
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import method_table  # noqa: E402
-
-from peft_lessons.classroom.progress import lessons  # noqa: E402
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -36,7 +33,7 @@ def test_readme_lists_the_lessons_with_their_minutes():
 
 
 def test_the_table_of_methods_has_each_with_its_config_page_and_paper(monkeypatch):
-    """All but what is measured, which `python scripts/method_table.py` does again."""
+    """All but what is measured, which `python -m tools.artifacts.method_table` does again."""
     monkeypatch.setattr(method_table, "compare", lambda method: [""] * 4)
     methods = method_table.contract.METHODS.items()
     known = [method_table.row(*method) for method in methods if method[0] not in method_table.VARIANTS]

@@ -36,11 +36,11 @@ from peft_lessons import (
     quantize_model,
     save_adapter,
 )
-from peft_lessons.fake_quantization import FakeQuantizedLinear
 from peft_lessons.models import drafting
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate, generate_steps
 from peft_lessons.models.drafting import Codes, Draft
-from peft_lessons.several import load_adapters, using
+from peft_lessons.multi_adapter import load_adapters, using
+from peft_lessons.quantization.simulated import FakeQuantizedLinear
 
 DRAFTED = [
     LoRAConfig(rank=4, alpha=12),

@@ -5,19 +5,17 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+from tools.proof import drift
+from tools.proof.drift import Row
+from tools.proof.facts import FACTS, READ_IN
 
-import drift  # noqa: E402
-from drift import Row  # noqa: E402
-from facts import FACTS, READ_IN  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 FACT = next(fact for fact in FACTS if fact.id == "four-bit-type")
 each = pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.id)
@@ -47,7 +45,7 @@ def test_facts_are_told_apart_and_each_library_has_some():
 
 
 def test_they_were_read_in_the_pinned_versions():
-    """After `make pins`: once all facts hold, write the new versions into scripts/facts/fact.py."""
+    """After `make pins`: once all facts hold, write the new versions into tools/proof/facts/fact.py."""
     pins = drift.pinned()
     assert {library: pins[library] for library in READ_IN} == READ_IN
 
@@ -159,7 +157,7 @@ def test_make_hands_on_where_torch_comes_from():
             make, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         ).stdout.split()
 
-    plain = ["python", "scripts/drift.py"]
+    plain = ["python", "-m", "tools.proof.drift"]
     assert command() == plain
     assert command(TORCH_INDEX="https://index.example") == [*plain, "--torch-index", "https://index.example"]
     assert command(DRIFT_TORCH="torch==2.13.0") == [*plain, "--torch", "torch==2.13.0"]

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from peft_lessons.fake_quantization import FakeQuantizedLinear, fake_quantize
 from peft_lessons.quantization import (
     dequantize,
     float_codebook,
@@ -19,6 +18,7 @@ from peft_lessons.quantization import (
     quantize,
     quantize_model,
 )
+from peft_lessons.quantization.simulated import FakeQuantizedLinear, fake_quantize
 
 BITS = range(1, 9)
 SCHEMES = ["symmetric", "affine", "normal", "float"]
@@ -159,7 +159,7 @@ def test_one_bit():
 def test_across_chunks(monkeypatch):
     x = torch.randn(50, 77)
     whole = {scheme: fake_quantize(x, 4, scheme, "block", 10) for scheme in SCHEMES}
-    monkeypatch.setattr("peft_lessons.quantization.CHUNK", 100)
+    monkeypatch.setattr("peft_lessons.quantization.cpu.CHUNK", 100)
     for scheme in SCHEMES:
         assert torch.equal(fake_quantize(x, 4, scheme, "block", 10), whole[scheme])
 

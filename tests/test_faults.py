@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+from tools.proof import plant_faults, prove
+from tools.proof.faults import FAULTS, Fault
 
-import plant_faults  # noqa: E402
-import prove  # noqa: E402
-from faults import FAULTS, Fault  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -11,10 +11,10 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from peft_lessons.classroom import colours, figures
-from peft_lessons.classroom.colours import GROUNDS, INK, PALETTE
-from peft_lessons.classroom.figures import MEASURED, Measured, figure, new_figure, number, table
-from peft_lessons.classroom.labels import label_lines, overlapping_labels
+from peft_lessons.classroom.output import colours, figures
+from peft_lessons.classroom.output.colours import GROUNDS, INK, PALETTE
+from peft_lessons.classroom.output.figures import MEASURED, Measured, figure, new_figure, number, table
+from peft_lessons.classroom.output.labels import label_lines, overlapping_labels
 
 # Machado, Oliveira & Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009,
 # severity 1.0; they apply to linear RGB.

@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "checks", "course", "files", "linear", "low_rank", "quantization", "fake_quantization"},
+    {"adapters", "checks", "course", "files", "linear", "low_rank", "quantization"},
     {"models", "data"},
     {"methods"},
-    {"training", "layouts", "checkpoint", "several", "accounting", "tasks", "distributed"},
+    {"training", "checkpoints", "multi_adapter", "accounting", "tasks", "distributed"},
     {"experiments"},
-    {"classroom"},
+    {"classroom", "lessons"},
     {"doctor", "jupyter"},
     {"cli", "__main__"},
 ]

@@ -3,16 +3,15 @@
 import base64
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from javascript import run_node_tests
 from PIL import Image
 
-from peft_lessons.classroom import colours, figures
-from peft_lessons.classroom.figures import Measured
-from peft_lessons.classroom.live_figure import live_figure
+from peft_lessons.classroom.output import colours, figures
+from peft_lessons.classroom.output.figures import Measured
+from peft_lessons.classroom.widgets.live_figure import live_figure
 
 WORDS = {"title": "Levels", "caption": "They double with each bit.", "alt": "a wave <rounded>"}
 WAVE = np.sin(np.linspace(0, 6, 200))
@@ -150,7 +149,7 @@ def test_the_picture_has_no_ground_and_is_legible_on_light_and_dark():
     for colour in (colours.INK, *colours.PALETTE):
         for shown, ground in zip((colour, colours.mirrored(colour)), colours.GROUNDS, strict=True):
             assert colours.contrast(shown, ground) >= (4.5 if colour == colours.INK else 3)
-    style = (Path(colours.__file__).parent / "sliders.css").read_text(encoding="utf-8")
+    style = colours.THEME.with_name("sliders.css").read_text(encoding="utf-8")
     assert re.search(
         r'\[data-jp-theme-light="false"\] \.peft-figure > img[^{]*\{\s*filter: invert\(1\) hue-rotate\(180deg\)', style
     )

@@ -387,7 +387,7 @@ def test_vera_has_one_pair_for_all_layers(how: str, tmp_path) -> None:
     assert layers[0].vera_A.shape == (16, 72)  # as wide as the widest input
     assert layers[0].vera_B.shape == (72, 16)
     save_adapter(model, VeRAConfig(rank=16), tmp_path)
-    stored = sum(tensor.numel() for tensor in peft_lessons.checkpoint.read_adapter(tmp_path).tensors.values())
+    stored = sum(tensor.numel() for tensor in peft_lessons.checkpoints.files.read_adapter(tmp_path).tensors.values())
     assert stored == trained(model) + 2 * 16 * 72
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from peft_lessons import adapter_state_dict, load_adapter, merge, save_adapter, trainable_parameters
 from peft_lessons.adapters import named_adapters
-from peft_lessons.layouts import layout_of
+from peft_lessons.checkpoints.peft_names import layout_of
 from peft_lessons.models import Decoder
 
 pytestmark = pytest.mark.parametrize(("method", "model"), CASES)

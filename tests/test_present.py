@@ -9,8 +9,8 @@ import pytest
 
 from peft_lessons import cli
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.classroom.progress import lessons
 from peft_lessons.jupyter import talk
+from peft_lessons.lessons.catalogue import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,8 @@ from javascript import run_node_tests
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import exercise_ids
-from peft_lessons.classroom.questions import question_ids
+from peft_lessons.lessons.catalogue import find_lesson
+from peft_lessons.lessons.questions import question_ids
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,10 @@ def test_the_stored_map_knows_no_learner():
 
 
 def test_front_end(tmp_path):
-    data = {"script": (progress.HERE / "progress.js").read_text(encoding="utf-8"), "empty": progress.lesson_progress()}
+    data = {
+        "script": (progress.WIDGETS / "progress.js").read_text(encoding="utf-8"),
+        "empty": progress.lesson_progress(),
+    }
     progress.record("01-goal", "quiz", "correct")
     run_node_tests("progress.test.js", {**data, "answered": progress.lesson_progress()}, tmp_path)
 
@@ -175,10 +179,10 @@ def no_home(_path):
     "name", ["3", "03", "03_lora_from_scratch", "03_lora_from_scratch.ipynb", "x/03_lora_from_scratch.ipynb"]
 )
 def test_a_lesson_is_found_by_its_number_or_name(name):
-    assert progress.find_lesson(name).number == "03"
+    assert find_lesson(name).number == "03"
 
 
 @pytest.mark.parametrize("name", ["", "77", "-3", "3.5", "lora"])
 def test_what_is_no_lesson_is_told_what_there_is(name):
     with pytest.raises(ValueError, match="there is no lesson"):
-        progress.find_lesson(name)
+        find_lesson(name)

@@ -11,7 +11,7 @@ from torch import nn
 
 from peft_lessons import FP4, NF4, QuantizedLinear, load_adapter
 from peft_lessons.adapters import named_adapters
-from peft_lessons.layouts import layout_of
+from peft_lessons.checkpoints.peft_names import layout_of
 
 METHODS = ["lora", "rslora", "dora", "adalora", "vera", "oft-neumann", "ia3"]
 SIZES = {"q_proj": (64, 128), "v_proj": (128, 192)}

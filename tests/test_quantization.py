@@ -29,14 +29,13 @@ from peft_lessons.quantization import (
     dequantize,
     float_codebook,
     integer_codebook,
-    nearest_codes,
     normal_codebook,
-    pack,
     quantize,
     quantize_model,
-    tiles,
-    unpack,
 )
+from peft_lessons.quantization.cpu import nearest_codes
+from peft_lessons.quantization.linear import tiles
+from peft_lessons.quantization.packing import pack, unpack
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 bitsandbytes = pytest.importorskip("bitsandbytes.functional")
@@ -279,7 +278,7 @@ def test_dequantize_is_the_definition(codebook, double):
 def test_dequantize_across_chunks(monkeypatch):
     weight = gaussian(70, 130)
     whole = {codebook.name: quantize(weight, codebook, 10) for codebook in ALL_CODEBOOKS}
-    monkeypatch.setattr("peft_lessons.quantization.CHUNK", 100)
+    monkeypatch.setattr("peft_lessons.quantization.cpu.CHUNK", 100)
     for codebook in ALL_CODEBOOKS:
         chunked = quantize(weight, codebook, 10)
         assert torch.equal(chunked.codes, whole[codebook.name].codes)
@@ -292,7 +291,7 @@ HUGE_PAGES = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="page
 @HUGE_PAGES
 @pytest.mark.parametrize("dtype", [torch.float64, *FLOATS], ids=str)
 def test_large_results_live_in_memory_of_their_own(monkeypatch, dtype):
-    monkeypatch.setattr("peft_lessons.quantization.LARGE", 1)
+    monkeypatch.setattr("peft_lessons.quantization.cpu.LARGE", 1)
     for shape, block_size in [((33, 100), 7), ((64, 128), 64), ((), 64), ((0, 4), 64)]:
         quantized = quantize(gaussian(*shape, dtype=dtype), block_size=block_size)
         weight = dequantize(quantized)
@@ -307,7 +306,7 @@ def test_large_results_live_in_memory_of_their_own(monkeypatch, dtype):
 
 @HUGE_PAGES
 def test_systems_without_pages_of_2_mib(monkeypatch):
-    monkeypatch.setattr("peft_lessons.quantization.LARGE", 1)
+    monkeypatch.setattr("peft_lessons.quantization.cpu.LARGE", 1)
     quantized = quantize(gaussian(64, 128))
     monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 12345)  # the kernel refuses advice that it does not know
     assert torch.equal(dequantize(quantized), plain_dequantize(quantized))
@@ -551,7 +550,7 @@ TILED = [(NF4, 64), (FP4, 32), (normal_codebook(3), 16), (normal_codebook(8), 5)
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of 4 KiB: a weight of 40 × 320 float32 numbers is 14 tiles of 3 rows, the last one shorter."""
-    monkeypatch.setattr("peft_lessons.quantization.TILE", 2**12)
+    monkeypatch.setattr("peft_lessons.quantization.linear.TILE", 2**12)
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -604,7 +603,7 @@ def test_tiled_products_are_those_of_the_whole_weight(
 
 
 def test_tiled_gradients_in_float64(small_tiles, monkeypatch):
-    monkeypatch.setattr("peft_lessons.quantization.TILE", 2**7)
+    monkeypatch.setattr("peft_lessons.quantization.linear.TILE", 2**7)
     layer = QuantizedLinear.from_linear(linear(6, 12).double(), block_size=4)
     layer.bias.requires_grad_()
     x = torch.randn(2, 3, 12, dtype=torch.float64, requires_grad=True)
@@ -632,7 +631,7 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_whole_weight_is_never_in_memory(monkeypatch, dtype, double):
     tile = 2**17
-    monkeypatch.setattr("peft_lessons.quantization.TILE", tile)
+    monkeypatch.setattr("peft_lessons.quantization.linear.TILE", tile)
     layer = QuantizedLinear.from_linear(linear(512, 2048, dtype=dtype), double=double)
     x = gaussian(8, 2048, dtype=dtype).requires_grad_()
     with Allocations([x, *layer.buffers()]) as allocations:

@@ -14,13 +14,15 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from javascript import run_node_tests
 
-from peft_lessons.classroom import progress, questions
-from peft_lessons.classroom.cards import inline_html
-from peft_lessons.classroom.questions import Option, Question, load_lesson, load_question
-from peft_lessons.classroom.quiz import Quiz, quiz
+from peft_lessons.classroom import progress
+from peft_lessons.classroom.output.cards import inline_html
+from peft_lessons.classroom.widgets.quiz import Quiz, quiz
+from peft_lessons.lessons import questions
+from peft_lessons.lessons.questions import Option, Question, load_lesson, load_question
 
-CLASSROOM = Path(questions.__file__).parents[1]
-LESSONS = sorted(path.stem for path in questions.FOLDER.glob("*.toml"))
+ROOT = Path(__file__).resolve().parents[1]
+WIDGETS = ROOT / "peft_lessons/classroom/widgets"
+LESSONS = list(questions.files())
 ALL = [question for lesson in LESSONS for question in load_lesson(lesson)]
 
 HOSTILE = Question(
@@ -81,8 +83,9 @@ def test_the_key_cannot_be_guessed_from_its_length():
 
 
 def write(folder: Path, monkeypatch, text: str) -> None:
-    monkeypatch.setattr(questions, "FOLDER", folder)
-    (folder / "05.toml").write_text(text, encoding="utf-8")
+    file = folder / "questions.toml"
+    file.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(questions, "files", lambda: {"05": file})
 
 
 GOOD = """
@@ -113,7 +116,7 @@ feedback = "fb"
         (('id = "05-x"', 'id = "06-x"'), "must begin with '05'"),
         (('id = "05-x"', 'id = "05 x"'), "an id looks like"),
         (('text = "Why?"', ""), "lacks text"),
-        (("[[question]]", "[question"), "05.toml"),
+        (("[[question]]", "[question"), "questions.toml"),
     ],
 )
 def test_a_malformed_file_is_refused_by_name(tmp_path, monkeypatch, change, message):
@@ -343,7 +346,7 @@ def test_front_end(tmp_path):
     question = load_question("01-goal")
     names = ("question", "answer", "result")
     data = {
-        "script": (CLASSROOM / "quiz.js").read_text(encoding="utf-8"),
+        "script": (WIDGETS / "quiz.js").read_text(encoding="utf-8"),
         "state": {name: getattr(Quiz(question), name) for name in names},
         "hostile": {name: getattr(Quiz(HOSTILE), name) for name in names},
         "key": question.key,
@@ -357,7 +360,7 @@ def test_front_end(tmp_path):
 
 def tokens() -> dict[str, dict[str, str]]:
     """The colour tokens of theme.css by theme."""
-    css = re.sub(r"/\*.*?\*/", "", (CLASSROOM / "theme.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+    css = re.sub(r"/\*.*?\*/", "", (WIDGETS / "theme.css").read_text(encoding="utf-8"), flags=re.DOTALL)
     blocks = re.findall(r"([^{}]+)\{([^{}]*)\}", css)
     assert len(blocks) == 2
     return {
@@ -407,9 +410,12 @@ def test_both_themes_have_the_same_tokens():
     assert tokens()["light"].keys() == tokens()["dark"].keys()
 
 
-@pytest.mark.parametrize("name", ["quiz.css", "progress.css", "show.css", "parts.css", "sliders.css", "compare.css"])
+@pytest.mark.parametrize(
+    "name",
+    [*(f"widgets/{name}.css" for name in ["quiz", "progress", "parts", "sliders", "compare"]), "output/show.css"],
+)
 def test_style_sheets_take_text_from_the_tokens_of_their_surface(name):
-    css = re.sub(r"/\*.*?\*/", "", (CLASSROOM / name).read_text(encoding="utf-8"), flags=re.DOTALL)
+    css = re.sub(r"/\*.*?\*/", "", (WIDGETS.parent / name).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgb|hsl", css), "colours live in theme.css"
     known = tokens()["light"]
     assert set(re.findall(r"var\(--([a-z-]+)\)", css)) <= known.keys()

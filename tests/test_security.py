@@ -18,7 +18,7 @@ from torch import nn
 
 from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
 from peft_lessons.accounting import shape_from_config
-from peft_lessons.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_config
+from peft_lessons.checkpoints.files import CONFIG_FILE, WEIGHTS_FILE, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -185,7 +185,7 @@ def everything_that_shows_text():
     from IPython.display import display
 
     from peft_lessons.classroom import Frame, claim, compare, figure, live_figure, new_figure, show, sweep, table
-    from peft_lessons.classroom.cards import Card
+    from peft_lessons.classroom.output.cards import Card
 
     claim(EVIL, 1, equals=1, source=EVIL)
     table([[EVIL, 1]], [EVIL, "n"], caption=EVIL)
@@ -231,11 +231,13 @@ def test_front_ends_write_as_html_only_what_python_has_escaped():
     folder = ROOT / "peft_lessons/classroom"
     found = {
         path.name: len(re.findall(r"innerHTML|insertAdjacentHTML|outerHTML|document\.write", path.read_text()))
-        for path in folder.glob("*.js")
+        for path in folder.rglob("*.js")
     }
     assert {name: count for name, count in found.items() if count} == known
-    assert not [path for path in folder.glob("*.js") if re.search(r"\beval\(|new Function|https?://", path.read_text())]
-    assert not [path for path in folder.glob("*.css") if re.search(r"url\(|@import", path.read_text())]
+    assert not [
+        path for path in folder.rglob("*.js") if re.search(r"\beval\(|new Function|https?://", path.read_text())
+    ]
+    assert not [path for path in folder.rglob("*.css") if re.search(r"url\(|@import", path.read_text())]
 
 
 NETWORK = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "requests", "smtplib", "socket", "urllib3"}

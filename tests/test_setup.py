@@ -131,7 +131,7 @@ def test_binder_opens_copies():
 def empty_course(tmp_path):
     """What the set-up reads, in a folder without .venv."""
     folder = tmp_path / "a course"
-    names = ("Makefile", "pyproject.toml", "requirements/pins.txt", "requirements/weights.txt", "scripts/setup.py")
+    names = ("Makefile", "pyproject.toml", "requirements/pins.txt", "requirements/weights.txt", "tools/setup.py")
     for name in (*names, "deploy/package-lock.json", "tests/js/package-lock.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, folder / name)
@@ -145,8 +145,8 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def setup_of(folder: Path, monkeypatch, answer=lambda command: 0):
-    """The module scripts/setup.py of the course in `folder`; its commands are noted, not run, and end with `answer`."""
-    spec = importlib.util.spec_from_file_location("setup_script", folder / "scripts/setup.py")
+    """The module tools/setup.py of the course in `folder`; its commands are noted, not run, and end with `answer`."""
+    spec = importlib.util.spec_from_file_location("setup_script", folder / "tools/setup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.ran = []
@@ -395,7 +395,7 @@ raise SystemExit(7)
 
 def test_the_launcher_cuts_the_network_when_it_says_so():
     launched = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "offline.py", sys.executable, "-c", PROBE], capture_output=True, text=True
+        [sys.executable, ROOT / "tools/proof/offline.py", sys.executable, "-c", PROBE], capture_output=True, text=True
     )
     said, *routes, loopback = launched.stdout.splitlines()
     assert launched.returncode == 7

@@ -8,9 +8,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from peft_lessons.classroom import claims
-from peft_lessons.classroom.cards import Card, inline_html
-from peft_lessons.classroom.show import Source, show, source_of
+from peft_lessons.classroom.output import claims
+from peft_lessons.classroom.output.cards import Card, inline_html
+from peft_lessons.classroom.output.show import Source, show, source_of
 
 
 def text_of(page: str) -> str:
@@ -27,8 +27,8 @@ def test_every_object_is_one_output():
         InteractiveShell.clear_instance()
     first, second = captured.outputs
     lines = len(inspect.getsource(inline_html).splitlines())
-    assert first.data["text/plain"] == f"inline_html, from peft_lessons.classroom.cards: {lines} lines of Python"
-    assert second.data["text/plain"].startswith("Card, from peft_lessons.classroom.cards")
+    assert first.data["text/plain"] == f"inline_html, from peft_lessons.classroom.output.cards: {lines} lines of Python"
+    assert second.data["text/plain"].startswith("Card, from peft_lessons.classroom.output.cards")
     assert set(first.data) == {"text/plain", "text/html"}
 
 
@@ -40,11 +40,11 @@ def test_the_source_is_complete(obj):
 
 def test_a_method_loses_its_indentation():
     assert source_of(Source.__init__).code.startswith("def __init__")
-    assert source_of(Source.__init__).title == "Source.__init__, from peft_lessons.classroom.show"
+    assert source_of(Source.__init__).title == "Source.__init__, from peft_lessons.classroom.output.show"
 
 
 def test_a_module_is_titled_by_its_name():
-    assert source_of(claims).title == "peft_lessons.classroom.claims"
+    assert source_of(claims).title == "peft_lessons.classroom.output.claims"
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import torch
 import traitlets
 from javascript import run_node_tests
 
-from peft_lessons.classroom import colours
-from peft_lessons.classroom.figures import Measured
-from peft_lessons.classroom.sweep import Frame, sweep
+from peft_lessons.classroom.output import colours
+from peft_lessons.classroom.output.figures import Measured
+from peft_lessons.classroom.widgets.sweep import Frame, sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
 X = np.arange(1, 61)

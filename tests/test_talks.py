@@ -1,19 +1,14 @@
 """Speaker's notes: every lesson has them for each section, with minutes that add up and numbers that it holds."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import instructors_guide
-
 from peft_lessons import cli as command_line
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.talks import AFTER_THE_TALK, load_talk, talk_numbers
 from peft_lessons.course import NOTEBOOKS
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.notes import AFTER_THE_TALK, load_talk, talk_numbers
+from tools.lessons import instructors_guide
 
 SHORT_MINUTES, DAY_MINUTES = 90, 390
 LESSONS = pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
@@ -75,7 +70,7 @@ def test_the_command_prints_a_page(capsys):
 
 def test_the_guide_is_made_from_the_notes():
     guide = instructors_guide.GUIDE.read_text(encoding="utf-8")
-    assert instructors_guide.filled(guide) == guide, "run python scripts/instructors_guide.py"
+    assert instructors_guide.filled(guide) == guide, "run python -m tools.lessons.instructors_guide"
     assert {name for _, name, _ in instructors_guide.BLOCK.findall(guide)} == set(instructors_guide.TABLES)
     for lesson in lessons():
         assert f"### {lesson.number} · {lesson.title}: {load_talk(lesson.number).minutes} minutes" in guide

@@ -30,7 +30,7 @@ def loaded() -> tuple[Decoder, Tokenizer]:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_tiny_gpt", ROOT / "scripts" / "train_tiny_gpt.py")
+    spec = importlib.util.spec_from_file_location("train_tiny_gpt", ROOT / "tools/artifacts/train_tiny_gpt.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

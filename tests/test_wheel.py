@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
 from peft_lessons import __version__
-from peft_lessons.classroom.progress import lessons
+from peft_lessons.lessons.catalogue import lessons
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from peft_lessons import cli as command_line
-from peft_lessons.classroom import working_copies
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.working_copies import HANDED_OUT, copy_lessons, reset
+from peft_lessons.classroom.progress import working_copies
+from peft_lessons.classroom.progress.working_copies import HANDED_OUT, copy_lessons, reset
 from peft_lessons.course import NOTEBOOKS, program
+from peft_lessons.lessons.catalogue import lessons
 
 NAMES = tuple(lesson.notebook for lesson in lessons())
 NAME = NAMES[3]

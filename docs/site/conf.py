@@ -1,4 +1,4 @@
-"""Sphinx's settings for the site; scripts/build_site.py puts the sources together and starts Sphinx on them."""
+"""Sphinx's settings for the site; tools/site/build_site.py puts the sources together and starts Sphinx on them."""
 
 from importlib import metadata
 

@@ -6,7 +6,7 @@ from math import prod
 from peft_lessons.accounting.plan import Method, Plan, lay_out
 from peft_lessons.accounting.shapes import ModelShape, Shapes, size
 from peft_lessons.adapters import AdapterConfig
-from peft_lessons.layouts import layout_of
+from peft_lessons.checkpoints.peft_names import layout_of
 
 
 def stored_tensors(shape: ModelShape, method: Method) -> dict[str, tuple[int, ...]]:

@@ -1,18 +1,19 @@
 """The classroom: everything that needs a notebook."""
 
-from peft_lessons.classroom.bar import progress_bar
-from peft_lessons.classroom.claims import claim
-from peft_lessons.classroom.compare import compare
-from peft_lessons.classroom.exercise import exercise
-from peft_lessons.classroom.figures import Measured, figure, new_figure, table
-from peft_lessons.classroom.kept import trained_once
-from peft_lessons.classroom.labels import label_lines
-from peft_lessons.classroom.live_figure import live_figure
+from peft_lessons.classroom.exercises.exercise import exercise
+from peft_lessons.classroom.output.bar import progress_bar
+from peft_lessons.classroom.output.claims import claim, fact, say
+from peft_lessons.classroom.output.figures import Measured, figure, new_figure, table
+from peft_lessons.classroom.output.labels import label_lines
+from peft_lessons.classroom.output.quiet import quietly
+from peft_lessons.classroom.output.show import show
 from peft_lessons.classroom.progress import progress_map
-from peft_lessons.classroom.quiet import quietly
-from peft_lessons.classroom.quiz import quiz
-from peft_lessons.classroom.show import show
-from peft_lessons.classroom.sweep import Frame, sweep
+from peft_lessons.classroom.progress.kept import trained_once
+from peft_lessons.classroom.widgets.compare import compare
+from peft_lessons.classroom.widgets.live_figure import live_figure
+from peft_lessons.classroom.widgets.predict import predict, reveal
+from peft_lessons.classroom.widgets.quiz import quiz
+from peft_lessons.classroom.widgets.sweep import Frame, sweep
 
 __all__ = [
     "Frame",
@@ -20,14 +21,18 @@ __all__ = [
     "claim",
     "compare",
     "exercise",
+    "fact",
     "figure",
     "label_lines",
     "live_figure",
     "new_figure",
+    "predict",
     "progress_bar",
     "progress_map",
     "quietly",
     "quiz",
+    "reveal",
+    "say",
     "show",
     "sweep",
     "table",

@@ -1,7 +1,7 @@
 """The texts that the lessons learn from, shipped with the course.
 
 Each function returns a plain structure, read from a gzipped file whose checksum must be right. `manifest()` says where
-a set comes from, under which licence, and what was done to it; `scripts/make_data.py` made them all.
+a set comes from, under which licence, and what was done to it; `tools/artifacts/make_data.py` made them all.
 """
 
 import gzip

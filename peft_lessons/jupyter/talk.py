@@ -17,8 +17,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from peft_lessons import course
-from peft_lessons.classroom import progress, slides, talks
 from peft_lessons.jupyter import server
+from peft_lessons.lessons import catalogue, notes
 
 EXTENSIONS = Path(__file__).parent / "labextensions"
 SETTINGS = {
@@ -43,9 +43,7 @@ def presentable(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count = None  # it has not run yet; its stored outputs stay, in sight, until it does
-            cell.metadata.pop("jupyter", None)
-        if slides.folded(cell):
-            cell.metadata["jupyter"] = {"source_hidden": True}
+            cell.metadata.get("jupyter", {}).pop("outputs_hidden", None)
         slide_type = cell.metadata.get("slideshow", {}).get("slide_type")
         if below_solution and slide_type is None:
             cell.metadata["slideshow"] = {"slide_type": "subslide"}  # the solution stands alone
@@ -82,7 +80,7 @@ def prepare(home: Path, notebooks: Path = course.NOTEBOOKS) -> dict[str, str]:
     }
 
 
-def present(lesson: progress.Lesson, options: Sequence[str] = ()) -> int:
+def present(lesson: catalogue.Lesson, options: Sequence[str] = ()) -> int:
     """Print the notes of `lesson`, then present it until JupyterLab is ended; returns the exit status.
 
     `options` are JupyterLab's, such as --no-browser.
@@ -90,7 +88,7 @@ def present(lesson: progress.Lesson, options: Sequence[str] = ()) -> int:
     with tempfile.TemporaryDirectory(prefix="peft-lessons-", ignore_cleanup_errors=True) as folder:
         home = Path(folder).resolve()
         environment = prepare(home)
-        print(talks.notes(talks.load_talk(lesson.number)))
+        print(notes.notes(notes.load_talk(lesson.number)))
         extension = f"--LabApp.extra_labextensions_path={EXTENSIONS}"
         page = f"doc/tree/{lesson.notebook}"
         return server.run(home / "notebooks", page, [extension, *options], environment, _announce)

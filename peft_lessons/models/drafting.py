@@ -40,7 +40,7 @@ from peft_lessons.models.decoder import (
     SwiGLU,
     rotary_angles,
 )
-from peft_lessons.quantization import fresh_memory
+from peft_lessons.quantization.cpu import fresh_memory
 
 SMALLEST = 2**23  # weights: fewer stay in a processor's cache, and a token takes as long as the calls of its functions
 FEWEST = 16  # tokens to come for which weights are rounded, which takes as long as to write ten without a draft

@@ -13,12 +13,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / name) for name in ("scripts", "tests", "tests/notebooks")]
+sys.path[:0] = [str(ROOT / name) for name in ("tests", "tests/notebooks")]
 
-import lab  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-from peft_lessons.classroom.progress import lessons  # noqa: E402
+from peft_lessons.lessons.catalogue import lessons  # noqa: E402
+from tools.browser import lab  # noqa: E402
 
 
 class EachLessonOnOneWorker(LoadScopeScheduling):

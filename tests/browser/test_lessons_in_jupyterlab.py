@@ -12,18 +12,16 @@ from contextlib import closing
 from pathlib import Path
 
 import contrast
-import lab
 import latency
-import lesson_guard
 import nbformat
-import predictions
 import pytest
 from replay import replay
 
-import notebooks
 from peft_lessons.classroom.exercises import load_exercise
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.questions import load_question, question_ids
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.questions import load_question, question_ids
+from tools.browser import lab
+from tools.lessons import lesson_guard, notebooks, predictions
 
 pytestmark = pytest.mark.browser
 EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)

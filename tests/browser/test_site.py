@@ -6,14 +6,14 @@ import json
 import threading
 from pathlib import Path
 
-import build_site
 import contrast
-import lab
 import nbformat
 import pytest
 
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.questions import load_question, question_ids
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.questions import load_question, question_ids
+from tools.browser import lab
+from tools.site import build_site
 
 pytestmark = pytest.mark.browser
 NODE_MODULES = Path(__file__).resolve().parents[1] / "js/node_modules"

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import lab
 import pytest
 
-from peft_lessons.classroom.questions import load_question
-from peft_lessons.classroom.talks import load_talk
+from peft_lessons.lessons.notes import load_talk
+from peft_lessons.lessons.questions import load_question
+from tools.browser import lab
 
 pytestmark = pytest.mark.browser
 NAME = "00_start_here"

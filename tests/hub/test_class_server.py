@@ -20,7 +20,7 @@ import requests
 from conftest import NAMES, ROOT
 from student import Kernel, code_cells
 
-from peft_lessons.classroom.questions import load_question
+from peft_lessons.lessons.questions import load_question
 
 pytestmark = pytest.mark.hub
 LESSON = "00_start_here.ipynb"

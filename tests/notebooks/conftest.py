@@ -1,15 +1,9 @@
 """Notebooks in a few words, for tests of rules that need broken ones."""
 
-import sys
-from pathlib import Path
-
 import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
 
 class Make:
@@ -37,9 +31,10 @@ class Make:
         return new_output("error", ename=name, evalue=value, traceback=[f"{name}: {value}"])
 
     def card(self, sentence: str, expected: str, measured: str = "0.5", source: str = "") -> NotebookNode:
-        """A cell that claims something, with the card that `claim` leaves."""
-        facts = f"measured {measured} · expected {expected}" + (f" · {source}" if source else "")
-        return self.code(f"claim({sentence!r}, value)", self.shown(text_plain=f"✔ {sentence}\n  {facts}"))
+        """A cell that claims something, with the line that `claim` leaves."""
+        facts = f"measured {measured}; expected {expected}" + (f" ({source})" if source else "")
+        shown = f"✔ 1 number checked\n  ✔ {sentence}\n    {facts}"
+        return self.code(f"claim({sentence!r}, value)", self.shown(text_plain=shown))
 
     @staticmethod
     def prose(text: str) -> NotebookNode:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import notebooks
+from tools.lessons import notebooks
 
 SANITIZE = Path(__file__).resolve().parents[1] / "nbval_sanitize.cfg"
 

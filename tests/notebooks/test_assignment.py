@@ -1,11 +1,11 @@
 """The exercises as nbgrader has them: what students get, and what it makes of a right and of a wrong hand-in."""
 
-import assignment
 import nbformat
 import pytest
 
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
-from peft_lessons.classroom.progress import lessons
+from peft_lessons.lessons.catalogue import lessons
+from tools.lessons import assignment
 
 GRADED = "lesson-03"  # three exercises
 

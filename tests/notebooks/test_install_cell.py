@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-import notebooks
+from tools.lessons import notebooks
 
 TEXTS = notebooks.sources()
 

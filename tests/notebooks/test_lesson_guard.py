@@ -2,9 +2,10 @@
 
 import re
 
-import lesson_guard
 import pytest
-from lesson_guard import Facts
+
+from tools.lessons import lesson_guard
+from tools.lessons.lesson_guard import Facts
 
 STARTER = "def merge(W):\n    return ...\n"
 FACTS = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",))
@@ -148,17 +149,27 @@ def test_only_the_card_of_a_claim_counts(make):
 
 def test_claims_of_the_classroom_leave_cards_that_are_read(make, capsys):
     """The rule reads what `claim` prints; were its words to change, no number would count as claimed."""
-    from peft_lessons.classroom import claims
-    from peft_lessons.classroom.cards import Card
+    from peft_lessons.classroom.output import claims
 
     shown = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(claims, "display", shown.append)
         claims.claim("A third of 1,234 weights", 0.577, equals=0.577, within=0.02, source="arXiv:2106.09685")
-    assert isinstance(shown[0], Card)
     notebook = make.notebook(make.code("claim", make.shown(text_plain=repr(shown[0]))))
     values = {str(value) for value, _ in lesson_guard.claimed(notebook)}
     assert {"1234", "0.577", "57.700"} <= values and "2106.09685" not in values
+
+
+def test_numbers_in_the_text_of_say_are_checked_too(make):
+    checked = "It is ≈ 52.4.\n✔ 1 number checked\n  ✔ x = ≈ 52.4\n    measured 52.36; expected 52.4 ± 0.1"
+    right = make.code(
+        "say('It is {x:.1f}, not 52.4.', x=fact(value, equals=52.4, within=.1))", make.shown(text_plain=checked)
+    )
+    wrong = make.code(
+        "say('It is {x}, or 57.7 %.', x=fact(value, equals=52.4, within=.1))", make.shown(text_plain=checked)
+    )
+    assert list(lesson_guard.numbers_are_claimed(make.notebook(right))) == []
+    assert "'57.7 %'" in next(lesson_guard.numbers_are_claimed(make.notebook(wrong)))
 
 
 def test_links_lead_somewhere(make, tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 
-import notebooks
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
-from peft_lessons.classroom.progress import lessons
-from peft_lessons.classroom.questions import question_ids
+from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.questions import question_ids
+from tools.lessons import notebooks
 
 TEXTS = notebooks.sources()
 
@@ -27,7 +27,7 @@ def test_the_course_is_what_its_list_says():
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
 def test_reading_minutes_are_counted(lesson):
-    """By the rule at the head of lessons.toml."""
+    """By the rule in catalogue.py."""
     cells = notebooks.read_text(notebooks.NOTEBOOKS / lesson.notebook.replace(".ipynb", ".md")).cells
     words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
     code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]

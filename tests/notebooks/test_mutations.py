@@ -11,13 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lesson_guard
 import nbformat
-import notebook_guard
 import pytest
 from replay import replay
 
-import notebooks
+from tools.lessons import lesson_guard, notebook_guard, notebooks
 
 pytestmark = pytest.mark.notebooks
 PACKAGE = Path(__file__).resolve().parents[2] / "peft_lessons"

@@ -1,7 +1,8 @@
 """Each rule about stored outputs, on the smallest notebook that breaks it, and on one beside it that does not."""
 
-import notebook_guard
 import pytest
+
+from tools.lessons import notebook_guard
 
 ALT = '<figure><img alt="A falling line" src="data:image/png;base64,AAAA"></figure>'
 SOUND = {

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-import notebook_guard
 import pytest
 from jupytext.config import load_jupytext_config
 
-import notebooks
+from tools.lessons import notebook_guard, notebooks
 
 FIXTURE = Path(__file__).with_name("lesson.md")
 pytestmark = pytest.mark.notebooks

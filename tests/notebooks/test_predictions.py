@@ -2,9 +2,9 @@
 
 import nbformat
 import pytest
-from predictions import answers
 
-import notebooks
+from tools.lessons import notebooks
+from tools.lessons.predictions import answers
 
 ASKED = "**Predict:** which is larger?"
 RESULT = 'claim("one", 1, equals=1)'

@@ -5,8 +5,8 @@ import jupytext.config
 import nbformat
 import pytest
 
-import notebooks
-from peft_lessons.classroom import slides
+from peft_lessons.jupyter import slides
+from tools.lessons import notebooks
 
 PARAGRAPH = "A sentence of some length, which fills a good part of one line on the screen, and no more than that."
 

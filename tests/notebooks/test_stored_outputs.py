@@ -5,13 +5,12 @@ Whole lessons are run once, in JupyterLab, and compared there: tests/browser/tes
 
 import re
 
-import lesson_guard
 import nbformat
 import nbval.plugin
 import pytest
 from replay import SANITIZE, replay
 
-import notebooks
+from tools.lessons import lesson_guard, notebooks
 
 LESSONS = pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
 

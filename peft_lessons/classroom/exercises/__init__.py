@@ -1,6 +1,7 @@
 """The exercises: one Python file each, read here.
 
-The file of exercise "03-merge" is `l03_merge.py`: "l", the lesson, and the rest of the id with underscores. It holds
+The file of exercise "03-merge" is `merge.py` in the folder of lesson 03, below peft_lessons/lessons: the rest of the
+id, with underscores. It holds
 
     its docstring   the task, in markdown
     TITLE           a few words
@@ -27,7 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
-FOLDER = Path(__file__).parent
+from peft_lessons.lessons.catalogue import folders
+
 NONE: Mapping[int, str] = MappingProxyType({})
 
 
@@ -66,17 +68,26 @@ class Specification:
         return defined[-1]
 
 
+def files() -> dict[str, Path]:
+    """Return the file of each exercise, by its id and in alphabetical order."""
+    return {
+        f"{number}-{path.stem.replace('_', '-')}": path
+        for number, folder in folders().items()
+        for path in sorted(folder.glob("[a-z]*.py"))
+    }
+
+
 def exercise_ids(lesson: str | None = None) -> list[str]:
-    """The ids of all exercises, or of one lesson's, in alphabetical order."""
-    ids = sorted(path.stem[1:].replace("_", "-") for path in FOLDER.glob("l[0-9][0-9]_*.py"))
-    return [name for name in ids if lesson is None or name.startswith(f"{lesson}-")]
+    """Return the ids of all exercises, or of one lesson's, in alphabetical order."""
+    return [name for name in files() if lesson is None or name.startswith(f"{lesson}-")]
 
 
 def load_exercise(exercise_id: str) -> Specification:
-    """The exercise with this id; ValueError that lists what there is when there is none."""
+    """Return the exercise with this id; ValueError that lists what there is when there is none."""
     if exercise_id not in exercise_ids():
         raise ValueError(f"no exercise {exercise_id!r}; there are {', '.join(exercise_ids())}")
-    module = importlib.import_module(f"{__name__}.l{exercise_id.replace('-', '_')}")
+    path = files()[exercise_id]
+    module = importlib.import_module(f"peft_lessons.lessons.{path.parent.name}.{path.stem}")
     return Specification(
         id=exercise_id,
         title=module.TITLE,

@@ -1,8 +1,8 @@
 """The tiny GPT: 1.33 million parameters that write like Jane Austen on a bad day, for experiments that take seconds.
 
-The same decoder as SmolLM2, with a byte-level vocabulary of 1,024, trained by `scripts/train_tiny_gpt.py` on five of
-the six novels. The files beside this one are a checkpoint in Hugging Face's layout; `about.json` says how it was
-trained and how well it predicts the sixth novel.
+The same decoder as SmolLM2, with a byte-level vocabulary of 1,024, trained by `tools/artifacts/train_tiny_gpt.py` on
+five of the six novels. The files beside this one are a checkpoint in Hugging Face's layout; `about.json` says how it
+was trained and how well it predicts the sixth novel.
 """
 
 import hashlib

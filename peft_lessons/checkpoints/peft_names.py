@@ -1,0 +1,309 @@
+"""Hugging Face peft's names for what each method stores. No other file knows them.
+
+BitFit and the bottleneck adapters do not exist in peft; their files have the same form under types of our own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessons.methods.adalora import AdaLoRAConfig
+from peft_lessons.methods.bitfit import BitFitConfig
+from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
+from peft_lessons.methods.dora import DoRAConfig
+from peft_lessons.methods.ia3 import IA3Config, IA3InputLinear
+from peft_lessons.methods.layer_norm import LayerNormTuningConfig
+from peft_lessons.methods.loftq import LoftQConfig
+from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.oft import OFTConfig
+from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.prefix import PrefixTuningConfig
+from peft_lessons.methods.prompt import PromptTuningConfig
+from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.quantization import Codebook
+
+
+class OFTLayout(Layout):
+    """peft says in one setting whether it takes the series and in another how long; its exact rotation has −Q for Q."""
+
+    def to_settings(self, config: AdapterConfig) -> dict[str, Any]:
+        assert isinstance(config, OFTConfig)
+        settings = super().to_settings(config) | {"use_cayley_neumann": config.neumann_terms is not None}
+        return settings if config.neumann_terms is not None else settings | {"num_cayley_neumann_terms": 5}
+
+    def to_config(self, settings: Mapping[str, Any]) -> AdapterConfig:
+        if not settings.get("use_cayley_neumann", True):  # as peft reads it: null is no, too
+            settings = {**settings, "use_cayley_neumann": True, "num_cayley_neumann_terms": None}
+        return super().to_config(settings)
+
+    def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        assert isinstance(layer.config, OFTConfig)
+        return -tensor if layer.config.neumann_terms is None else tensor
+
+    decode = encode
+
+
+class IA3Layout(Layout):
+    """peft stores a column where outputs are scaled and a row where inputs are."""
+
+    def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor[None] if isinstance(layer, IA3InputLinear) else tensor[:, None]
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor.flatten()
+
+
+class VeRALayout(Layout):
+    """The shared pair belongs to no module."""
+
+    def name(self, module: str, tensor: str) -> str:
+        shared = tensor in ("vera_A", "vera_B")
+        return f"base_model.{tensor}" if shared else super().name(module, tensor)
+
+
+class LoftQLayout(Layout):
+    """The quantization is an object in peft's settings. What peft cannot say of it is added there."""
+
+    def to_settings(self, config: AdapterConfig) -> dict[str, Any]:
+        assert isinstance(config, LoftQConfig)
+        quantization = {
+            "loftq_bits": config.codebook.bits,
+            "loftq_iter": config.iterations,
+            "codebook": config.codebook.name,
+            "values": list(config.codebook.values),
+            "block_size": config.block_size,
+            "double": config.double,
+        }
+        return super().to_settings(config) | {"loftq_config": quantization}
+
+    def to_config(self, settings: Mapping[str, Any]) -> AdapterConfig:
+        stored = settings.get("loftq_config")
+        expected = {"loftq_iter": int, "codebook": str, "values": list, "block_size": int, "double": bool}
+        if not isinstance(stored, dict) or any(type(stored.get(name)) is not kind for name, kind in expected.items()):
+            raise ValueError(
+                f"loftq_config must hold {', '.join(expected)}; got {stored!r:.120} (peft does not store the quantized "
+                "base with a LoftQ adapter, so only files that were saved here say enough)"
+            )
+        if not all(type(value) in (int, float) for value in stored["values"]):
+            raise ValueError("the values in loftq_config must be numbers")
+        plain = super().to_config({name: value for name, value in settings.items() if name != "loftq_config"})
+        return LoftQConfig(
+            **{one.name: getattr(plain, one.name) for one in fields(LoRAConfig)},
+            codebook=Codebook(stored["codebook"], tuple(stored["values"])),
+            block_size=stored["block_size"],
+            double=stored["double"],
+            iterations=stored["loftq_iter"],
+        )
+
+
+class AdaLoRALayout(Layout):
+    """peft leaves out triplets whose value is zero and says in `rank_pattern` which they were."""
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors, pattern, rank = dict(tensors), settings.get("rank_pattern") or {}, settings["init_r"]
+        if not isinstance(pattern, dict) or not all(
+            isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept)
+            for kept in pattern.values()
+        ):
+            raise ValueError(
+                f"rank_pattern must map names to lists of {rank} values true or false, got {pattern!r:.80}"
+            )
+        if flat := [name for name, tensor in tensors.items() if tensor.ndim != 2]:
+            raise ValueError(f"{flat[0]} must be a matrix, got shape {tuple(tensors[flat[0]].shape)}")
+        for name, kept in pattern.items():
+            module = name.removesuffix(".lora_E").removeprefix(PREFIX)
+            mask = torch.tensor(kept, dtype=torch.bool)
+            for part, dimension in (("lora_A", 0), ("lora_E", 0), ("lora_B", 1)):
+                full = f"{PREFIX}{module}.{part}"
+                if full in tensors and tensors[full].shape[dimension] == int(mask.sum()):
+                    shape = list(tensors[full].shape)
+                    shape[dimension] = len(mask)
+                    whole = tensors[full].new_zeros(shape)
+                    whole[mask if dimension == 0 else (slice(None), mask)] = tensors[full]
+                    tensors[full] = whole
+        return tensors
+
+
+class PrefixLayout(Layout):
+    """One flat row for each token."""
+
+    def name(self, module: str, tensor: str) -> str:
+        return self.tensors[tensor]
+
+    def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor.flatten(1)
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor.view_as(layer.get_parameter("prefix"))
+
+
+class PromptLayout(Layout):
+    def name(self, module: str, tensor: str) -> str:
+        return self.tensors[tensor]
+
+
+TARGETS = {"targets": "target_modules"}
+LORA: dict[str, Any] = {
+    "peft_type": "LORA",
+    "settings": {
+        "rank": "r",
+        "alpha": "lora_alpha",
+        "dropout": "lora_dropout",
+        "rank_stabilized": "use_rslora",
+        **TARGETS,
+    },
+    "tensors": {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"},
+    "constants": {"bias": "none", "fan_in_fan_out": False},
+    "defaults": {"lora_dropout": 0.0, "use_rslora": False},
+}
+# Starts such as "olora" or "eva" with W rewritten are not among these.
+UNCHANGED_BASE: dict[str, tuple[object, ...]] = {"init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
+PROMPT: dict[str, Any] = {
+    "settings": {"tokens": "num_virtual_tokens"},
+    "constants": {"num_transformer_submodules": 1},
+    "ignored": frozenset(
+        {
+            "token_dim",
+            "num_layers",
+            "num_attention_heads",
+            "encoder_hidden_size",
+            "init_weights",
+            "prompt_tuning_init",
+            "prompt_tuning_init_text",
+            "tokenizer_name_or_path",
+            "tokenizer_kwargs",
+        }
+    ),
+}
+PROMPT_TENSORS = {"prompt": "prompt_embeddings", "prefix": "prompt_embeddings"}
+BOTTLENECK = {name: name for name in ("down_weight", "down_bias", "up_weight", "up_bias")}
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(config=LoRAConfig, accepted=UNCHANGED_BASE, **LORA),
+    Layout(
+        config=DoRAConfig,
+        marks={"use_dora": True},
+        accepted=UNCHANGED_BASE,
+        **LORA | {"tensors": {**LORA["tensors"], "magnitude": "lora_magnitude_vector"}},
+    ),
+    # A₀ and B₀ are not stored: they are found again in the base's weight
+    Layout(config=PiSSAConfig, marks={"init_lora_weights": "pissa"}, **LORA),
+    LoftQLayout(config=LoftQConfig, marks={"init_lora_weights": "loftq"}, **LORA),
+    AdaLoRALayout(
+        config=AdaLoRAConfig,
+        peft_type="ADALORA",
+        settings={
+            "rank": "init_r",
+            "target_rank": "target_r",
+            "alpha": "lora_alpha",
+            "dropout": "lora_dropout",
+            "total_steps": "total_step",
+            "warmup_steps": "tinit",
+            "final_steps": "tfinal",
+            "interval": "deltaT",
+            "sensitivity_decay": "beta1",
+            "uncertainty_decay": "beta2",
+            **TARGETS,
+        },
+        tensors={name: name for name in ("lora_A", "lora_E", "lora_B")},
+        constants={"bias": "none", "fan_in_fan_out": False},
+        accepted={"init_lora_weights": (True,)},
+        ignored=frozenset(("r", "orth_reg_weight", "rank_pattern")),
+    ),
+    VeRALayout(
+        config=VeRAConfig,
+        peft_type="VERA",
+        settings={
+            "rank": "r",
+            "initial": "d_initial",
+            "dropout": "vera_dropout",
+            "seed": "projection_prng_key",
+            **TARGETS,
+        },
+        tensors={name: name for name in ("vera_A", "vera_B", "vera_lambda_b", "vera_lambda_d")},
+        constants={"bias": "none", "fan_in_fan_out": False, "save_projection": True},
+        accepted={"init_weights": (True,)},
+    ),
+    Layout(
+        config=LoHaConfig,
+        peft_type="LOHA",
+        settings={"rank": "r", "alpha": "alpha", **TARGETS},
+        tensors={"loha_B1": "hada_w1_a", "loha_A1": "hada_w1_b", "loha_B2": "hada_w2_a", "loha_A2": "hada_w2_b"},
+        accepted={"init_weights": (True,)},
+    ),
+    OFTLayout(
+        config=OFTConfig,
+        peft_type="OFT",
+        settings={"block_size": "oft_block_size", "neumann_terms": "num_cayley_neumann_terms", **TARGETS},
+        tensors={"oft_Q": "oft_R.weight"},
+        constants={"r": 0, "bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
+        accepted={"init_weights": (True,)},
+        ignored=frozenset(("eps",)),
+    ),
+    IA3Layout(
+        config=IA3Config,
+        peft_type="IA3",
+        settings={"feedforward_targets": "feedforward_modules", **TARGETS},
+        tensors={"ia3_l": "ia3_l"},
+        constants={"fan_in_fan_out": False},
+        accepted={"init_ia3_weights": (True,)},
+    ),
+    Layout(
+        config=LayerNormTuningConfig,
+        peft_type="LN_TUNING",
+        settings=TARGETS,
+        tensors={"tuned.weight": "ln_tuning_layers.weight", "tuned.bias": "ln_tuning_layers.bias"},
+    ),
+    PromptLayout(config=PromptTuningConfig, peft_type="PROMPT_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
+    PrefixLayout(config=PrefixTuningConfig, peft_type="PREFIX_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
+    Layout(config=BitFitConfig, peft_type="BITFIT", settings=TARGETS, tensors={"bias_delta": "bias_delta"}),
+    Layout(
+        config=SerialAdapterConfig,
+        peft_type="SERIAL_ADAPTER",
+        settings={"bottleneck": "bottleneck", **TARGETS},
+        tensors=BOTTLENECK,
+    ),
+    Layout(
+        config=ParallelAdapterConfig,
+        peft_type="PARALLEL_ADAPTER",
+        settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS},
+        tensors=BOTTLENECK,
+    ),
+)
+
+# Which of a LoRA's matrices trained is not part of what it computes.
+SAVED_AS: dict[type[AdapterConfig], type[AdapterConfig]] = {LoRAFAConfig: LoRAConfig}
+
+
+def layout_of(config: AdapterConfig) -> Layout:
+    """Raises TypeError for a config of a method that has no layout."""
+    kind = SAVED_AS.get(type(config), type(config))
+    for layout in LAYOUTS:
+        if layout.config is kind:
+            return layout
+    possible = ", ".join(layout.config.__name__ for layout in LAYOUTS)
+    raise TypeError(f"cannot save a {type(config).__name__} in Hugging Face's layout; possible: {possible}")
+
+
+def layout_for(settings: Mapping[str, Any]) -> Layout:
+    """The layout of a file with these settings: that of its type whose marks fit, the most marks first.
+
+    Raises ValueError for a type that is not known.
+    """
+    fitting = [
+        layout
+        for layout in LAYOUTS
+        if layout.peft_type == settings.get("peft_type")
+        and all(same(settings.get(name), value) for name, value in layout.marks.items())
+    ]
+    if not fitting:
+        possible = ", ".join(repr(kind) for kind in dict.fromkeys(layout.peft_type for layout in LAYOUTS))
+        raise ValueError(f"describes {settings.get('peft_type')!r}; supported: {possible}")
+    return max(fitting, key=lambda layout: len(layout.marks))

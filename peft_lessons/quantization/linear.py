@@ -1,0 +1,198 @@
+"""A frozen linear layer that holds its weight quantized, as in QLoRA, and how to put it into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_lessons.quantization.codebooks import NF4, Codebook
+from peft_lessons.quantization.cpu import fresh_memory, write
+from peft_lessons.quantization.tensor import QuantizedTensor, dequantize, quantize
+
+TILE = 2**23  # bytes of Ŵ
+
+
+def tiles(quantized: QuantizedTensor, dim: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Ŵ in tiles of whole rows (dim 0) or whole columns (dim 1): which ones, and their values in `dtype`.
+
+    The next tile overwrites the values of the last. Where blocks straddle rows or end within a byte, Ŵ is one tile.
+    """
+    rows, columns = quantized.shape
+    codebook, block_size, absmax = quantized.codebook, quantized.block_size, quantized.scales
+    if columns % block_size or block_size * codebook.bits % 8:
+        yield slice(None), dequantize(quantized, dtype)
+        return
+    unit = block_size if dim else 1  # columns come by the block
+    length = max(1, quantized.shape[1 - dim])
+    step = max(1, TILE // (unit * length * dtype.itemsize))
+    memory = fresh_memory(min(step * unit, quantized.shape[dim]) * length, dtype, absmax.device)
+    by_block = quantized.codes.view(rows, columns // block_size, block_size * codebook.bits // 8)
+    start = 0
+    for codes, scales in zip(
+        by_block.split(step, dim), absmax.view(rows, columns // block_size).split(step, dim), strict=True
+    ):
+        shape = torch.Size((scales.shape[0], scales.shape[1] * block_size))
+        tile = QuantizedTensor(codes.flatten(), scales.flatten(), None, None, shape, dtype, codebook, block_size)
+        yield slice(start, start + shape[dim]), write(tile, memory[: shape.numel()])
+        start += shape[dim]
+
+
+class _FrozenMatmul(torch.autograd.Function):
+    """x Ŵᵀ + b (dim 0), and its derivative g Ŵ (dim 1), each a tile of Ŵ at a time.
+
+    Saves the codes, not Ŵ, and dequantizes again in backward. Ŵ is frozen, so x need not be saved.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, quantized: QuantizedTensor, dim: int) -> Tensor:
+        ctx.save_for_backward(*quantized.tensors)
+        ctx.layout, ctx.dim = quantized.layout, dim
+        b = None if bias is None else bias.to(x.dtype)
+        parts = tiles(quantized, dim, x.dtype)
+        return torch.cat([F.linear(x, (W, W.T)[dim], None if b is None else b[part]) for part, W in parts], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,) = gradients
+        x_gradient = bias_gradient = None
+        if ctx.needs_input_grad[0]:
+            quantized = QuantizedTensor(*ctx.saved_tensors, *ctx.layout)
+            x_gradient = _FrozenMatmul.apply(gradient, None, quantized, 1 - ctx.dim)
+        if ctx.needs_input_grad[1]:
+            bias_gradient = gradient.reshape(-1, gradient.shape[-1]).sum(dim=0)
+        return x_gradient, bias_gradient, None, None
+
+
+class QuantizedLinear(nn.Module):
+    """A frozen linear layer that holds its weight quantized and reads like `nn.Linear`.
+
+    `weight` is dequantized at each reading, (out_features, in_features), in the dtype that the layer was made with or
+    last cast to. `forward` computes in the dtype of x (or of autocast). Codes and scales are buffers: they move, are
+    saved and loaded with the module, and a cast never rounds them.
+    """
+
+    codes: Tensor
+    absmax: Tensor
+    second_absmax: Tensor | None
+    offset: Tensor | None
+
+    def __init__(self, quantized: QuantizedTensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        if len(quantized.shape) != 2:
+            raise ValueError(f"a linear weight is (out_features, in_features); given shape {tuple(quantized.shape)}")
+        self.out_features, self.in_features = quantized.shape
+        self.dtype, self.codebook, self.block_size = quantized.dtype, quantized.codebook, quantized.block_size
+        for name in ("codes", "absmax", "second_absmax", "offset"):
+            self.register_buffer(name, getattr(quantized, name))
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, codebook: Codebook = NF4, block_size: int = 64, double: bool = False
+    ) -> QuantizedLinear:
+        """A new layer with the quantized weight of `linear`, a copy of its bias and its mode, training or eval.
+
+        `linear` stays as it is.
+        """
+        return cls(quantize(linear.weight, codebook, block_size, double), linear.bias).train(linear.training)
+
+    @property
+    def quantized(self) -> QuantizedTensor:
+        shape = torch.Size((self.out_features, self.in_features))
+        return QuantizedTensor(
+            self.codes, self.absmax, self.second_absmax, self.offset, shape, self.dtype, self.codebook, self.block_size
+        )
+
+    @property
+    def weight(self) -> Tensor:
+        return self.dequantized()
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """`weight`, or the same rounded to `dtype` alone, not to the layer's own dtype first."""
+        return dequantize(self.quantized, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) → (…, out_features)"""
+        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return _FrozenMatmul.apply(x, self.bias, self.quantized, 0)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> QuantizedLinear:
+        """What `.to()` and its kin call. Scales change device but not dtype; `weight` takes the new dtype."""
+        scales = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.codes.device)).dtype
+        super()._apply(fn, recurse)
+        for name, buffer in scales.items():
+            moved = getattr(self, name)
+            if moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(moved.device))
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """What the buffers do not say: float32 (1 + levels,), the block size and then the codebook."""
+        return torch.tensor((self.block_size, *self.codebook.values), dtype=torch.float32, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if state.tolist() != self.get_extra_state().tolist():
+            raise ValueError(
+                f"the saved codes are read with {len(state) - 1} levels in blocks of {int(state[0])}, or with other "
+                f"levels; this layer reads them with {self.codebook.name} in blocks of {self.block_size}"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+            f"codebook={self.codebook.name}, block_size={self.block_size}, double={self.offset is not None}"
+        )
+
+
+def quantize_model(
+    model: nn.Module, targets: tuple[str, ...] | None = None, layer: Any = QuantizedLinear, **options: Any
+) -> nn.Module:
+    """Replace the model's `nn.Linear` modules by `layer.from_linear(linear, **options)` in place; return the model.
+
+    `targets` are endings of module names, such as ("q_proj", "v_proj"). Without them every linear layer is replaced but
+    the output head: the one whose weight is shared with another module or has the shape of an embedding.
+
+    Raises `ValueError` if nothing is left to replace, or if a target shares its weight with another module.
+    """
+    linears = {name: m for name, m in model.named_modules(remove_duplicate=False) if type(m) is nn.Linear and name}
+    shared = _shared_weights(model)
+    embeddings = {m.weight.shape for m in model.modules() if isinstance(m, nn.Embedding)}
+    if targets is None:
+        chosen = {
+            name: m for name, m in linears.items() if id(m.weight) not in shared and m.weight.shape not in embeddings
+        }
+    else:
+        chosen = {}
+        for target in targets:
+            matches = {name: m for name, m in linears.items() if f".{name}".endswith(f".{target}")}
+            if not matches:
+                raise ValueError(f"no linear layer is named {target!r}; {_what_there_is(linears)}")
+            chosen |= matches
+        if tied := [name for name, m in chosen.items() if id(m.weight) in shared]:
+            raise ValueError(f"{', '.join(tied)} shares its weight with another module and cannot be quantized alone")
+    if not chosen:
+        raise ValueError(f"there is no linear layer to quantize; {_what_there_is(linears)}")
+    replaced: dict[nn.Linear, nn.Module] = {}  # a module that stands in two places is replaced by one
+    for name, linear in chosen.items():
+        if linear not in replaced:
+            replaced[linear] = layer.from_linear(linear, **options)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, replaced[linear])
+    return model
+
+
+def _shared_weights(model: nn.Module) -> set[int]:
+    """The ids of parameters that belong to more than one module."""
+    owned = [id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False)]
+    return {parameter for parameter in owned if owned.count(parameter) > 1}
+
+
+def _what_there_is(linears: dict[str, nn.Linear]) -> str:
+    names = sorted({name.rpartition(".")[2] for name in linears})
+    return f"this model has {', '.join(names)}" if names else "this model has no nn.Linear"

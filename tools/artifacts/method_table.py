@@ -1,0 +1,106 @@
+"""Writes docs/methods.md: every method, its page and its paper, and how near it is to Hugging Face peft, measured.
+
+python -m tools.artifacts.method_table
+"""
+
+import inspect
+import re
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import contract  # noqa: E402
+import parity  # noqa: E402
+import peft  # noqa: E402
+
+from peft_lessons import AdapterConfig, merge, save_adapter  # noqa: E402
+from peft_lessons.adapters import named_adapters  # noqa: E402
+from peft_lessons.checkpoints.peft_names import layout_of  # noqa: E402
+
+HEADER = """# Methods
+
+One file each in `peft_lessons/methods`: the paper, its equation, one config, one layer. Every one passes the same
+contract (`tests/test_contract.py`) on dense, NF4 and double-quantized layers. `lora_plus.py` has LoRA+'s parameter
+groups, and `partial.py` what adapters are measured against: the head, the last layers, everything.
+
+The last four columns compare with Hugging Face peft {version} in float32, on a small language model whose adapters were
+moved away from their start: the largest difference, relative to the largest entry. Outputs, gradients and merged
+weights are those of an adapter that peft saved and we loaded; *there* is the outputs of one that we saved and peft
+loaded. A dash: nothing to fold, or nothing that peft does on a CPU. Made by `python -m tools.artifacts.method_table`.
+
+| method | config | page | paper | folds into W | in peft | outputs | gradients | merged | there |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+RSLORA = "2312.03732"  # its page is LoRA's
+VARIANTS = {"lora-rank-1", "lora-dropout", "oft-neumann"}  # of a row that is there
+
+
+def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def compare(method: str) -> list[str]:
+    """Largest differences from peft: outputs, gradients, merged weights, and the way there."""
+    with tempfile.TemporaryDirectory() as folder:
+        mine, reference = parity.pair(method, "decoder", Path(folder) / "theirs")
+        config = next(named_adapters(mine))[1].config
+        save_adapter(mine, config, Path(folder) / "ours")
+        loaded = peft.PeftModel.from_pretrained(parity.decoders()[1], Path(folder) / "ours").eval()
+    x = parity.inputs("decoder")
+    outputs = [parity.outputs(model, x) for model in (mine, reference, loaded)]
+    for y in outputs[:2]:
+        y.square().mean().backward()
+    gradients, layout = parity.named_gradients(reference), layout_of(config)
+    off = [
+        difference(layout.encode(layer, p.grad), gradients[layout.name(module, name)])
+        for module, layer in named_adapters(mine)
+        for name, p in layer.named_parameters()
+        if p.grad is not None
+    ]
+    there = difference(outputs[2], outputs[0])
+    merged = None if method in parity.READS_IDS else merged_difference(mine, reference)
+    figures = [difference(outputs[0], outputs[1]), max(off), merged, there]
+    return ["–" if figure is None else f"{figure:.0e}" for figure in figures]
+
+
+def merged_difference(mine: nn.Module, reference: peft.PeftModel) -> float:
+    ours, theirs = merge(mine).state_dict(), reference.merge_and_unload().state_dict()
+    return max(difference(ours[name], theirs[name]) for name in theirs)
+
+
+def row(method: str, config: AdapterConfig) -> str:
+    page = Path(inspect.getfile(type(config)))
+    sources = f"{config.layer.__doc__} {inspect.getdoc(inspect.getmodule(type(config)))}"
+    paper = RSLORA if method == "rslora" else re.findall(r"arXiv:(\d{4}\.\d{5})", sources)[0]
+    known = method in parity.OURS
+    folds = "no" if method in contract.NOT_FOLDABLE else "yes"
+    kind = layout_of(config).peft_type if known else "–"
+    cells = [
+        method,
+        f"`{type(config).__name__}`",
+        f"[{page.name}](../{page.relative_to(ROOT)})",
+        f"[{paper}](https://arxiv.org/abs/{paper})",
+        folds,
+        kind,
+        *(compare(method) if known else ["–"] * 4),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rows = [row(method, config) for method, config in contract.METHODS.items() if method not in VARIANTS]
+    (ROOT / "docs" / "methods.md").write_text(HEADER.format(version=peft.__version__) + "\n".join(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()
