@@ -11,8 +11,10 @@ import torch
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from peft_lessons.classroom.output import figures
-from peft_lessons.classroom.output.figures import MEASURED, PALETTE, Measured, figure, new_figure, number, table
+from peft_lessons.classroom.output import colours, figures
+from peft_lessons.classroom.output.colours import GROUNDS, INK, PALETTE
+from peft_lessons.classroom.output.figures import MEASURED, Measured, figure, new_figure, number, table
+from peft_lessons.classroom.output.labels import label_lines, overlapping_labels
 
 # Machado, Oliveira & Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009,
 # severity 1.0; they apply to linear RGB.
@@ -21,6 +23,13 @@ VISION = {
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+# What Chromium 156 shows for `filter: invert(1) hue-rotate(180deg)`.
+MIRRORED_BY_A_BROWSER = {
+    **{"#217382": "#5badbc", "#ef6b1f": "#eb671b", "#8640f5": "#cd87ff", "#c23901": "#ff945c", "#908ecb": "#6967a4"},
+    **{"#1c2024": "#dce0e4", "#555555": "#aaaaaa", "#ffffff": "#000000"},
 }
 
 
@@ -47,8 +56,9 @@ def contrast(first: str, second: str) -> float:
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_colours_stay_apart_for_every_colour_vision(vision):
-    seen = [lab(np.array(VISION[vision]) @ linear(colour)) for colour in PALETTE]
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_colours_stay_apart_for_every_colour_vision(vision, theme):
+    seen = [lab(np.array(VISION[vision]) @ linear(colours.pair(colour)[theme])) for colour in PALETTE]
     distances = {
         pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(range(len(PALETTE)), 2)
     }
@@ -58,7 +68,10 @@ def test_colours_stay_apart_for_every_colour_vision(vision):
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#111111", "#16191d", "#1e1e1e"])
 def test_colours_stand_out_on_light_and_dark(ground):
+    """The light ones on dark grounds, too: what became pixels in a large figure stays as it is."""
     assert all(contrast(colour, ground) >= 3 for colour in PALETTE)
+    if ground != "#ffffff":
+        assert all(contrast(colours.pair(colour)[1], ground) >= 3 for colour in PALETTE)
 
 
 def test_lines_differ_in_more_than_colour():
@@ -77,7 +90,7 @@ def test_new_figure_keeps_out_of_pyplot_and_leaves_settings_alone():
     assert axes.shape == (2,)
     assert pyplot.get_fignums() == []
     assert dict(pyplot.rcParams) == before
-    assert fig.get_facecolor() == (1, 1, 1, 1), "opaque white, so that dark ink is legible on a dark page"
+    assert fig.get_facecolor()[3] == axes[0].get_facecolor()[3] == 0, "the page's ground shows, light or dark"
 
 
 class Images(HTMLParser):
@@ -128,14 +141,145 @@ def test_the_same_figure_is_the_same_bytes(monkeypatch):
     assert draw() == draw()
 
 
-def test_a_large_figure_is_a_png_of_the_same_size_on_the_page(monkeypatch):
+def drawn(monkeypatch, fig):
+    """The SVG that `figure` shows."""
+    html, _ = shown(monkeypatch, lambda: figure(fig, alt="a picture", caption="A picture."))
+    return base64.b64decode(Images(html).found[0]["src"].split(",")[1]).decode()
+
+
+def test_a_large_figure_keeps_its_words_and_becomes_pixels(monkeypatch):
     fig, axes = new_figure(width=6)
     axes.plot(*np.random.default_rng(0).normal(size=(2, 20_000)), "o")
-    html, _ = shown(monkeypatch, lambda: figure(fig, alt="a cloud", caption="A cloud."))
-    image = Images(html).found[0]
-    assert image["src"].startswith("data:image/png;base64,")
-    assert image["width"] == "576"  # 6 inches at 96 pixels
-    assert base64.b64decode(image["src"].split(",")[1]).startswith(b"\x89PNG")
+    axes.set_xlabel("where it stands")
+    source = drawn(monkeypatch, fig)
+    assert len(source) < figures.LARGEST_SVG
+    assert source.count("<image") == 1 and ">where it stands</text>" in source
+
+
+def test_dots_of_a_hatch_do_not_fill_the_file(monkeypatch):
+    fig, axes = new_figure()
+    axes.bar([1, 2], [1, 2], hatch="....", edgecolor="white")
+    source = drawn(monkeypatch, fig)
+    assert "<pattern" in source and len(source) < figures.LARGEST_SVG
+
+
+# Colours that follow the page
+
+
+def rules(source):
+    """What the style sheet says: [(tag or "", property, colour in the file, light, dark)]."""
+    found = re.findall(r"([^{}]+)\{(fill|stroke):light-dark\((#\w+),(#\w+)\)!important\}", source)
+    return [
+        (tag, name, re.search(r"#[0-9a-f]{6}", selector)[0], light, dark)
+        for selector, name, light, dark in found
+        for tag in {each.partition("[")[0] for each in selector.split(",")}
+    ]
+
+
+def test_what_is_written_and_drawn_stands_out_on_light_and_dark(monkeypatch):
+    fig, axes = new_figure()
+    for i, colour in enumerate([*PALETTE, "#555555", "#888888"]):
+        axes.plot([1, 2], [i, i + 1], color=colour)
+        axes.text(1.5, i, f"label {i}", color=colour)
+    axes.text(1.2, 3, "in no colour of its own")
+    source = drawn(monkeypatch, fig)
+    found = rules(source)
+    assert {colour for _, _, colour, *_ in found} >= {*PALETTE, "#555555", "#888888", INK}
+    for tag, _, colour, *both in found:
+        for shown_as, ground in zip(both, GROUNDS, strict=True):
+            assert contrast(shown_as, ground) >= (4.5 if tag else 3), (tag, colour, shown_as)
+    ink = re.search(r":root\{color-scheme:light dark;fill:light-dark\((#\w+),(#\w+)\)\}", source)
+    assert all(contrast(colour, ground) >= 4.5 for colour, ground in zip(ink.groups(), GROUNDS, strict=True))
+
+
+def test_the_series_of_the_page_are_those_of_the_pictures():
+    """A live figure's pixels are turned by a filter, so what it shows on a dark page is the mirror of the palette."""
+    for colour in PALETTE:
+        _, dark = colours.pair(colour)
+        assert dark in colours.DARK.values()
+        assert np.abs(colours._rgb(dark) - colours._rgb(colours.mirrored(colour))).max() < 0.01
+
+
+def test_the_mirror_is_that_of_css():
+    for colour, seen in MIRRORED_BY_A_BROWSER.items():
+        assert np.abs(colours._rgb(colours.mirrored(colour)) - colours._rgb(seen)).max() < 0.01
+
+
+def test_what_lies_on_an_image_keeps_its_colour(monkeypatch):
+    fig, axes = new_figure()
+    axes.imshow(np.eye(2))
+    axes.text(0, 0, "1", color="black")
+    axes.text(1, 0, "0", color="white")
+    source = drawn(monkeypatch, fig)
+    assert source.count('<g id="on-image-') == 2
+    selectors = re.findall(r"([^{}]+)\{(?:fill|stroke):light-dark", source)
+    assert selectors and all(each.endswith(':not([id^="on-image"] *)') for each in selectors[0].split(","))
+    assert '[id^="on-image"]{fill:#000000}' in source
+
+
+def test_white_in_a_picture_is_the_paper(monkeypatch):
+    fig, axes = new_figure()
+    axes.barh(["a"], [1], hatch="//", edgecolor="white")
+    axes.text(0.5, 0, "inside", color="white")
+    whites = {(light, dark) for _, _, colour, light, dark in rules(drawn(monkeypatch, fig)) if colour == "#ffffff"}
+    assert whites == {("#ffffff", colours.DARK["surface"])}
+
+
+# Labels
+
+
+def test_labels_over_each_other_and_cut_off_are_named(monkeypatch):
+    fig, axes = new_figure()
+    axes.plot([0, 1])
+    axes.annotate("rank 64", (0.5, 0.5))
+    axes.annotate("rank 32", (0.52, 0.51))
+    axes.text(1, 0.2, "far out", transform=axes.transAxes, clip_on=False).set_in_layout(False)
+    axes.annotate("alone", (0.1, 0.8))
+    assert overlapping_labels(fig) == [("'rank 64'", "'rank 32'"), ("'far out'", "the edge of the figure")]
+    with pytest.warns(UserWarning, match="lies over") as warned:
+        shown(monkeypatch, lambda: figure(fig, alt="a line", caption="A line."))
+    first, second = (str(warning.message) for warning in warned)
+    assert first == "in this figure 'rank 64' lies over 'rank 32': move one of them"
+    assert "'far out' lies over the edge of the figure" in second
+
+
+def test_ticks_titles_and_legends_count_as_labels():
+    fig, axes = new_figure(width=3)
+    axes.plot([0, 1], label="a line")
+    axes.set_xticks([0, 0.02, 1, 9], ["first", "second", "third", "not shown"])
+    axes.set_xlim(0, 1)
+    axes.text(0.5, 0.9, "in the legend's place", transform=axes.transAxes, ha="center")
+    axes.legend(loc="upper center")
+    found = {frozenset(pair) for pair in overlapping_labels(fig)}
+    assert found == {frozenset({"'first'", "'second'"}), frozenset({'"in the legend\'s place"', "the legend"})}
+
+
+@pytest.mark.parametrize("rotation", [0, 30, 90])
+def test_turned_labels_are_measured_as_they_stand(rotation):
+    """Level names overlap; turned by 30° their upright boxes would, but they do not."""
+    fig, axes = new_figure(width=4, height=3)
+    axes.bar(["a rather long name", "another long name", "the third long name"], [1, 2, 3])
+    axes.tick_params(axis="x", rotation=rotation)
+    assert bool(overlapping_labels(fig)) is (rotation == 0)
+
+
+def test_lines_carry_their_names():
+    fig, axes = new_figure()
+    x = np.arange(5.0)
+    for i, name in enumerate(["LoRA", "DoRA", "VeRA"]):
+        axes.plot(x, x + 0.01 * i, label=name)
+    axes.plot(x, [3, 2, 1, 0, np.nan], label="falls and ends early")
+    axes.plot(x, x, label="_no name")
+    axes.legend()
+    label_lines(axes)
+    labels = {label.get_text(): label for label in axes.texts}
+    assert list(labels) == ["LoRA", "DoRA", "VeRA", "falls and ends early"]
+    assert axes.get_legend() is None
+    assert overlapping_labels(fig) == []
+    heights = [labels[name].get_window_extent().y0 for name in ("LoRA", "DoRA", "VeRA")]
+    assert heights == sorted(heights), "in the order of their lines"
+    assert labels["falls and ends early"].xy == (3, 0)
+    assert labels["LoRA"].get_color() == axes.lines[0].get_color()
 
 
 def test_no_grid_over_an_image(monkeypatch):

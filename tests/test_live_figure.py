@@ -9,6 +9,7 @@ import pytest
 from javascript import run_node_tests
 from PIL import Image
 
+from peft_lessons.classroom.output import colours, figures
 from peft_lessons.classroom.output.figures import Measured
 from peft_lessons.classroom.widgets.live_figure import live_figure
 
@@ -33,8 +34,8 @@ def update(artists, bits):
     return {"levels": 2 * levels + 1, "error": Measured(float(np.abs(rounded - WAVE).max()))}
 
 
-def make(setup=setup, update=update, settings=None):
-    return live_figure(setup, update, settings=settings or {"bits": range(1, 6)}, **WORDS)
+def make(setup=setup, update=update, settings=None, start=None):
+    return live_figure(setup, update, settings=settings or {"bits": range(1, 6)}, start=start, **WORDS)
 
 
 def pixels(png):
@@ -52,7 +53,7 @@ def test_a_move_draws_what_a_whole_redraw_draws():
             artist.set_animated(False)
         whole.update(whole.artists, bits=bits)
         whole.canvas.draw()
-        expected = np.asarray(whole.canvas.buffer_rgba())[..., :3].astype(int)
+        expected = np.asarray(whole.canvas.buffer_rgba()).astype(int)
         seen = pixels(widget.answer["png"])
         assert seen.shape == expected.shape
         # Blitting draws the moving artists last, over the axes' frame, which a whole redraw puts on top: a few pixels.
@@ -131,11 +132,62 @@ def test_forms_without_a_browser():
         assert cells[:2] == [str(bits), str(2**bits + 1)]
         assert float(cells[2].removeprefix("≈ ")) == pytest.approx(error, rel=0.01)
     assert 'alt="a wave &lt;rounded&gt;"' in data["text/html"]
-    source = re.search(r'src="data:image/png;base64,([^"]+)"', data["text/html"])[1]
-    np.testing.assert_array_equal(pixels(base64.b64decode(source)), pixels(widget.answer["png"]))
+    source = base64.b64decode(re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', data["text/html"])[1]).decode()
+    assert len(source) < figures.LARGEST_SVG and ":root{color-scheme:light dark" in source
+    assert f"stroke: {colours.PALETTE[1]}" in source, "what moves is in it, too"
     widget.position = [0]
     assert widget._repr_mimebundle_()[0]["text/html"] == data["text/html"]
     assert make()._repr_mimebundle_()[0]["text/plain"] == data["text/plain"]
+
+
+def test_the_picture_has_no_ground_and_is_legible_on_light_and_dark():
+    """On a dark page the style sheet mirrors its pixels, as `mirrored` does: test_figures.py shows it."""
+    seen = pixels(make().answer["png"])
+    assert (seen[..., 3] == 0).mean() > 0.5 and seen[0, 0, 3] == 0
+    drawn = {"#" + bytes(pixel[:3].tolist()).hex() for pixel in seen[seen[..., 3] == 255].reshape(-1, 4)}
+    assert drawn >= {colours.INK, *colours.PALETTE[:2]}
+    for colour in (colours.INK, *colours.PALETTE):
+        for shown, ground in zip((colour, colours.mirrored(colour)), colours.GROUNDS, strict=True):
+            assert colours.contrast(shown, ground) >= (4.5 if colour == colours.INK else 3)
+    style = colours.THEME.with_name("sliders.css").read_text(encoding="utf-8")
+    assert re.search(
+        r'\[data-jp-theme-light="false"\] \.peft-figure > img[^{]*\{\s*filter: invert\(1\) hue-rotate\(180deg\)', style
+    )
+
+
+def test_where_it_starts():
+    widget = make(start={"bits": 5})
+    assert widget.setting == {"bits": 5} and widget.answer["position"] == [4]
+    assert "Picture at bits 5." in widget._repr_mimebundle_()[0]["text/html"]
+    np.testing.assert_array_equal(pixels(widget.answer["png"]), pixels(moved(make(), [4]).answer["png"]))
+
+
+def moved(widget, position):
+    widget.position = position
+    return widget
+
+
+def in_the_browser(widget):
+    state = widget.get_state()
+    names = ("title", "caption_html", "alt", "sliders", "position", "width", "answer")
+    return state["_esm"], {name: state[name] for name in names} | {"answer": as_json(widget.answer)}
+
+
+def as_json(answer):
+    return answer | {"png": list(answer["png"])}
+
+
+def test_a_kernel_that_does_not_answer(tmp_path):
+    esm, state = in_the_browser(make())
+    answer = as_json(moved(make(), [4]).answer)
+    run_node_tests("kernel.test.js", {"esm": esm, "state": state, "answer": answer}, tmp_path)
+
+
+def test_a_page_without_jupyter(tmp_path):
+    esm, state = in_the_browser(make(update=lambda artists, bits, how: update(artists, bits),
+                                     settings={"bits": [1, 2], "how": ["up", "down"]}))  # fmt: skip
+    case = {"shows": ["Levels", "down"], "press": ["[type=radio]"], "then": {"position": [1, 0]}, "showsThen": []}
+    run_node_tests("plain.test.js", {"esm": esm, "state": state, **case}, tmp_path)
 
 
 def test_an_error_in_update_is_shown_in_the_figure():
@@ -150,6 +202,7 @@ def test_an_error_in_update_is_shown_in_the_figure():
     with pytest.raises(ArithmeticError):
         widget.position = [4]
     assert widget.answer["readouts"] == [["error", "ArithmeticError: no such width: 5"]]
+    assert widget.answer["failed"] and widget.answer["position"] == [4]
     broken = False
     widget.position = [3]
     assert widget.answer["readouts"][0] == ["levels", "17"]
@@ -163,6 +216,7 @@ def test_an_error_in_update_is_shown_in_the_figure():
         ({"update": lambda artists, bits: None}, TypeError, r"update\(bits=1\) returned NoneType"),
         ({"update": lambda artists, rank: {}}, TypeError, "bits"),
         ({"settings": {"bits": []}}, ValueError, "no values"),
+        ({"start": {"bits": 9}}, ValueError, "its values are 1, 2, 3, 4, 5"),
     ],
 )
 def test_refused(parts, error, message):

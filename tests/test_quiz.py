@@ -454,7 +454,10 @@ def test_both_themes_have_the_same_tokens():
     assert tokens()["light"].keys() == tokens()["dark"].keys()
 
 
-@pytest.mark.parametrize("name", ["widgets/quiz.css", "widgets/progress.css", "output/show.css"])
+@pytest.mark.parametrize(
+    "name",
+    [*(f"widgets/{name}.css" for name in ["quiz", "progress", "parts", "sliders", "compare"]), "output/show.css"],
+)
 def test_style_sheets_take_text_from_the_tokens_of_their_surface(name):
     css = re.sub(r"/\*.*?\*/", "", (WIDGETS.parent / name).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert not re.search(r"#[0-9a-fA-F]{3,8}\b|rgb|hsl", css), "colours live in theme.css"

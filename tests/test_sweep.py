@@ -10,6 +10,7 @@ import torch
 import traitlets
 from javascript import run_node_tests
 
+from peft_lessons.classroom.output import colours
 from peft_lessons.classroom.output.figures import Measured
 from peft_lessons.classroom.widgets.sweep import Frame, sweep
 
@@ -209,6 +210,41 @@ def test_the_browser_shows_what_python_computed(tmp_path):
     assert "<script" not in hostile._repr_mimebundle_()[0]["text/html"]
 
 
+def methods(method, checkpointing, rank):
+    low = np.array([np.nan, 2.0, np.nan, 3.0])
+    values = np.arange(4.0) + 10 * rank + 100 * checkpointing + len(method)
+    return Frame({"steps": Measured(values), "gaps": low + checkpointing}, {"rank": rank})
+
+
+def test_controls_and_points_in_the_browser(tmp_path):
+    widget = make(
+        methods,
+        settings={"method": ["LoRA", "DoRA", "VeRA"], "checkpointing": [False, True], "rank": [1, 2, 3]},
+        start={"checkpointing": False},
+        x=[10, 20, 30, 40],
+    )
+    esm, state = in_the_browser(widget)
+    at = 1 * 6 + 0 * 3 + 1
+    points = [
+        [f"steps, step {x}: ≈ {value}.0" for x, value in zip((10, 20, 30, 40), (24, 25, 26, 27), strict=True)],
+        ["gaps, step 20: 2.00", "gaps, step 40: 3.00"],
+    ]
+    run_node_tests("controls.test.js", {"esm": esm, "state": state, "at": at, "points": points}, tmp_path)
+
+
+def test_bars_name_themselves():
+    widget = one([1.0, np.nan, 3.0], x=["NF4", "FP4", "int4"], kind="bar")
+    assert widget.frames[0]["points"] == [["NF4: 1.00", "int4: 3.00"]]
+    assert (widget.series, widget.x_name) == (["y"], "")
+
+
+def test_a_page_without_jupyter(tmp_path):
+    esm, state = in_the_browser(make(methods, settings={"method": ["LoRA", "DoRA"], "checkpointing": [True, False],
+                                                        "rank": [1, 2]}, x=range(4)))  # fmt: skip
+    case = {"shows": ["Loss & <rank>", "DoRA"], "press": ["[role=switch]", "[type=radio]"], "showsThen": ["rank"]}
+    run_node_tests("plain.test.js", {"esm": esm, "state": state, **case, "then": {"position": [0, 0, 1]}}, tmp_path)
+
+
 # The forms without a browser.
 
 
@@ -242,13 +278,15 @@ def test_measured_values_are_marked():
     assert text.splitlines()[-1] == "1  ≈ 2.00       ≈ 1.00 to ≈ 2.00"
 
 
-def test_static_picture_is_opaque_and_shows_the_first_position():
+def test_static_picture_follows_the_page_and_shows_the_first_position():
     widget = make()
     before = widget._repr_mimebundle_()[0]
     svg = picture_of(widget)
-    ground = svg.find(f"{SVG}rect")
-    assert (ground.get("fill"), ground.get("width")) == ("white", svg.get("width"))
-    assert svg.get("color") == "#1b1b1b"
+    assert svg.find(f"{SVG}rect") is None, "no ground but the page's"
+    rules = re.findall(r"(fill|stroke):light-dark\((#\w+),(#\w+)\)", svg.find(f"{SVG}style").text)
+    assert {light for _, light, _ in rules} >= {colours.INK, *colours.PALETTE[:2]}
+    for _, *both in rules:
+        assert all(colours.contrast(*each) >= 3 for each in zip(both, colours.GROUNDS, strict=True))
     assert [path.get("d") for path in svg.iter(f"{SVG}path") if path.get("data-series")] == widget.frames[2 * 3 + 1][
         "paths"
     ]
@@ -262,6 +300,49 @@ def test_static_picture_is_opaque_and_shows_the_first_position():
     )
     again = make()._repr_mimebundle_()[0]
     assert all(before[form] == again[form] for form in ("text/plain", "text/html")), "no address, no time, no random id"
+
+
+def test_a_live_picture_takes_its_colours_from_the_page():
+    for drawing in (make().drawing, make().narrow):
+        assert not re.search(r"#[0-9a-f]{6}", drawing)
+        known = {f"var(--{name})" for name in colours.LIGHT}
+        assert set(re.findall(r"var\([^)]*\)", drawing)) <= known
+
+
+def test_names_below_do_not_touch_each_other():
+    """On a phone: names in two rows, every other number."""
+    named = one([1.0] * 7, x=["full", "LoHa", "AdaLoRA", "rsLoRA", "prefix tuning", "VeRA", "IA³"], kind="bar")
+    numbers = one([1.0] * 8, x=[1, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000])
+
+    def below(drawing):
+        texts = [text for text in ElementTree.fromstring(drawing).iter(f"{SVG}text") if not text.get("transform")]
+        return [
+            (float(text.get("x")), float(text.get("y")), text.text)
+            for text in texts
+            if text.get("text-anchor") == "middle"
+        ][:-1]  # the last is the axis's own name
+
+    assert [len({y for _, y, _ in below(drawing)}) for drawing in (named.drawing, named.narrow)] == [1, 2]
+    assert [len(below(drawing)) for drawing in (numbers.drawing, numbers.narrow)] == [8, 4]
+
+
+def test_controls_follow_from_the_values():
+    settings = {"a": [1, 2.5], "b": ["yes", "no"], "c": [False, True], "d": ["LoRA", "DoRA"], "e": [1, "all"]}
+    widget = make(lambda **_: Frame({"y": [1.0]}), settings=settings, x=[1])
+    assert [each["control"] for each in widget.sliders] == ["slider", "switch", "switch", "choice", "choice"]
+    assert widget.sliders[2]["labels"] == ["no", "yes"]
+
+
+def test_where_it_starts():
+    widget = make(start={"rank": 8})
+    assert widget.setting == {"rank": 8, "bits": 3}
+    assert "Picture at rank 8, bits 3." in widget._repr_mimebundle_()[0]["text/html"]
+    drawn = [path.get("d") for path in picture_of(widget).iter(f"{SVG}path") if path.get("data-series")]
+    assert drawn == widget.frames[3 * 3 + 1]["paths"]
+    assert [line.split()[:2] for line in repr(widget).splitlines()[4:]] == [
+        ["1", "3"], ["2", "3"], ["4", "3"], ["8", "2"], ["8", "3"], ["8", "4"]
+    ]  # fmt: skip
+    assert repr(make(start={})) == repr(make()) == repr(make(start={"rank": 4, "bits": 3}))
 
 
 def test_the_setting_comes_back_to_python():
@@ -285,6 +366,8 @@ def frame(**parts):
     ("compute", "changes", "error", "message"),
     [
         (frame(), {"settings": {}}, ValueError, "settings is empty"),
+        (frame(), {"start": {"rnk": 1}}, ValueError, "start names 'rnk', which is no setting; the settings are n"),
+        (frame(), {"start": {"n": 3}}, ValueError, "start sets 'n' to 3; its values are 1, 2"),
         (frame(), {"settings": {"n": []}}, ValueError, "'n' has no values"),
         (frame(), {"settings": {"n": [1, 2, 1]}}, ValueError, "shows a value twice: 1, 2, 1"),
         (frame(), {"settings": {"n": range(3000)}}, ValueError, "3,000 combinations"),

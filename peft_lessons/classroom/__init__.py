@@ -4,6 +4,7 @@ from peft_lessons.classroom.exercises.exercise import exercise
 from peft_lessons.classroom.output.bar import progress_bar
 from peft_lessons.classroom.output.claims import claim, fact, say
 from peft_lessons.classroom.output.figures import Measured, figure, new_figure, table
+from peft_lessons.classroom.output.labels import label_lines
 from peft_lessons.classroom.output.quiet import quietly
 from peft_lessons.classroom.output.show import show
 from peft_lessons.classroom.progress.kept import trained_once
@@ -24,6 +25,7 @@ __all__ = [
     "exercise",
     "fact",
     "figure",
+    "label_lines",
     "live_figure",
     "new_figure",
     "predict",

@@ -30,8 +30,8 @@ MEDIAN_MS, P95_MS, ROUND_TRIP_MS = 30, 100, 5
 SLIDERS = ".jp-OutputArea .peft-figure input[type=range]"
 QUIZZES = ".jp-OutputArea form.peft-quiz:not(.peft-review *)"  # which questions a review has depends on the progress
 KINDS = (
-    ":has(> svg):has(input:enabled)",
-    ":has(> img):has(input:enabled)",
+    ":has(> svg):has(input[type=range]:enabled)",
+    ":has(> img):has(input[type=range]:enabled)",
 )  # drawn in the browser, drawn in the kernel
 
 # What a figure looks like, its lines or the pixels of its picture; nothing while a new picture is loading.
@@ -135,6 +135,34 @@ def test_every_slider_moves_its_picture(lesson, pictures):
         assert after != before, f"the slider {name!r} changes nothing in its picture"
         assert slider.get_attribute("aria-valuetext") != value
         assert slider.evaluate("input => input === document.activeElement"), "the notebook took the key"
+
+
+@EACH_LESSON
+def test_every_choice_changes_its_picture(lesson, pictures):
+    """Segments and lists by an arrow key, switches by the space bar."""
+    figures = lesson.page.locator(".jp-OutputArea figure.peft-figure")
+    for control in figures.locator("[role=switch], input[type=radio]:checked:visible, select:visible").all():
+        figure = control.locator("xpath=ancestor::figure")
+        before = figure.evaluate(LOOK)
+        control.focus()
+        lesson.page.keyboard.press("Space" if control.get_attribute("role") == "switch" else "ArrowUp")
+        for _ in range(50):
+            if (after := figure.evaluate(LOOK)) not in ("", before):
+                break
+            lesson.page.wait_for_timeout(100)
+        assert after not in ("", before), "a choice changes nothing in its picture"
+
+
+@EACH_LESSON
+def test_points_name_themselves(lesson, pictures):
+    for point in lesson.page.locator(".jp-OutputArea figure.peft-figure > [role=slider]").all():
+        point.focus()
+        said = set()
+        for key in ("ArrowRight", "ArrowLeft", "ArrowUp"):
+            lesson.page.keyboard.press(key)
+            said.add(point.inner_text())
+            assert point.get_attribute("aria-valuetext") == point.inner_text() != ""
+        assert len(said) > 1 and point.evaluate("point => point === document.activeElement")
 
 
 @EACH_LESSON

@@ -25,14 +25,30 @@ export function browser(address = "http://localhost:8888/lab/tree/notebooks/00_s
       this.target = null;
     }
   };
+  // No layout here: a test calls what an element told of its size would call.
+  const sized = new Map();
+  window.ResizeObserver = class {
+    constructor(callback) {
+      this.callback = callback;
+    }
+    observe(target) {
+      sized.set(target, (width) => this.callback([{ contentRect: { width } }]));
+    }
+    disconnect() {
+      for (const [target] of sized) sized.delete(target);
+    }
+  };
   Object.assign(globalThis, {
     window,
     document: window.document,
     location: window.location,
     IntersectionObserver: window.IntersectionObserver,
     CustomEvent: window.CustomEvent,
+    ResizeObserver: window.ResizeObserver,
+    DOMParser: window.DOMParser,
+    Image: window.Image,
   });
-  return { window, document: window.document, main: window.document.querySelector("main"), observers };
+  return { window, document: window.document, main: window.document.querySelector("main"), observers, sized };
 }
 
 // anywidget's model: `get`, `set`, `save_changes`, `send`, `on`, `off`. `receive` is the kernel's side.

@@ -1,7 +1,7 @@
 // The field for questions in a simulated browser; run by test_compare.py, whose `data` holds a widget's real state.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { axeViolations, browser, data, load, Model } from "./browser.js";
 
 // ipywidgets' models tell their listeners of what the view itself sets, and neither side hears of an equal value.
@@ -56,7 +56,7 @@ test("an answer grows, and the field waits until it is done", () => {
   for (const text of ["Be", "Because"]) {
     answer(text, false);
     assert.deepEqual(read.texts(), [text]);
-    assert.match(read.notice(), /run this cell again/);
+    assert.equal(read.notice(), "Asking …");
     assert.equal(read.busy(), "true", "a screen reader waits for the whole");
   }
   answer("Because");
@@ -74,20 +74,94 @@ for (const [name, first, second] of [
     ask(first);
     answer("Because.");
     ask(second);
-    assert.match(read.notice(), /run this cell again/);
+    assert.equal(read.notice(), "Asking …");
+    assert.deepEqual(read.texts(), [], "the old answer does not stand under the new question");
     answer("Because.");
     assert.equal(model.saved.length, 2);
     assert.equal(read.notice(), "");
   });
 }
 
-test("a kernel that says nothing leaves a way on", () => {
-  const { model, button, read, ask } = open();
+test("a kernel that says nothing is said to do so, and leaves a way on", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { main, model, button, ask, answer } = open();
+  const lost = () => main.querySelector(".peft-lost").textContent;
   ask("Why?");
-  assert.match(read.notice(), /run this cell again/);
+  mock.timers.tick(1900);
+  assert.equal(lost(), "");
+  mock.timers.tick(200);
+  assert.equal(lost(), "The kernel does not answer: run this cell again.");
   assert.equal(button.disabled, false);
   ask("Why?");
   assert.equal(model.saved.length, 2);
+  answer("", false);
+  assert.equal(lost(), "", "a sign of life is enough: answers may take long");
+  mock.timers.tick(60_000);
+  assert.equal(lost(), "");
+  mock.timers.reset();
+});
+
+test("an answer can be stopped", () => {
+  const { main, model, read, ask, answer } = open();
+  const stop = [...main.querySelectorAll("button")].find((button) => button.textContent === "Stop");
+  assert.equal(stop.hidden, true);
+  ask("Why?");
+  answer("Be", false);
+  assert.equal(stop.hidden, false);
+  stop.click();
+  assert.deepEqual(model.saved.at(-1), { asked: { number: 1, question: "Why?", stop: true } });
+  answer("Be");
+  assert.deepEqual(read.texts(), ["Be"]);
+  assert.equal(stop.hidden, true);
+  ask("How?");
+  assert.deepEqual(model.saved.at(-1), { asked: { number: 2, question: "How?" } }, "which is not stopped");
+});
+
+test("a suggestion is asked at a click", () => {
+  const { main, model, field } = open();
+  const offers = [...main.querySelectorAll(".peft-offers button")];
+  assert.deepEqual(offers.map((offer) => offer.textContent), data.state.suggestions);
+  offers[1].click();
+  assert.equal(field.value, data.state.suggestions[1]);
+  assert.deepEqual(model.saved, [{ asked: { number: 1, question: data.state.suggestions[1] } }]);
+});
+
+test("of two variants a switch shows one, and a button both", async () => {
+  const { window, main, model, read, ask } = open();
+  const number = () => model.get("asked").number;
+  const rows = [["adapter off", "Paris is a city."], ["adapter on", "{}"]];
+  const hear = (rows, done) => model.receive("answer", { number: number(), question: "Why?", rows, done });
+  const button = main.querySelector("[role=switch]");
+  const [state, shown] = [
+    () => button.getAttribute("aria-checked"),
+    () => Array.from(main.querySelectorAll("dl > div:not([hidden]) dd"), (node) => node.textContent),
+  ];
+  assert.equal(main.querySelector(".peft-views").hidden, true, "these two are called off and on, of nothing");
+  ask("Why?");
+  hear(rows, true);
+  assert.equal(main.querySelector(".peft-views").hidden, false);
+  assert.equal(button.getAttribute("aria-label"), "adapter");
+  assert.deepEqual([state(), shown()], ["true", ["{}"]]);
+  button.click();
+  assert.deepEqual([state(), shown()], ["false", ["Paris is a city."]]);
+  const beside = [...main.querySelectorAll("button")].find((button) => button.textContent === "Side by side");
+  beside.click();
+  assert.deepEqual([beside.getAttribute("aria-pressed"), shown()], ["true", rows.map(([, text]) => text)]);
+  assert.deepEqual(await axeViolations(window), []);
+  beside.click();
+  assert.deepEqual(shown(), ["Paris is a city."]);
+
+  ask("How?");
+  assert.deepEqual([state(), shown()], ["false", ["…"]], "nothing of the old answer");
+  hear([["adapter off", "Par"]], false);
+  assert.deepEqual([state(), shown()], ["false", ["Par"]]);
+  hear([rows[0], ["adapter on", "{"]], false);
+  assert.deepEqual([state(), shown()], ["true", ["{"]], "it follows the answer that grows");
+  button.click();
+  hear(rows, false);
+  assert.deepEqual([state(), shown()], ["false", ["Paris is a city."]], "until the reader turns it");
+  hear([["error", "ArithmeticError: no"]], true);
+  assert.deepEqual([main.querySelector(".peft-views").hidden, read.texts()], [true, ["ArithmeticError: no"]]);
 });
 
 test("an answer to the question before does not end the waiting", () => {

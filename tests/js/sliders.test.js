@@ -18,7 +18,6 @@ const widget = await load(data.esm);
 for (const [name, { state, start, moves, fromPython, after, movesThen = [], saves, page }] of Object.entries(data.cases)) {
   test(name, async () => {
     const { window, document, main } = browser();
-    Object.assign(globalThis, { DOMParser: window.DOMParser, Image: window.Image });
     const dataUrl = /^data:([^;]*);base64,(.*)$/s;
 
     const model = new Sliders(state);

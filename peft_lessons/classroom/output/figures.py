@@ -2,7 +2,7 @@
 
 A figure must serve whoever meets it: in JupyterLab or on a page, trusted or not, light or dark, with or without
 sight or colour. Hence five colours that stay apart for every kind of colour vision and stand out on both backgrounds,
-each with a line style and a marker of its own; an opaque white ground; a caption; and a required description in words.
+each with a line style and a marker of its own; no ground but the page's; a caption; and a description in words.
 """
 
 import base64
@@ -21,12 +21,12 @@ from cycler import cycler
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from peft_lessons.classroom.output.cards import UNSEEN, inline_html
+from peft_lessons.classroom.output.colours import INK, PALETTE, PAPER, adaptive
+from peft_lessons.classroom.output.labels import warn_of_overlaps
 
-# Found by maximising the smallest OKLab distance under normal, deuteranope and protanope vision (Machado, Oliveira &
-# Fernandes 2009, severity 1) among colours whose contrast is at least 3 on white and on the dark grounds up to #1e1e1e.
-PALETTE = ("#217382", "#ef6b1f", "#8640f5", "#c23901", "#908ecb")
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "12 4")  # SVG's stroke-dasharray, in pixels
 MARKERS = ("o", "s", "^", "D", "v")  # matplotlib's names
 
@@ -41,19 +41,25 @@ STYLE: dict[Any, Any] = {
         markevery=[0.1] * len(PALETTE),
     ),
     "axes.axisbelow": True,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.facecolor": "white",
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib; a browser writes in its own, which is seldom as wide
     "font.size": 11.0,
-    "grid.color": "#dddddd",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "path",
+    "grid.alpha": 0.18,
+    "legend.facecolor": PAPER,
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
     "svg.hashsalt": "peft-lessons",
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), INK
+    ),
 }
 # What `number` prints for a `Measured` value: the check of stored outputs replaces it.
 MEASURED = re.compile(r"≈ −?[0-9][0-9.,]*(?:e[+−][0-9]+)?")
-LARGEST_SVG = 150_000  # bytes; a figure with more in it than this is smaller as a PNG
+LARGEST_SVG = 60_000  # bytes; what is drawn in a larger one becomes pixels, its words do not
 
 
 def style() -> AbstractContextManager[None]:
@@ -101,11 +107,8 @@ def figure(fig: Figure, *, alt: str, caption: str) -> None:
         pyplot.close(fig)
     clear_grid_over_images(fig)
     mark_every_point_of_few(fig)
-    source = svg(fig)
-    if len(source) > LARGEST_SVG:
-        image = image_tag(_png(fig), "image/png", alt, width=round(fig.get_figwidth() * 96))
-    else:
-        image = image_tag(source, "image/svg+xml", alt)
+    warn_of_overlaps(fig)
+    image = image_tag(svg(fig), "image/svg+xml", alt)
     _show(
         html=f"<figure>{image}<figcaption>{inline_html(caption)}</figcaption></figure>",
         text=f"[Figure] {caption}\n{alt}",
@@ -227,16 +230,26 @@ def _checked(row: Sequence[str], header: Sequence[str]) -> Sequence[str]:
 
 
 def svg(fig: Figure) -> bytes:
-    """The figure as an SVG file, the same bytes each time."""
-    with style(), io.BytesIO() as file:
-        fig.savefig(file, format="svg", metadata={"Date": None})
-        return file.getvalue()
+    """The figure as an SVG file, the same bytes each time, whose colours follow the page that shows it."""
+    for patch in fig.findobj(Patch):
+        if hatch := patch.get_hatch():  # each dot is a path of its own: "...." would take 250 KB
+            patch.set_hatch(re.sub(r"([.oO*])\1+", r"\1", hatch))
+    for axes in fig.axes:
+        if axes.images:  # what lies on an image keeps its colour, as the image does
+            for number, artist in enumerate([*axes.texts, *axes.lines]):
+                artist.set_gid(f"on-image-{number}")
+    if len(source := _written(fig)) > LARGEST_SVG:
+        for axes in fig.axes:
+            for artist in [*axes.lines, *axes.collections, *axes.patches]:
+                artist.set_rasterized(True)
+        source = _written(fig)
+    return adaptive(source).encode()
 
 
-def _png(fig: Figure) -> bytes:
-    with style(), io.BytesIO() as file:
-        fig.savefig(file, format="png", dpi=144)
-        return file.getvalue()
+def _written(fig: Figure) -> str:
+    with style(), io.StringIO() as file:
+        fig.savefig(file, format="svg", dpi=144, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        return re.sub(r"font-family: [^;\"]*;? ?", "", file.getvalue())
 
 
 def _show(*, html: str, text: str) -> None:

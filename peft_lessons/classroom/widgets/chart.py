@@ -1,21 +1,24 @@
 """A small chart as SVG text: axes, ticks and legend once, and one path per series for every frame.
 
 The drawing is made here, in Python, for the browser and for the static figure alike, so that the two cannot disagree:
-the browser only puts another path in place when a slider moves. Lines, text and ticks are `currentColor`, so that they
-follow a light or dark theme; each series has its own colour, dashes and marker.
+the browser only puts another path in place when a slider moves. It is made twice, for a page's column and for a phone,
+whose text would else be too small; only the first has paths, which the browser fits into the second. Each series has
+its own colour, dashes and marker; bars of a group stand in the order of the legend.
 """
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
-from peft_lessons.classroom.output.figures import DASHES, PALETTE
+from peft_lessons.classroom.output.colours import INK, PALETTE, PAPER, adaptive, themed
+from peft_lessons.classroom.output.figures import DASHES
 
-WIDTH, HEIGHT = 640, 360  # pixels of the view box; the browser scales it
+WIDE, NARROW = (640, 360), (360, 300)  # pixels of the view box; the browser scales it
 CHARACTER = 7  # pixels, the mean width of one at font size 13
 MARKED = 40  # a line with more points than this has a marker at every tenth part of it
 KINDS = ("line", "bar", "step")
@@ -79,6 +82,7 @@ class Chart:
         x_range, y_range: what the axes show.
         x_ticks: where the horizontal axis is marked, as value and text.
         bar_width: horizontal room for the bars at one x, in units of the axis (of its log10 on a log scale).
+        size: width and height in pixels.
     """
 
     kind: str
@@ -91,6 +95,12 @@ class Chart:
     y_log: bool
     x_ticks: Sequence[tuple[float, str]]
     bar_width: float = 0.0
+    size: tuple[int, int] = WIDE
+
+    @property
+    def narrow(self) -> "Chart":
+        """The same chart for a phone."""
+        return replace(self, size=NARROW)
 
     @cached_property
     def y_ticks(self) -> list[tuple[float, str]]:
@@ -104,13 +114,21 @@ class Chart:
     def left(self) -> float:
         return 34 + CHARACTER * max(len(text) for _, text in self.y_ticks)
 
+    @property
+    def right(self) -> float:
+        return self.size[0] - 14
+
+    @cached_property
+    def bottom(self) -> float:
+        return self.size[1] - 32 - 16 * (1 + max(row for _, _, row in self._x_labels()))
+
     @cached_property
     def x(self) -> Axis:
-        return Axis(*self.x_range, self.x_log, self.left, WIDTH - 14)
+        return Axis(*self.x_range, self.x_log, self.left, self.right)
 
     @cached_property
     def y(self) -> Axis:
-        return Axis(*self.y_range, self.y_log, HEIGHT - 48, self.top)
+        return Axis(*self.y_range, self.y_log, self.bottom, self.top)
 
     def path(self, series: int, x: np.ndarray, y: np.ndarray) -> str:
         """The `d` of a series' path. Points that are not finite are left out, and the line is broken there."""
@@ -157,22 +175,27 @@ class Chart:
             if np.isfinite(height)
         )
 
-    def svg(self, paths: Sequence[str], marks: Sequence[str], alt: str, static: bool = False) -> str:
-        """The whole drawing with the given paths; a static one brings its white ground and dark ink along."""
-        left, right, top, bottom = self.left, WIDTH - 14, self.top, HEIGHT - 48
+    def static(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
+        """The drawing with the given paths, for `<img>`."""
+        return adaptive(self._svg(paths, marks, alt))
+
+    def live(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
+        """The drawing as part of a page that has theme.css; `data-plot` says where its paths belong."""
+        return themed(self._svg(paths, marks, alt))
+
+    def _svg(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
+        (width, height), left, right, top, bottom = self.size, self.left, self.right, self.top, self.bottom
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
             f'role="img" aria-label="{html.escape(alt)}" font-family="system-ui, sans-serif" font-size="13" '
-            f'fill="currentColor" color="{"#1b1b1b" if static else "inherit"}">',
-            f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>' if static else "",
-            '<g stroke="currentColor" stroke-opacity="0.18">',
+            f'fill="{INK}" data-plot="{left:.1f} {right} {top} {bottom}">',
+            f'<g stroke="{INK}" stroke-opacity="0.18">',
             *(f'<path d="M{left:.1f} {place:.1f}H{right}"/>' for place, _ in self._placed(self.y, self.y_ticks)),
             *(f'<path d="M{place:.1f} {top}V{bottom}"/>' for place, _ in self._placed(self.x, self.x_ticks)),
             "</g>",
-            f'<path d="M{left:.1f} {top}V{bottom}H{right}" fill="none" stroke="currentColor"/>',
             *(_text(left - 7, place + 4, "end", text) for place, text in self._placed(self.y, self.y_ticks)),
-            *(_text(place, bottom + 18, "middle", text) for place, text in self._placed(self.x, self.x_ticks)),
-            _text((left + right) / 2, HEIGHT - 8, "middle", self.x_label),
+            *(_text(place, bottom + 18 + 16 * row, "middle", text) for place, text, row in self._x_labels()),
+            _text((left + right) / 2, height - 8, "middle", self.x_label),
             _text(0, 0, "middle", self.y_label, f"translate(15 {(top + bottom) / 2:.1f}) rotate(-90)"),
             *self._legend(),
             # A nested svg clips what a fixed range leaves outside; its view box keeps the outer coordinates.
@@ -180,9 +203,34 @@ class Chart:
             f'viewBox="{left:.1f} {top - 5} {right - left + 5:.1f} {bottom - top + 10}">',
             *(f'<path {self._look(i)} d="{d}" data-series="{i}"/>' for i, d in enumerate(paths)),
             *(f'<path fill="{PALETTE[i]}" d="{d}" data-marks="{i}"/>' for i, d in enumerate(marks)),
-            "</svg></svg>",
+            "</svg>",
+            f'<path d="M{left:.1f} {top}V{bottom}H{right}" fill="none" stroke="{INK}"/>',
+            "</svg>",
         ]
         return "".join(parts)
+
+    def _x_labels(self) -> list[tuple[float, str, int]]:
+        """Place, text and row of each label below: names that do not fit beside each other alternate between two rows,
+        of such numbers every other is left out until they do."""
+        placed = self._placed(self.x, self.x_ticks)
+        if not self._crowded(placed):
+            return [(place, text, 0) for place, text in placed]
+        if self.named:
+            return [(place, text, i % 2) for i, (place, text) in enumerate(placed)]
+        while self._crowded(placed):
+            placed = placed[::2]
+        return [(place, text, 0) for place, text in placed]
+
+    @property
+    def named(self) -> bool:
+        """Whether the horizontal axis has names, not numbers."""
+        return any(text != tick_text(value) for value, text in self.x_ticks)
+
+    def _crowded(self, placed: Sequence[tuple[float, str]]) -> bool:
+        return any(
+            CHARACTER * (len(text) + len(other) + 2) / 2 > there - here
+            for (here, text), (there, other) in pairwise(placed)
+        )
 
     def _placed(self, axis: Axis, ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
         return [(float(axis(np.array([value]))[0]), text) for value, text in ticks]
@@ -190,8 +238,7 @@ class Chart:
     def _look(self, series: int) -> str:
         dashes = f' stroke-dasharray="{DASHES[series]}"' if DASHES[series] else ""
         if self.kind == "bar":
-            filled = 0.8 if series % 2 == 0 else 0.25
-            return f'fill="{PALETTE[series]}" fill-opacity="{filled}" stroke="{PALETTE[series]}"{dashes}'
+            return f'fill="{PALETTE[series]}" stroke="{PAPER}"'
         return f'fill="none" stroke="{PALETTE[series]}" stroke-width="2.25" stroke-linejoin="round"{dashes}'
 
     def _legend_places(self) -> list[tuple[int, float]]:
@@ -199,7 +246,7 @@ class Chart:
         places, row, edge = [], 0, 34.0
         for name in self.names:
             width = 52 + CHARACTER * len(name)
-            if edge > 34 and edge + width > WIDTH:
+            if edge > 34 and edge + width > self.size[0]:
                 row, edge = row + 1, 34.0
             places.append((row, edge))
             edge += width

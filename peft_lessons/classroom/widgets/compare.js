@@ -1,58 +1,109 @@
-// A text field, a button, and the answers as a list. The kernel answers; this only shows.
+// A field for a question, and what the kernel answers. Of two variants of one model, "… off" and "… on", a switch shows
+// one at a time, and a button both side by side.
 
 function render({ model, el }) {
-  const form = document.createElement("form");
-  form.className = "peft-theme peft-compare";
-  const label = document.createElement("label");
-  const field = document.createElement("input");
-  field.type = "text";
-  field.maxLength = 500;
-  label.append(model.get("label"), field);
-  const button = document.createElement("button");
-  button.type = "submit";
-  button.textContent = "Ask";
-  const notice = document.createElement("p");
-  notice.className = "peft-notice";
+  const form = make("form", el, { className: "peft-theme peft-compare" });
+  const line = make("div", form, { className: "peft-line" });
+  const label = make("label", line, { textContent: model.get("label") });
+  const field = make("input", label, { type: "text", maxLength: 500, value: model.get("answer").question });
+  make("button", line, { type: "submit", textContent: "Ask" });
+  const stop = make("button", line, { type: "button", textContent: "Stop", className: "peft-plain" });
+  const offers = make("div", form, { className: "peft-offers" });
+  const kernel = kernelWatch(model, form);
+  const notice = make("p", form, { className: "peft-notice" });
   notice.setAttribute("role", "status");
-  const status = document.createElement("div");
-  status.setAttribute("role", "status");
-  status.setAttribute("aria-live", "polite");
-  const answers = document.createElement("dl");
-  status.append(answers);
-  form.append(label, button, notice, status);
-  el.append(form);
+  const question = make("p", form, { className: "peft-question" });
+  const views = make("div", form, { className: "peft-views" });
+  const variant = make("span", views);
+  const { button: turn, show: turned } = onOff(views, "", (on) => look({ on }));
+  const state = make("span", views);
+  state.setAttribute("aria-hidden", "true"); // the switch says it
+  const beside = make("button", views, { type: "button", textContent: "Side by side", className: "peft-plain" });
+  beside.addEventListener("click", () => look({ both: !view.both }));
+  const answers = make("dl", make("div", form));
+  answers.parentElement.setAttribute("role", "status");
+  keepKeys(form);
 
-  // Otherwise the notebook takes arrow keys and Enter for itself.
-  form.addEventListener("keydown", (event) => event.stopPropagation());
+  // Every question has a number of its own: an equal value would not be sent.
+  const ask = (text) => {
+    if (!text.trim()) return;
+    view.on = undefined;
+    send({ number: model.get("asked").number + 1, question: text });
+  };
+  const send = (asked) => {
+    model.set("asked", asked);
+    model.save_changes();
+    kernel.waits(true);
+    show();
+  };
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!field.value.trim()) return;
-    // Every question has a number of its own: an equal value would not be sent.
-    model.set("asked", { number: model.get("asked").number + 1, question: field.value });
-    model.save_changes();
+    ask(field.value);
   });
+  stop.addEventListener("click", () => send({ ...model.get("asked"), stop: true }));
+  for (const text of model.get("suggestions")) {
+    const offer = make("button", offers, { type: "button", textContent: text, className: "peft-plain" });
+    offer.addEventListener("click", () => ask((field.value = text)));
+  }
 
+  // Until the reader turns the switch, it follows the answer that grows.
+  const view = { on: undefined, both: false };
+  let two; // what the two variants are of, as the last answers had it: growing ones are not yet two
+  const look = (change) => {
+    Object.assign(view, change);
+    show();
+  };
   const show = () => {
-    const { number, question, rows, done } = model.get("answer");
-    const waiting = number !== model.get("asked").number || !done;
-    // Screen readers wait for the whole answer. The button stays alive: a kernel that was restarted answers nothing.
-    form.setAttribute("aria-busy", String(waiting));
-    notice.textContent = waiting ? "Asking … (if nothing follows, run this cell again)" : "";
-    if (!waiting && document.activeElement !== field) field.value = question;
+    const { number, question: asked, rows, done } = model.get("answer");
+    const own = number === model.get("asked").number; // an answer to the question before must not stand under this one
+    const waiting = !(own && done);
+    const shown = own ? rows : [];
+    form.setAttribute("aria-busy", String(waiting)); // screen readers wait for the whole answer
+    notice.textContent = waiting ? "Asking …" : "";
+    stop.hidden = !waiting;
+    question.textContent = own ? asked : model.get("asked").question;
+    if (!rows.every(([name]) => [`${two} off`, `${two} on`, "…"].includes(name))) two = variants(rows);
+    views.hidden = !two;
+    const on = view.on ?? shown.length === 2;
+    if (two) {
+      variant.textContent = two;
+      turn.setAttribute("aria-label", two);
+      turned(on);
+      state.textContent = on ? "on" : "off";
+      beside.setAttribute("aria-pressed", String(view.both));
+      turn.disabled = view.both;
+    }
+    const all = two ? ["off", "on"].map((word, i) => shown[i] ?? [`${two} ${word}`, waiting ? "…" : ""]) : shown;
+    answers.className = two ? (view.both ? "peft-beside" : "peft-one") : "";
     answers.replaceChildren(
-      ...rows.flatMap(([name, text]) => {
-        const term = document.createElement("dt");
-        term.textContent = name;
-        const description = document.createElement("dd");
-        description.textContent = text;
-        return [term, description];
+      ...all.map(([name, text], i) => {
+        const pair = document.createElement("div");
+        pair.hidden = Boolean(two) && !view.both && i !== Number(on);
+        make("dt", pair, { textContent: name });
+        make("dd", pair, { textContent: text });
+        return pair;
       }),
     );
   };
-  const events = ["change:asked", "change:answer"];
-  events.forEach((event) => model.on(event, show));
+  const hear = () => {
+    const { number, question: asked, done } = model.get("answer");
+    if (number === model.get("asked").number) kernel.answered();
+    if (done && document.activeElement !== field) field.value = asked;
+    show();
+  };
+  const events = [["change:asked", show], ["change:answer", hear]];
+  events.forEach(([event, react]) => model.on(event, react));
   show();
-  return () => events.forEach((event) => model.off(event, show));
+  return () => {
+    kernel.close();
+    events.forEach(([event, react]) => model.off(event, react));
+  };
+}
+
+// "adapter" for answers that are named "adapter off" and "adapter on".
+function variants(rows) {
+  const [off, on] = [/^(.*\S) off$/, /^(.*\S) on$/].map((name, i) => rows[i]?.[0].match(name)?.[1]);
+  return rows.length === 2 && off === on ? off : undefined;
 }
 
 export default { render };

@@ -1,10 +1,9 @@
-
 function render({ model, el }) {
   const picture = Object.assign(new Image(), { alt: model.get("alt"), width: model.get("width") });
   const seen = new Map(); // answers by position: a slider on its way back need not wait for the kernel
   const here = () => {
     const answer = model.get("answer");
-    seen.set(String(answer.position), answer);
+    if (!answer.failed) seen.set(String(answer.position), answer);
     if (seen.size > 256) seen.delete(seen.keys().next().value);
     return seen.get(String(model.get("position"))) ?? answer;
   };
@@ -14,7 +13,30 @@ function render({ model, el }) {
     if (picture.src !== shown.url) picture.src = shown.url;
   };
   const readouts = () => here().readouts;
-  return sliders({ model, el }, { picture, paint, readouts, news: ["change:position", "change:answer"], delay: 0 });
+  const close = sliders(
+    { model, el },
+    { picture, paint, readouts, news: ["change:position", "change:answer"], delay: 0 },
+  );
+
+  const figure = picture.parentElement;
+  const kernel = kernelWatch(model, figure);
+  const wait = () => {
+    const waiting = String(here().position) !== String(model.get("position"));
+    figure.classList.toggle("peft-stale", waiting);
+    kernel.waits(waiting);
+  };
+  const answered = () => {
+    kernel.answered();
+    wait();
+  };
+  model.on("change:position", wait);
+  model.on("change:answer", answered);
+  return () => {
+    model.off("change:position", wait);
+    model.off("change:answer", answered);
+    kernel.close();
+    close();
+  };
 }
 
 // A blob's URL would be fetched through another process, some milliseconds more.

@@ -1,4 +1,4 @@
-"""A figure with sliders that the kernel draws anew at each move, for what is too large to compute ahead.
+"""A figure with controls that the kernel draws anew at each move, for what is too large to compute ahead.
 
 Only what moves is drawn again, over a copy of what does not (blitting), which is ten times as fast as a whole figure;
 and the browser keeps what it has seen.
@@ -6,7 +6,7 @@ and the browser keeps what it has seen.
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from peft_lessons.classroom.output.figures import clear_grid_over_images, image_tag, new_figure, number, style
+from peft_lessons.classroom.output.figures import clear_grid_over_images, image_tag, new_figure, number, style, svg
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.sliders import (
-    HERE,
+    Position,
+    Settings,
     Sliders,
     checked_settings,
+    checked_start,
     describe,
     label,
-    middle_of,
     setting_at,
     several_positions,
 )
@@ -57,7 +59,7 @@ class Canvas:
         self.background: Any = None
         self.limits: tuple[Any, ...] = ()
 
-    def draw(self, setting: Mapping[str, Any], compression: int = 1) -> tuple[bytes, dict[str, str]]:
+    def draw(self, setting: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
         """A PNG and the readouts at this setting."""
         readouts = self.update(self.artists, **setting)
         if not isinstance(readouts, Mapping):
@@ -69,41 +71,49 @@ class Canvas:
         self.canvas.restore_region(self.background)
         for artist in self.moving:
             self.axes.draw_artist(artist)
-        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
-        return encode_png(pixels, compression), {name: number(value) for name, value in readouts.items()}
+        return encode_png(np.asarray(self.canvas.buffer_rgba())), {
+            name: number(value) for name, value in readouts.items()
+        }
+
+    def static(self, setting: Mapping[str, Any]) -> bytes:
+        """An SVG at this setting."""
+        self.update(self.artists, **setting)
+        self.limits = ()  # it is laid out anew, and its hatches may change: the background is no longer right
+        return svg(self.figure)
 
 
 class LiveFigure(Sliders):
     """The widget that `live_figure` returns; `.setting` is what the sliders stand at."""
 
-    _esm = (HERE / "sliders.js").read_text(encoding="utf-8") + (HERE / "live_figure.js").read_text(encoding="utf-8")
+    _esm = source("parts.js", "sliders.js", "live_figure.js")
 
-    # The position that it answers (none for an error), a PNG, and readouts as [name, text] pairs.
+    # The position that it answers, whether in vain, a PNG (in vain, the last one), and readouts as [name, text] pairs.
     answer = traitlets.Dict().tag(sync=True)
     width = traitlets.Int().tag(sync=True)  # pixels of the page
 
-    def __init__(self, canvas: Canvas, settings: Mapping[str, Sequence[Any]], **words: str):
+    def __init__(self, canvas: Canvas, settings: Settings, start: Position, **words: str):
         self._canvas = canvas
         self._rows: list[tuple[list[str], dict[str, str]]] = []
-        for position in several_positions(settings):
+        for position in several_positions(settings, start):
             setting = setting_at(settings, position)
             self._rows.append(([label(value) for value in setting.values()], canvas.draw(setting)[1]))
-        start = setting_at(settings, middle_of(settings))
-        self._static, readouts = canvas.draw(start, compression=9)
-        answer = _answer(middle_of(settings), self._static, readouts)
+        first = setting_at(settings, start)
+        self._static = canvas.static(first)
+        answer = _answer(start, *canvas.draw(first))
         width = round(canvas.figure.get_figwidth() * 96)
-        super().__init__(settings, answer=answer, width=width, **words)
+        super().__init__(settings, start, answer=answer, width=width, **words)
         self.observe(self._redraw, "position")
 
     def _redraw(self, _: Any) -> None:
         try:
             self.answer = _answer(self.position, *self._canvas.draw(self.setting))
         except Exception as error:  # the notebook shows no error of a slider's, so the figure does
-            self.answer = _answer([], self.answer["png"], {"error": f"{type(error).__name__}: {error}"})
+            readouts = {"error": f"{type(error).__name__}: {error}"}
+            self.answer = _answer(self.position, self.answer["png"], readouts, failed=True)
             raise
 
     def _picture(self) -> str:
-        return image_tag(self._static, "image/png", self.alt, width=self.width)
+        return image_tag(self._static, "image/svg+xml", self.alt)
 
     def _table(self) -> tuple[list[list[str]], list[str]]:
         header = [*(slider["name"] for slider in self.sliders), *self._rows[0][1]]
@@ -114,12 +124,13 @@ def live_figure(
     setup: Callable[[Axes], Any],
     update: Update,
     *,
-    settings: Mapping[str, Sequence[Any]],
+    settings: Settings,
+    start: Mapping[str, Any] | None = None,
     title: str,
     caption: str,
     alt: str,
 ) -> LiveFigure:
-    """A matplotlib figure with a slider for each setting; a cell shows it when this is its last expression.
+    """A matplotlib figure with a control for each setting; a cell shows it when this is its last expression.
 
     Args:
         setup: called once with axes in the course's style. Draws everything, fixes the limits, and returns the artists
@@ -127,32 +138,36 @@ def live_figure(
         update: called as `update(artists, bits=4)` at each move, and once for each row of the table in the static
             forms; changes the artists and returns readouts by name (numbers or texts, `Measured` where they may differ
             between machines).
-        settings: the values of each slider, by name.
+        settings: the values of each setting, by name. Numbers get a slider, True and False (or "yes" and "no") a
+            switch, others buttons.
+        start: where settings start, as {"rank": 8}, and what the stored picture shows; the others start in the middle.
 
     Raises:
         TypeError: `setup` returns something that is not an artist, or `update` something that is not a dict.
-        ValueError: nothing to slide over, or no artist.
+        ValueError: nothing to slide over, a start that does not exist, or no artist.
     """
-    return LiveFigure(Canvas(setup, update), checked_settings(settings), title=title, caption=caption, alt=alt)
+    lists = checked_settings(settings)
+    return LiveFigure(Canvas(setup, update), lists, checked_start(lists, start), title=title, caption=caption, alt=alt)
 
 
-def encode_png(pixels: np.ndarray, compression: int) -> bytes:
-    """A PNG (W3C PNG specification, 3rd edition) of pixels (height, width, 3), uint8.
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A PNG (W3C PNG specification, 3rd edition) of pixels (height, width, 4), uint8, red to blue and opacity.
 
     Pillow tries five filters on every row; without any, a flat drawing is as small and takes half the time.
     """
     height, width, _ = pixels.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each row begins with its filter: 0, none
+    rows = np.zeros((height, 1 + 4 * width), dtype=np.uint8)  # each row begins with its filter: 0, none
     rows[:, 1:] = pixels.reshape(height, -1)
-    eight_bit_rgb = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", eight_bit_rgb), (b"IDAT", zlib.compress(rows.tobytes(), compression)), (b"IEND", b"")]
+    eight_bit_rgba = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    chunks = [(b"IHDR", eight_bit_rgba), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
 
 
-def _answer(position: list[int], png: bytes, readouts: Mapping[str, str]) -> dict[str, Any]:
-    return {"position": position, "png": png, "readouts": [[name, text] for name, text in readouts.items()]}
+def _answer(position: Position, png: bytes, readouts: Mapping[str, str], failed: bool = False) -> dict[str, Any]:
+    texts = [[name, text] for name, text in readouts.items()]
+    return {"position": position, "failed": failed, "png": png, "readouts": texts}
 
 
 def _artists(found: Any) -> Iterable[Artist]:

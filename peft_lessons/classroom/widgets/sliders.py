@@ -1,4 +1,6 @@
-"""What the two interactive figures share: a slider for each setting, and forms that need no browser.
+"""What the two interactive figures share: a control for each setting, and forms that need no browser.
+
+Numbers get a slider, yes and no a switch, and all other values buttons of which one is pressed.
 
 A sweep and a live figure differ only in where the picture is drawn. Both show, in a page that runs no script or in
 plain text, the picture at one setting and a table of the numbers at several.
@@ -7,7 +9,7 @@ plain text, the picture at one setting and a table of the numbers at several.
 import html
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from numbers import Number
 from typing import Any
 
 import anywidget
@@ -16,38 +18,49 @@ import traitlets
 
 from peft_lessons.classroom.output.cards import UNSEEN, inline_html
 from peft_lessons.classroom.output.figures import html_table, number, require_words, text_table
+from peft_lessons.classroom.widgets.parts import source
 
-HERE = Path(__file__).parent
 SHOWN = 9  # of a slider's values, at most, in the table
+
+Settings = Mapping[str, Sequence[Any]]
+Position = list[int]
 
 
 class Sliders(anywidget.AnyWidget):
-    """A figure with a slider for each setting. Subclasses draw; `setting` is what the sliders say now."""
+    """A figure with a control for each setting. Subclasses draw; `setting` is what the controls say now."""
 
-    _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "sliders.css").read_text(encoding="utf-8")
+    _css = source("theme.css", "parts.css", "sliders.css")
 
     title = traitlets.Unicode().tag(sync=True)
     caption_html = traitlets.Unicode().tag(sync=True)  # made and escaped here
     alt = traitlets.Unicode().tag(sync=True)
-    sliders = traitlets.List(traitlets.Dict()).tag(sync=True)  # {"name": "rank", "labels": ["1", "2", "4"]} each
+    # {"name": "rank", "labels": ["1", "2", "4"], "control": "slider"} each
+    sliders = traitlets.List(traitlets.Dict()).tag(sync=True)
     # One index into the labels per slider. No echo: it would set back a slider that moved on while it was under way.
     position = traitlets.List(traitlets.Int()).tag(sync=True, echo_update=False)
 
-    def __init__(self, settings: Mapping[str, Sequence[Any]], *, title: str, caption: str, alt: str, **state: Any):
+    def __init__(
+        self, settings: Settings, start: Position, *, title: str, caption: str, alt: str, **state: Any
+    ) -> None:
         require_words(title=title, caption=caption, alt=alt)
         self.caption = caption
-        self.settings = checked_settings(settings)
-        middle = setting_at(self.settings, middle_of(self.settings))
-        self._shown = ", ".join(f"{name.replace('_', ' ')} {label(value)}" for name, value in middle.items())
+        self.settings = settings
+        self._start = start
+        first = setting_at(settings, start)
+        self._shown = ", ".join(f"{name.replace('_', ' ')} {label(value)}" for name, value in first.items())
         super().__init__(
             title=title,
             caption_html=inline_html(caption),
             alt=alt,
             sliders=[
-                {"name": name.replace("_", " "), "labels": [label(value) for value in values]}
-                for name, values in self.settings.items()
+                {
+                    "name": name.replace("_", " "),
+                    "labels": [label(value) for value in values],
+                    "control": control_for(values),
+                }
+                for name, values in settings.items()
             ],
-            position=middle_of(self.settings),
+            position=start,
             **state,
         )
 
@@ -83,7 +96,7 @@ class Sliders(anywidget.AnyWidget):
         return {**data, "text/plain": repr(self), "text/html": UNSEEN + figure + html_table(*self._table())}, metadata
 
 
-def checked_settings(settings: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def checked_settings(settings: Settings) -> dict[str, list[Any]]:
     """Settings as lists.
 
     Raises:
@@ -101,32 +114,55 @@ def checked_settings(settings: Mapping[str, Sequence[Any]]) -> dict[str, list[An
     return lists
 
 
-def setting_at(settings: Mapping[str, Sequence[Any]], position: Sequence[int]) -> dict[str, Any]:
+def setting_at(settings: Settings, position: Sequence[int]) -> dict[str, Any]:
     return {name: values[i] for (name, values), i in zip(settings.items(), position, strict=True)}
 
 
-def middle_of(settings: Mapping[str, Sequence[Any]]) -> list[int]:
-    """Where the sliders start, and what the static picture shows."""
-    return [len(values) // 2 for values in settings.values()]
+def checked_start(settings: Settings, start: Mapping[str, Any] | None) -> Position:
+    """Where the controls start, and what the static picture shows: in the middle, unless `start` says otherwise.
+
+    Raises:
+        ValueError: `start` names a setting or a value that does not exist.
+    """
+    start = dict(start or {})
+    if unknown := [name for name in start if name not in settings]:
+        raise ValueError(f"start names {unknown[0]!r}, which is no setting; the settings are {', '.join(settings)}")
+    position = []
+    for name, values in settings.items():
+        labels = [label(value) for value in values]
+        wanted = label(start[name]) if name in start else labels[len(labels) // 2]
+        if wanted not in labels:
+            raise ValueError(f"start sets {name!r} to {start[name]!r}; its values are {', '.join(labels)}")
+        position.append(labels.index(wanted))
+    return position
 
 
-def all_positions(settings: Mapping[str, Sequence[Any]]) -> Iterator[tuple[int, ...]]:
+def control_for(values: Sequence[Any]) -> str:
+    """What a setting is chosen with, by its values: "switch", "slider" or "choice"."""
+    if sorted(map(label, values)) == ["no", "yes"]:
+        return "switch"
+    numbers = all(isinstance(value, Number) and not isinstance(value, bool) for value in values)
+    return "slider" if numbers else "choice"
+
+
+def all_positions(settings: Settings) -> Iterator[tuple[int, ...]]:
     """Every combination of the sliders, the last one fastest."""
     return itertools.product(*(range(len(values)) for values in settings.values()))
 
 
-def several_positions(settings: Mapping[str, Sequence[Any]]) -> list[tuple[int, ...]]:
-    """The rows of the table: each slider moves through its values, nine at most, the others in the middle."""
-    middle = middle_of(settings)
-    positions = {tuple(middle)}
+def several_positions(settings: Settings, start: Position) -> list[tuple[int, ...]]:
+    """The rows of the table: each setting moves through its values, nine at most, the others stay where they start."""
+    positions = {tuple(start)}
     for place, values in enumerate(settings.values()):
         for i in np.unique(np.linspace(0, len(values) - 1, min(len(values), SHOWN)).round().astype(int)):
-            positions.add((*middle[:place], int(i), *middle[place + 1 :]))
+            positions.add((*start[:place], int(i), *start[place + 1 :]))
     return sorted(positions)
 
 
 def label(value: object) -> str:
-    """A slider's value as it is shown; floats as short as they are, since nothing measured them."""
+    """A setting's value as it is shown; floats as short as they are, since nothing measured them."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else number(value)
 
 

@@ -1,4 +1,4 @@
-"""A figure with sliders whose whole grid is computed once, so that a slide asks no kernel and takes a millisecond."""
+"""A figure with controls whose whole grid is computed once, so that a slide asks no kernel and takes a millisecond."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from peft_lessons.classroom.output.figures import PALETTE, Measured, as_array, image_tag, number
+from peft_lessons.classroom.output.colours import PALETTE
+from peft_lessons.classroom.output.figures import Measured, as_array, image_tag, number
 from peft_lessons.classroom.widgets.chart import KINDS, SCALES, Axis, Chart, span, tick_text
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.sliders import (
-    HERE,
+    Position,
+    Settings,
     Sliders,
     all_positions,
     checked_settings,
+    checked_start,
     describe,
     label,
-    middle_of,
     setting_at,
     several_positions,
 )
@@ -44,12 +47,16 @@ class Frame:
 class Sweep(Sliders):
     """The widget that `sweep` returns; `.setting` is what the sliders stand at."""
 
-    _esm = (HERE / "sliders.js").read_text(encoding="utf-8") + (HERE / "sweep.js").read_text(encoding="utf-8")
+    _esm = source("parts.js", "sliders.js", "sweep.js")
 
     drawing = traitlets.Unicode().tag(sync=True)  # the SVG at the first position
-    frames = traitlets.List(traitlets.Dict()).tag(sync=True)  # {"paths", "marks", "readouts"}, the last slider fastest
+    narrow = traitlets.Unicode().tag(sync=True)  # the same for a phone, without paths: those above are fitted into it
+    series = traitlets.List(traitlets.Unicode()).tag(sync=True)  # their names
+    x_name = traitlets.Unicode().tag(sync=True)  # what a point's x is; nothing where x has names
+    # {"paths", "marks", "points", "readouts"}, the last setting fastest. Points are texts "x: y" for each series.
+    frames = traitlets.List(traitlets.Dict()).tag(sync=True)
 
-    def __init__(self, settings: Mapping[str, Sequence[Any]], frames: list[Frame], chart: Chart, **words: str):
+    def __init__(self, settings: Settings, start: Position, frames: list[Frame], chart: Chart, **words: str):
         drawn = [_drawn(chart, frame) for frame in frames]
         size = sum(len(d) for frame in drawn for d in frame["paths"])
         if size > LARGEST_DRAWING:
@@ -57,11 +64,20 @@ class Sweep(Sliders):
                 f"{len(frames):,} settings with {chart.names} make a drawing of {size / 1e6:.0f} MB; it may have "
                 f"{LARGEST_DRAWING / 1e6:.0f}: fewer settings or fewer points would do"
             )
-        start = drawn[_flat(settings, middle_of(settings))]
+        first = drawn[_flat(settings, start)]
+        nothing = [""] * len(chart.names)
         self._frames = frames
-        self._static = chart.svg(start["paths"], start["marks"], words["alt"], static=True)
-        drawing = chart.svg(start["paths"], start["marks"], words["alt"])
-        super().__init__(settings, frames=drawn, drawing=drawing, **words)
+        self._static = chart.static(first["paths"], first["marks"], words["alt"])
+        super().__init__(
+            settings,
+            start,
+            drawing=chart.live(first["paths"], first["marks"], words["alt"]),
+            narrow=chart.narrow.live(nothing, nothing, words["alt"]),
+            series=list(chart.names),
+            x_name="" if chart.named else chart.x_label,
+            frames=drawn,
+            **words,
+        )
 
     def _picture(self) -> str:
         return image_tag(self._static.encode(), "image/svg+xml", self.alt)
@@ -70,7 +86,7 @@ class Sweep(Sliders):
         first = self._frames[0]
         header = [*(slider["name"] for slider in self.sliders), *first.readouts, *first.series]
         rows = []
-        for position in several_positions(self.settings):
+        for position in several_positions(self.settings, self._start):
             frame = self._frames[_flat(self.settings, position)]
             labels = [label(value) for value in setting_at(self.settings, position).values()]
             ranges = [_range(values) for values in frame.series.values()]
@@ -81,7 +97,8 @@ class Sweep(Sliders):
 def sweep(
     compute: Callable[..., Frame],
     *,
-    settings: Mapping[str, Sequence[Any]],
+    settings: Settings,
+    start: Mapping[str, Any] | None = None,
     x: Any = None,
     x_label: str,
     y_label: str,
@@ -93,11 +110,13 @@ def sweep(
     y_scale: str = "linear",
     y_range: tuple[float, float] | None = None,
 ) -> Sweep:
-    """A chart with a slider for each setting; a cell shows it when this is its last expression.
+    """A chart with a control for each setting; a cell shows it when this is its last expression.
 
     Args:
         compute: called with every combination of the settings, as `compute(rank=4, bits=8)`; returns a `Frame`.
-        settings: the values of each slider, by name.
+        settings: the values of each setting, by name. Numbers get a slider, True and False (or "yes" and "no") a
+            switch, others buttons.
+        start: where settings start, as {"rank": 8}, and what the stored picture shows; the others start in the middle.
         x: where the values of each series stand (n,): numbers, or names. Left out where each `Frame` brings its own.
         kind: "line", "bar", or "step" (each value holds until the next).
         x_scale, y_scale: "linear" or "log".
@@ -107,12 +126,14 @@ def sweep(
     Raises:
         TypeError: `compute` does not take these settings, or does not return a `Frame`.
         ValueError: nothing to slide over, too large a grid, series that differ in name or length, no finite value, a
-            value that a log scale cannot show, or an unknown kind or scale. The message names the setting.
+            value that a log scale cannot show, a start that does not exist, or an unknown kind or scale. The message
+            names the setting.
     """
     _one_of("kind", kind, KINDS)
     _one_of("x_scale", x_scale, SCALES)
     _one_of("y_scale", y_scale, SCALES)
     lists = checked_settings(settings)
+    position = checked_start(lists, start)
     size = int(np.prod([len(values) for values in lists.values()]))
     if size > LARGEST_GRID:
         raise ValueError(f"the sliders have {size:,} combinations; a sweep computes at most {LARGEST_GRID:,}")
@@ -123,8 +144,8 @@ def sweep(
 
     places, labels = _places(x)
     frames = []
-    for position in all_positions(lists):
-        setting = setting_at(lists, position)
+    for here in all_positions(lists):
+        setting = setting_at(lists, here)
         frames.append(_checked(compute(**setting), places, f"compute({describe(setting)})", x_scale, y_scale))
         _alike(frames[0], frames[-1], f"compute({describe(setting)})")
 
@@ -145,7 +166,7 @@ def sweep(
         x_ticks = [(value, tick_text(value)) for value in Axis(*x_range, x_log, 0, 1).ticks()]
     names = list(frames[0].series)
     chart = Chart(kind, names, x_label, y_label, x_range, y_range, x_log, y_log, x_ticks, bar_width)
-    return Sweep(lists, frames, chart, title=title, caption=caption, alt=alt)
+    return Sweep(lists, position, frames, chart, title=title, caption=caption, alt=alt)
 
 
 def _places(x: Any) -> tuple[Any, list[str] | None]:
@@ -217,8 +238,20 @@ def _drawn(chart: Chart, frame: Frame) -> dict[str, Any]:
     return {
         "paths": [chart.path(i, frame.x, values) for i, values in enumerate(series)],
         "marks": [chart.marks(i, frame.x, values) for i, values in enumerate(series)],
+        "points": [_said(chart, frame.x, values) for values in frame.series.values()],
         "readouts": [[name, number(value)] for name, value in frame.readouts.items()],
     }
+
+
+def _said(chart: Chart, x: np.ndarray, values: Any) -> list[str]:
+    """What the points of a series that are drawn say of themselves: "8: 0.577"."""
+    names = dict(chart.x_ticks)
+    wrap = Measured if isinstance(values, Measured) else float
+    return [
+        f"{names.get(place) or tick_text(place)}: {number(wrap(value))}"
+        for place, value in zip(x.tolist(), as_array(values).tolist(), strict=True)
+        if np.isfinite(value)
+    ]
 
 
 def _range(values: Any) -> str:
@@ -232,7 +265,7 @@ def _range(values: Any) -> str:
     return (ends[0] if ends[0] == ends[1] else " to ".join(ends)) + missing
 
 
-def _flat(settings: Mapping[str, Sequence[Any]], position: Sequence[int]) -> int:
+def _flat(settings: Settings, position: Sequence[int]) -> int:
     return int(np.ravel_multi_index(tuple(position), tuple(len(values) for values in settings.values())))
 
 
