@@ -60,10 +60,8 @@ def mutants(source: str) -> dict[str, str]:
             _put(holder, key, node)
             if changed != original and changed not in seen:
                 seen.add(changed)
-                number = 2
-                while name in found:
-                    name, number = f"{name.split(' (')[0]} ({number})", number + 1
-                found[name] = changed
+                names_taken = sum(other == name or other.startswith(f"{name} [") for other in found)
+                found[f"{name} [{names_taken + 1}]" if names_taken else name] = changed
     return found
 
 
@@ -89,10 +87,7 @@ def _put(holder, key, node) -> None:
 
 
 def _text(node: ast.AST) -> str:
-    if isinstance(node, ast.comprehension):
-        return ast.unparse(node).strip()
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 90 else text[:87] + "…"
+    return " ".join(ast.unparse(node).split())
 
 
 def _alternatives(node: ast.AST, names: list[str]) -> Iterator[ast.AST]:

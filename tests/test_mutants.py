@@ -34,7 +34,7 @@ EQUIVALENT = {
         "self.scaling * … → (…).mul_(self.scaling)": "in place on its own product",
         "torch.randn(rank, linear.in_features) / … → …": "A is random; how large it starts is free",
         "linear.in_features ** 0.5 → …": "A is random; how large it starts is free",
-        "linear.in_features → linear.out_features (2)": "A is random; how large it starts is free",
+        "linear.in_features → linear.out_features [2]": "A is random; how large it starts is free",
         "0.5 → …": "A is random; how large it starts is free",
         "… → ….float()…": "float32 already",
     },
@@ -114,13 +114,13 @@ EQUIVALENT = {
         "x.abs().max() → x.abs().max().T": "no dimension: nothing to transpose",
         "scale → scale.T…": "no dimension: nothing to transpose",
         "x.abs() → x.abs().T": "the same maximum",
-        "x → -x (2)": "in `x.abs()`: the same magnitudes",
-        "x → x.T (2)": "in `x.abs().max()`: the same maximum",
+        "x → -x [2]": "in `x.abs()`: the same magnitudes",
+        "x → x.T [2]": "in `x.abs().max()`: the same maximum",
         "scale > 0 → scale != 0": "a scale is never below 0",
-        "1 → 2 (3)": "where all is 0, any divisor but 0 does",
-        "1 → -1 (3)": "where all is 0, any divisor but 0 does",
-        "scale → scale.bfloat16() (3)": "in `scale > 0`: as much above 0",
-        "scale → scale.half() (3)": "in `scale > 0`: as much above 0, for all but the tiniest scales",
+        "1 → 2 [3]": "where all is 0, any divisor but 0 does",
+        "1 → -1 [3]": "where all is 0, any divisor but 0 does",
+        "scale → scale.bfloat16() [3]": "in `scale > 0`: as much above 0",
+        "scale → scale.half() [3]": "in `scale > 0`: as much above 0, for all but the tiniest scales",
         "… → ….float()…": "float32 already",
     },
     "06-blocks": {
@@ -129,18 +129,18 @@ EQUIVALENT = {
         "(scaled[..., None] - levels).abs → (scaled[..., None] - levels).square": "the least square is nearest, too",
         "scaled[..., None] - levels → levels - scaled[..., None]": "the same distance",
         "levels[codes] * absmax → levels[codes].mul_(absmax)": "in place on the levels that it has picked",
-        "blocks → -blocks (2)": "in `blocks.abs()`: the same magnitudes",
-        "1 → -1 (2)": "dim=-1 is dim=1, the last one",
+        "blocks → -blocks [2]": "in `blocks.abs()`: the same magnitudes",
+        "1 → -1 [2]": "dim=-1 is dim=1, the last one",
         "absmax > 0 → absmax != 0": "a magnitude is never below 0",
-        "1 → 2 (3)": "where all is 0, any divisor but 0 does",
-        "1 → -1 (3)": "where all is 0, any divisor but 0 does",
-        "x → -x (2)": "in `x.shape`: the same shape",
-        "x → x + 1 (2)": "in `x.shape`: the same shape",
-        "x → x - 1 (2)": "in `x.shape`: the same shape",
-        "x → x.bfloat16() (2)": "in `x.shape`: the same shape",
-        "x → x.half() (2)": "in `x.shape`: the same shape",
-        "absmax → absmax.bfloat16() (2)": "in `absmax > 0`: as much above 0",
-        "absmax → absmax.half() (2)": "in `absmax > 0`: as much above 0, for all but the tiniest",
+        "1 → 2 [3]": "where all is 0, any divisor but 0 does",
+        "1 → -1 [3]": "where all is 0, any divisor but 0 does",
+        "x → -x [2]": "in `x.shape`: the same shape",
+        "x → x + 1 [2]": "in `x.shape`: the same shape",
+        "x → x - 1 [2]": "in `x.shape`: the same shape",
+        "x → x.bfloat16() [2]": "in `x.shape`: the same shape",
+        "x → x.half() [2]": "in `x.shape`: the same shape",
+        "absmax → absmax.bfloat16() [2]": "in `absmax > 0`: as much above 0",
+        "absmax → absmax.half() [2]": "in `absmax > 0`: as much above 0, for all but the tiniest",
         "x → x.T…": "one dimension: nothing to transpose",
         "levels → levels.T…": "one dimension: nothing to transpose",
         "… → ….view(x.shape).T": "one dimension: nothing to transpose",
@@ -150,17 +150,17 @@ EQUIVALENT = {
         "levels.sort().values / positive.max() → levels.sort().values.div_(positive.max())": "in place on its own copy",
         "[positive, -negative, …] → [-negative, positive, …]": "they are sorted afterwards",
         "[positive, -negative, …] → [positive, …, -negative]": "they are sorted afterwards",
-        "positive → levels (2)": "in `positive.max()`: the same maximum",
-        "positive → negative (2)": "in `positive.max()`: either side begins at o",
+        "positive → levels [2]": "in `positive.max()`: the same maximum",
+        "positive → negative [2]": "in `positive.max()`: either side begins at o",
         "… → torch.zeros(1)": "0 is 0 in float32, too, and `cat` makes it float64",
         "… → torch.zeros(1, dtype=torch.float64).bfloat16()": "0 is 0 in bfloat16, too",
         "… → torch.zeros(1, dtype=torch.float64).half()": "0 is 0 in half, too",
-        "torch.float64 → torch.bfloat16 (3)": "0 is 0 in bfloat16, too",
-        "torch.float64 → torch.float16 (3)": "0 is 0 in half, too",
+        "torch.float64 → torch.bfloat16 [3]": "0 is 0 in bfloat16, too",
+        "torch.float64 → torch.float16 [3]": "0 is 0 in half, too",
         "torch.linspace(…) → torch.linspace(o, 0.5, …)": "exact enough, and `cat` makes it float64",
         "torch.float64 → torch.float32…": "exact enough, and `cat` makes it float64",
         "… → ….float()": "exact enough, and `cat` makes it float64",
-        "… → ….float() (2)": "exact enough, and `cat` makes it float64",
+        "… → ….float() [2]": "exact enough, and `cat` makes it float64",
         "… → ….T…": "one dimension or none: nothing to transpose",
     },
     "07-stored-bytes": {SWAPPED: "the same sum or product", "… → int(…)…": "a whole number already"},
@@ -189,7 +189,7 @@ EQUIVALENT = {
 def like(mutant: str, entry: str) -> bool:
     """Whether the mutant is the one, or one of those, that the entry names."""
     if entry == SWAPPED:
-        before, after = (ast.parse(part.split(" (2)")[0], mode="eval").body for part in mutant.split(" → "))
+        before, after = (ast.parse(part, mode="eval").body for part in re.sub(r" \[\d+\]$", "", mutant).split(" → "))
         return (
             isinstance(before, ast.BinOp)
             and isinstance(before.op, ast.Add | ast.Mult)
@@ -199,9 +199,9 @@ def like(mutant: str, entry: str) -> bool:
 
 
 def test_what_an_entry_names():
-    assert like("a + b → b + a", SWAPPED) and like("a * (b + c) → (b + c) * a (2)", SWAPPED)
+    assert like("a + b → b + a", SWAPPED) and like("a * (b + c) → (b + c) * a [2]", SWAPPED)
     assert not like("a - b → b - a", SWAPPED) and not like("a + b → a", SWAPPED)
-    assert like("x.abs() → x.abs().float() (2)", "… → ….float()…") and not like("x → x.T (2)", "x → x.T")
+    assert like("x.abs() → x.abs().float() [2]", "… → ….float()…") and not like("x → x.T (2)", "x → x.T")
 
 
 def test_mutants_are_small_mistakes():

@@ -7,6 +7,7 @@ most other cases is meant.
 
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,13 +135,15 @@ class _Trial:
     def reason(self, did: _Done, case: Case) -> str:
         """Why the student did this: the reason of the mistake that does the same; "" when none does."""
         same = []
-        for mistake, reason in self.mistakes:
-            done = self.done(mistake, case)
-            if done.like(did) and not self.right(done, case):
-                same.append((mistake, reason))
-        if len(same) > 1:
-            everywhere = [(other, self.done(self.student, other)) for other in self.cases]
-            same.sort(key=lambda pair: -sum(self.done(pair[0], other).like(done) for other, done in everywhere))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a mistake warns of is not the student's
+            for mistake, reason in self.mistakes:
+                done = self.done(mistake, case)
+                if done.like(did) and not self.right(done, case):
+                    same.append((mistake, reason))
+            if len(same) > 1:
+                everywhere = [(other, self.done(self.student, other)) for other in self.cases]
+                same.sort(key=lambda pair: -sum(self.done(pair[0], other).like(done) for other, done in everywhere))
         return same[0][1] if same else ""
 
 
