@@ -644,18 +644,19 @@ def test_a_product_in_bfloat16_is_not_exact_enough(product):
 
 
 @pytest.mark.parametrize(
-    ("name", "codes"),
+    "codes",
     [
-        ("06-absmax", "torch.round(x / scale).to(torch.int8)"),
-        ("06-absmax", "torch.round(x / scale).char()"),
-        ("06-absmax", "torch.zeros(x.shape, dtype=torch.int8).copy_(torch.round(x / scale))"),
+        "torch.round(x / scale).to(torch.int8)",
+        "torch.round(x / scale).char()",
+        "torch.zeros(x.shape, dtype=torch.int8).copy_(torch.round(x / scale))",
+        "torch.from_numpy((x.numpy() / scale.numpy()).round().astype('int8'))",
     ],
 )
-def test_a_missing_guard_against_zero_is_seen_though_the_numbers_are_right(name, codes):
-    specification = load_exercise(name)
+def test_a_missing_guard_against_zero_is_seen_though_the_numbers_are_right(codes):
+    specification = load_exercise("06-absmax")
     source = "def absmax_quantize(x, bits):\n    scale = x.abs().max() / (2 ** (bits - 1) - 1)\n"
     outcome, message = assess(specification, specification.build(f"{source}    return {codes}, scale\n"))
-    assert outcome == "incorrect" and "x = [0.0, 0.0] in 4 bits" in message and "NaN" in message
+    assert outcome == "incorrect" and "x = [0.0, 0.0]" in message and "NaN" in message
 
 
 # The card

@@ -551,8 +551,8 @@ EXERCISES = (
     Fault(
         "a check accepts that NaN becomes an integer",
         "peft_lessons/lessons/l06_quantization_from_scratch/absmax.py",
-        "with NaNShows(77):",
-        "with NaNShows(0):",
+        "with NaNShows(77),",
+        "with NaNShows(0),",
         ("unit: 06-absmax",),
     ),
     Fault(

@@ -192,6 +192,7 @@ def _code_fingerprint(code: CodeType, doc: str | None = None) -> tuple[Any, ...]
 PLAIN = {  # what an error says → what that means here
     "math domain error": "a root or logarithm was taken of a number below zero",
     "Boolean value of Tensor": "a whole tensor stands where one yes or no is needed, as in `if`, `in` or `==` of lists",
+    "invalid value encountered in cast": "0 / 0 is NaN, and which integer a NaN becomes depends on the machine",
     "maximum recursion depth": "your function calls itself without an end",
     "to numpy() on Tensor that requires grad": "stay in torch: through NumPy no gradient comes back",
 }
