@@ -607,8 +607,8 @@ EXERCISES = (
     Fault(
         "the first hint comes again and again",
         "peft_lessons/classroom/exercises/exercise.py",
-        "        self._hints_given = number\n",
-        "",
+        "min(self._hints_given + 1, self.hints_in_all)",
+        "1",
         ("unit: hints",),
     ),
     Fault(
