@@ -76,8 +76,8 @@ def test_what_cannot_be_guessed_is_refused(kind, impossible):
     [
         ("number", fact(52.36, equals=52.4, within=0.1), "✘ You said 20.0 times; it is ≈ 52.4 times."),
         ("number", fact(21, equals=21), "✔ You said 20.0 times; it is 21 times."),
-        ("choice", "only B", "✔ You said only B; it is only B."),
-        ("choice", "only `A`", "✘ You said only B; it is only `A`."),
+        ("choice", "only B", "✔ You said “only B”; it is “only B”."),
+        ("choice", "only `A`", "✘ You said “only B”; it is “only `A`”."),
         ("ranking", ["nothing", "full", "LoRA"], "✔ You said nothing, full, LoRA; it is nothing, full, LoRA."),
         ("ranking", ["full", "LoRA", "nothing"], "✘ You said nothing, full, LoRA; it is full, LoRA, nothing."),
         ("curve", [1, 2, 4.5], "✔ You said 1.00, 2.00, 4.00; it is ≈ 1.00, ≈ 2.00, ≈ 4.50."),

@@ -179,7 +179,7 @@ class Prediction(anywidget.AnyWidget):
         if kind == "curve":
             return ", ".join(number(value) for value in guess)
         texts = self._kind["texts"]
-        return texts[guess] if kind == "choice" else ", ".join(texts[place] for place in guess)
+        return f"“{texts[guess]}”" if kind == "choice" else ", ".join(texts[place] for place in guess)
 
     def _error(self, truth: Any) -> float:
         """0 for the same choice or order, else 1; for numbers how many times too large or small, less one."""
