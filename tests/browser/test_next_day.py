@@ -105,9 +105,10 @@ def test_all_is_as_it_was_left_however_often_it_is_saved(used, times, pictures):
 
 def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used):
     used.load()
+    form = used.cell(1).locator("form.peft-quiz")
+    form.get_by_text("Saved view").wait_for()
     used.run_cell(0)
     used.run_cell(1)
-    form = used.cell(1).locator("form.peft-quiz")
     form.get_by_role("button", name="Answer again").click()
     answer(used, 1, KEY)
     assert "Saved view" not in form.inner_text()
