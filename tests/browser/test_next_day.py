@@ -47,7 +47,7 @@ def used(tmp_path_factory, browser):
         answer(lesson, 2, wrong := next(o.letter for o in load_question("01-goal").options if not o.correct))
         lesson.wrong = wrong
         lesson.run_cell(5)
-        lesson.cell(3).get_by_role("slider").focus()
+        lesson.cell(3).get_by_role("slider", name="rank").focus()
         lesson.page.keyboard.press("End")
         lesson.page.wait_for_timeout(500)
         close(lesson)
@@ -84,7 +84,7 @@ def test_all_is_as_it_was_left_however_often_it_is_saved(used, times, pictures):
     tried.get_by_text("✘ Not this one.").wait_for()
     tried.get_by_text("Saved view: run this cell to answer.").wait_for()
     assert tried.locator(f"input[value={used.wrong}]").is_checked() and tried.get_by_role("button").count() == 0
-    slider = used.cell(3).get_by_role("slider")
+    slider = used.cell(3).get_by_role("slider", name="rank")
     assert slider.get_attribute("aria-valuetext") == "4"
     before = used.cell(3).locator("svg [data-series]").first.get_attribute("d")
     slider.focus()
@@ -105,9 +105,10 @@ def test_all_is_as_it_was_left_however_often_it_is_saved(used, times, pictures):
 
 def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used):
     used.load()
+    form = used.cell(1).locator("form.peft-quiz")
+    form.get_by_text("Saved view").wait_for()
     used.run_cell(0)
     used.run_cell(1)
-    form = used.cell(1).locator("form.peft-quiz")
     form.get_by_role("button", name="Answer again").click()
     answer(used, 1, KEY)
     assert "Saved view" not in form.inner_text()
