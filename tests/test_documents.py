@@ -1,5 +1,6 @@
 """What README and docs say of the course is so: the lessons and their minutes, the methods, links to files."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from peft_lessons.lessons.catalogue import lessons
 from tools.artifacts import method_table
+from tools.browser import readme_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +47,12 @@ def test_the_table_of_methods_has_each_with_its_config_page_and_paper(monkeypatc
 def test_links_to_files_lead_somewhere(path):
     targets = re.findall(r"\]\((?![a-z]+:)([^)#\s]+)", path.read_text(encoding="utf-8"))
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_pictures_are_of_the_lessons_as_they_are():
+    """A test cannot look at a picture, but it can say that the text which it shows has changed."""
+    taken = json.loads(readme_pictures.TAKEN.read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\(docs/([\w.]+\.(?:png|gif))\)", readme)) == taken.keys() == readme_pictures.SHOWN.keys()
+    old = [name for name, lesson in readme_pictures.SHOWN.items() if taken[name] != readme_pictures.text_of(lesson)]
+    assert old == [], "run python -m tools.browser.readme_pictures, and look at them"

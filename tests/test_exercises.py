@@ -687,6 +687,14 @@ def test_the_card_checks_again_when_the_cell_has_run_again(shell):
     assert outcomes == ["not attempted", "incorrect", "correct"], "a cell of something else is no attempt"
 
 
+def test_of_two_cards_of_an_exercise_the_newer_one_notes_attempts(shell):
+    card_of(shell, MERGE.starter)
+    card_of(shell, MERGE.starter)
+    shell.run_cell(MERGE.solution)
+    outcomes = [event.outcome for event in progress.events("03-merge", "exercise")]
+    assert outcomes == ["not attempted", "not attempted", "correct"]
+
+
 def test_the_card_gives_hints_one_by_one_and_then_the_solution(shell):
     widget = card_of(shell, MERGE.starter)
     assert not widget.hints and not widget.solution

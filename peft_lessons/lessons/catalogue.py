@@ -1,8 +1,8 @@
 """The course's lessons: what each one's `lesson.toml` says of it, in order, and how to find one by name.
 
-Minutes: `reading_minutes` count 200 words and 30 lines of visible code a minute, each exercise's own minutes and 45
-seconds a quiz; a test counts again. `running_minutes` are all cells of the notebook on two cores, as
-`python -m tools.lessons.notebooks build` measures them.
+Minutes: `reading_minutes` count 200 words of prose and 30 lines of open code a minute, a minute a figure or widget, 45
+seconds a quiz, 30 seconds a guess, and each exercise's own minutes; a test counts again. `running_minutes` are all
+cells of the notebook on two cores, as `python -m tools.lessons.notebooks build` measures them.
 """
 
 import tomllib

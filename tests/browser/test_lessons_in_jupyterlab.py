@@ -47,6 +47,36 @@ LOOK = """async figure => {
 }"""
 
 
+# Of each cell: its height, that of the code that is open, and how far its first picture or widget lies below the top.
+DESIGN = """() => {
+    const [top] = document.querySelector(".jp-NotebookPanel .jp-WindowedPanel-outer").getClientRects();
+    const height = node => (node ? node.getBoundingClientRect().height : 0);
+    return [...document.querySelectorAll(".jp-NotebookPanel .jp-Cell")].map(cell => {
+        const code = cell.matches(".jp-CodeCell") && cell.querySelector(".jp-InputArea-editor");
+        const picture = cell.querySelector(".jp-OutputArea img, .jp-OutputArea svg, .jp-OutputArea .peft-theme");
+        return {
+            height: height(cell),
+            code: code && code.offsetParent ? height(code) : 0,
+            picture: picture ? picture.getBoundingClientRect().top - top.top : null,
+            checks: cell.querySelectorAll(".jp-OutputArea > .jp-OutputArea-child .peft-checks").length,
+        };
+    });
+}"""
+# Wider than what it stands in, and not in something that scrolls sideways.
+TOO_WIDE = """() => {
+    const scrolls = node => ["auto", "scroll", "hidden"].includes(getComputedStyle(node).overflowX);
+    const parts = ":is(p, li, table, pre, figure, form, section, img)";
+    return [...document.querySelectorAll(`.jp-NotebookPanel .jp-Cell ${parts}`)]
+        .filter(node => {
+            const cell = node.closest(".jp-Cell").getBoundingClientRect();
+            for (let at = node; !at.matches(".jp-Cell"); at = at.parentElement) if (scrolls(at)) return false;
+            return node.offsetParent && node.getBoundingClientRect().right > cell.right + 1;
+        })
+        .map(node => `${node.tagName}.${node.className}: ${node.textContent.slice(0, 60)}`);
+}"""
+IN_FRONT = ("00", "01", "03")  # lessons whose first screen shows what they are about
+
+
 def stored(lesson):
     return nbformat.read(lesson.server.folder / f"{lesson.name}.ipynb", as_version=4)
 
@@ -224,6 +254,35 @@ def test_arrow_keys_stay_in_the_quiz(lesson, pictures):
         assert lesson.active_cell() == number
     key = load_question(which).key
     radios.and_(lesson.page.locator(f"[value={key}]")).check()
+
+
+@EACH_LESSON
+def test_the_lesson_stands_in_front_of_its_code(lesson, pictures):
+    lesson.page.set_viewport_size({"width": 1440, "height": 900})
+    lesson.page.locator(".jp-WindowedPanel-outer").first.evaluate("node => { node.scrollTop = 0; }")
+    lesson.settle()
+    cells = lesson.page.evaluate(DESIGN)
+    assert sum(cell["code"] for cell in cells) <= 0.25 * sum(cell["height"] for cell in cells)
+    assert max(cell["code"] for cell in cells) <= 0.6 * 900
+    assert max(cell["checks"] for cell in cells) <= 2, "all claims of a cell are one line, and so are those of a say"
+    if lesson.name[:2] in IN_FRONT:
+        first = min(cell["picture"] for cell in cells if cell["picture"] is not None)
+        assert first < 900 - 200, "of the idea's picture or widget something shows on the first screen"
+    lesson.page.set_viewport_size({"width": 1200, "height": 1000})
+
+
+@EACH_LESSON
+def test_nothing_is_cut_off(lesson, pictures):
+    """At 640 px, and in a window of 1280 px at 200 %, which leaves as much room for letters twice as large."""
+    try:
+        for width, scale in ((640, 1), (1280, 2)):
+            lesson.page.set_viewport_size({"width": width, "height": 900})
+            lesson.page.evaluate("scale => { document.body.style.zoom = scale; }", scale)
+            lesson.settle()
+            assert lesson.page.evaluate(TOO_WIDE) == [], f"at {width} px and {100 * scale} %"
+    finally:
+        lesson.page.evaluate("document.body.style.zoom = 1")
+        lesson.page.set_viewport_size({"width": 1200, "height": 1000})
 
 
 @EACH_LESSON

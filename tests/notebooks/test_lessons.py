@@ -1,11 +1,13 @@
 """The course's own lessons: text and notebook agree, and the guards find nothing."""
 
+import ast
+
 import pytest
 
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
+from peft_lessons.jupyter import slides
 from peft_lessons.lessons.catalogue import lessons
-from peft_lessons.lessons.questions import question_ids
-from tools.lessons import notebooks
+from tools.lessons import lesson_guard, notebooks
 
 TEXTS = notebooks.sources()
 
@@ -25,12 +27,21 @@ def test_the_course_is_what_its_list_says():
     assert [path.with_suffix(".ipynb").name for path in TEXTS] == [lesson.notebook for lesson in lessons()]
 
 
+SECONDS = {"figure": 60, "sweep": 60, "live_figure": 60, "compare": 60, "predict": 30, "quiz": 45}
+
+
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)
 def test_reading_minutes_are_counted(lesson):
     """By the rule in catalogue.py."""
     cells = notebooks.read_text(notebooks.NOTEBOOKS / lesson.notebook.replace(".ipynb", ".md")).cells
-    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
-    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
-    exercises = sum(load_exercise(which).minutes for which in exercise_ids(lesson.number))
-    minutes = words / 200 + len(code) / 30 + exercises + 0.75 * len(question_ids(lesson.number))
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    calls = {
+        name: [call for cell in code for call in lesson_guard.calls_in(cell.source, name)] for name in (*SECONDS, "say")
+    }
+    texts = [argument for name in ("say", "predict") for call in calls[name] for argument in call.args]
+    words = sum(len(str(text.value).split()) for text in texts if isinstance(text, ast.Constant))
+    words += sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    lines = [line for cell in code if not slides.folded(cell) for line in cell.source.splitlines() if line.strip()]
+    minutes = words / 200 + len(lines) / 30 + sum(SECONDS[name] / 60 * len(calls[name]) for name in SECONDS)
+    minutes += sum(load_exercise(which).minutes for which in exercise_ids(lesson.number))
     assert lesson.reading_minutes == pytest.approx(minutes, rel=0.05, abs=1)

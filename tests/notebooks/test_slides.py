@@ -53,7 +53,7 @@ def test_an_exercise_stays_together(make):
     starter = make.code("\n".join(["def f(x):", *["    x = x"] * 30, "    return ..."]), tags=["exercise"])
     check = make.code("task.check(f)")
     assert types(make.prose("## Section"), task, starter, check) == ["slide", None, None, None]
-    assert slides.folded(task) and not slides.folded(starter) and not slides.folded(check)
+    assert slides.folded(task) and not slides.folded(starter) and slides.folded(check)
 
 
 def test_paragraphs_are_counted_as_they_are_shown(make):
@@ -109,3 +109,31 @@ def test_refresh_carries_over_all_but_the_code(tmp_path):
     path.write_text(text.replace("progress_map()", "progress_map( )"), encoding="utf-8")
     with pytest.raises(ValueError, match="build 00"):
         notebooks.refresh(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "folded"),
+    [
+        ("import torch", True),
+        ('"""Imports"""\nfrom torch import nn', False),
+        ('say("It is {x}.", x=fact(1, equals=1))', True),
+        ('claim("One", 1, equals=1)', True),
+        ('predict("03-x", "What?", options=["a", "b"])', True),
+        ("print(1)", False),
+        ("\n".join(["x = 1"] * slides.SHOWN_CODE), False),
+        ("\n".join(["x = 1"] * (slides.SHOWN_CODE + 1)), True),
+    ],
+)
+def test_what_is_folded(make, source, folded):
+    """Code that draws, asks, checks or only imports, and long code; an author may say otherwise."""
+    assert slides.folded(make.code(source)) is folded
+    assert not slides.folded(make.code(source, tags=["open"]))
+    assert slides.folded(make.code(source, tags=["fold"]))
+    assert not slides.folded(make.code(source, tags=["exercise"]))
+
+
+def test_a_guess_is_a_step_of_its_own(make):
+    asks, asked = make.prose("**Predict:** what?"), make.code('predict("03-x", "What?", options=["a", "b"])')
+    shows = make.code("print(1)")
+    assert types(make.prose("## Section"), asks, shows) == ["slide", None, "subslide"]
+    assert types(make.prose("## Section"), asked, shows) == ["slide", None, "subslide"]

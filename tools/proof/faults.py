@@ -68,8 +68,9 @@ def once(pattern: str, new: str) -> Callable[[str], str]:
 # The right option and the next one change places in the key.
 KEY_FLIPPED = once(r"correct = true((?:.|\n)*?)correct = false", r"correct = false\1correct = true")
 START, LORA = "notebooks/00_start_here", "notebooks/03_lora_from_scratch"
-REFRESH_START = ("tools/lessons/notebooks.py", "refresh", "00")
-BUILD_START = ("tools/lessons/notebooks.py", "build", "00")
+REFRESH_START = ("-m", "tools.lessons.notebooks", "refresh", "00")
+REFRESH_LORA = (*REFRESH_START[:-1], "03")
+BUILD_START = ("-m", "tools.lessons.notebooks", "build", "00")
 
 METHODS = (
     Fault(
@@ -472,7 +473,7 @@ QUIZZES = (
         "peft_lessons/lessons/l00_start_here/questions.toml",
         edit=KEY_FLIPPED,
         look=("unit: guide or well_made", "slow: nbval_makes"),
-        then=("tools/lessons/instructors_guide.py",),
+        then=("-m", "tools.lessons.instructors_guide"),
     ),
     Fault(
         "a quiz's feedback contradicts its key",
@@ -906,24 +907,24 @@ LESSONS = (
     Fault(
         "a text is edited and its notebook not",
         f"{LORA}.md",
-        "So the first step moves only $B$",
-        "So the first step only moves $B$",
+        "the first step moves only $B$",
+        "the first step only moves $B$",
         ("unit: agree and 03_lora",),
     ),
     Fault(
         "a notebook is edited and its text not",
         f"{LORA}.ipynb",
-        "So the first step moves only $B$",
-        "So the first step moves only $A$",
+        "the first step moves only $B$",
+        "the first step moves only $A$",
         ("unit: agree and 03_lora",),
     ),
     Fault(
         "a number in the prose changes",
-        f"{START}.md",
-        "LoRA of rank 64 trains 8,192 numbers, twice",
-        "LoRA of rank 64 trains 8,129 numbers, twice",
-        ("unit: guards and 00_start",),
-        then=REFRESH_START,
+        f"{LORA}.md",
+        "at rank 256, compared with rank 4",
+        "at rank 265, compared with rank 4",
+        ("unit: guards and 03_lora",),
+        then=REFRESH_LORA,
     ),
     Fault(
         "outputs are cleared",
@@ -946,8 +947,8 @@ LESSONS = (
     Fault(
         "a stored output is not what the cell prints",
         f"{START}.ipynb",
-        "The capital of France is Paris.",
-        "The capital of France is Lyon.",
+        "  adapter on: FRIEND, n. A friend who is not a friend.",
+        "  adapter on: FRIEND, n. A friend who is a friend.",
         ("unit: 00_start", "slow: nbval_makes"),
     ),
     Fault(
@@ -961,18 +962,17 @@ LESSONS = (
     Fault(
         "a picture without alternative text",
         f"{START}.md",
-        "That was SmolLM2-135M-Instruct, a small",
-        "![](../docs/lesson.png)\n\nThat was SmolLM2-135M-Instruct, a small",
+        "This is SmolLM2, a small",
+        "![](../docs/lesson.png)\n\nThis is SmolLM2, a small",
         ("unit: guards and 00_start",),
         then=REFRESH_START,
     ),
     Fault(
         "a lesson's code asks another host",
         f"{START}.md",
-        "print(answer(model, tokenizer,",
-        "from contextlib import suppress\nfrom urllib.request import urlopen\n\n"
-        'with suppress(OSError):\n    urlopen("https://statistics.example.org/", timeout=1)\n'
-        "print(answer(model, tokenizer,",
+        "load_adapter(model, DEVILS_ADAPTER)\n",
+        "load_adapter(model, DEVILS_ADAPTER)\nfrom contextlib import suppress\nfrom urllib.request import urlopen\n\n"
+        'with suppress(OSError):\n    urlopen("https://statistics.example.org/", timeout=1)\n',
         ("unit: 00_start or only_the_hub", "slow: nbval_makes"),
         then=BUILD_START,
     ),
@@ -992,7 +992,7 @@ LESSONS = (
     Fault(
         "a lesson's minutes are a guess",
         "peft_lessons/lessons/l03_lora_from_scratch/lesson.toml",
-        "reading_minutes = 44",
+        "reading_minutes = 38",
         "reading_minutes = 25",
         ("unit: minutes or guards",),
     ),
@@ -1022,8 +1022,8 @@ LESSONS = (
     Fault(
         "README's table has another reading time than the lesson",
         "README.md",
-        "beside full fine-tuning | 44 min |",
-        "beside full fine-tuning | 54 min |",
+        "full fine-tuning, fairly | 38 min |",
+        "full fine-tuning, fairly | 48 min |",
         ("unit: readme",),
     ),
     Fault(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
+_latest: dict[str, "ExerciseCard"] = {}  # by exercise: one attempt is to be noted once
+
 
 class ExerciseCard(anywidget.AnyWidget):
     """The widget that `Exercise.check` shows. `asked` comes from the browser, all else goes there."""
@@ -39,16 +41,21 @@ class ExerciseCard(anywidget.AnyWidget):
         self._one_at_a_time = threading.Lock()  # a click arrives while a cell runs
         super().__init__(exercise=exercise.id, verdict=_shown(card), hints_in_all=exercise.hints_in_all)
         self.observe(lambda change: self._answer(change["new"].get("what")), "asked")
+        _latest[exercise.id] = self
         shell = get_ipython()
         if shell is not None:
             shell.events.register("post_run_cell", self._look_again)
 
     def _look_again(self, _result: object = None) -> None:
-        """Check what the name stands for, if that is not what was checked before."""
-        shell = get_ipython()
-        found = shell.user_ns.get(self._name, self._judged) if shell is not None else self._judged
-        if found is not self._judged:
+        """Check what the name stands for, if that is not what was checked before and no newer card does it."""
+        found = self._found()
+        if found is not self._judged and _latest[self.exercise] is self:
             self._judge(found)
+
+    def _found(self) -> Any:
+        """What the name that the exercise asks for stands for now."""
+        shell = get_ipython()
+        return shell.user_ns.get(self._name, self._judged) if shell is not None else self._judged
 
     def _judge(self, student: Any) -> None:
         with self._one_at_a_time:
@@ -57,8 +64,7 @@ class ExerciseCard(anywidget.AnyWidget):
 
     def _answer(self, what: str | None) -> None:
         if what == "check":
-            self._look_again()
-            self._judge(self._judged)
+            self._judge(self._found())
         elif what == "hint":
             text, self.notice = self._exercise.next_hint()
             if len(self.hints) < self.hints_in_all:

@@ -84,11 +84,8 @@ function number(asked) {
 function curve(asked) {
   const scaled = scale(asked);
   const rows = asked.x.map((x) => ({ x, ...slider(scaled, `your guess at ${x}`) }));
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 300 100");
-  svg.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
-  svg.append(line);
+  const drawing = html("div", '<svg viewBox="0 0 300 100" aria-hidden="true"><polyline></polyline></svg>');
+  const line = drawing.querySelector("polyline");
   const draw = () => {
     const place = ({ range }, index) => `${(300 * (index + 0.5)) / rows.length},${96 - (92 * range.value) / STEPS}`;
     line.setAttribute("points", rows.map(place).join(" "));
@@ -99,7 +96,7 @@ function curve(asked) {
     element("label", { className: "peft-scale" }, element("span", { textContent: x }), range, output),
   );
   return {
-    parts: [svg, ...lines],
+    parts: [drawing, ...lines],
     read: () => rows.map((row) => row.read()),
     ready: () => true,
     write: (values) => {
