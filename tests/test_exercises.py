@@ -692,7 +692,7 @@ def test_of_two_cards_of_an_exercise_the_newer_one_notes_attempts(shell):
     card_of(shell, MERGE.starter)
     shell.run_cell(MERGE.solution)
     outcomes = [event.outcome for event in progress.events("03-merge", "exercise")]
-    assert outcomes == ["not attempted", "not attempted", "correct"]
+    assert outcomes.count("correct") == 1
 
 
 def test_the_card_gives_hints_one_by_one_and_then_the_solution(shell):
