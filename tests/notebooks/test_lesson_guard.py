@@ -196,6 +196,15 @@ def test_numbers_in_the_text_of_say_are_checked_too(make):
     assert "'57.7 %'" in next(lesson_guard.numbers_are_claimed(make.notebook(wrong)))
 
 
+def test_a_guess_is_revealed_by_the_next_cell(make):
+    asks, shows = make.code('predict("03-x", "What?", between=(0, 1))'), make.code('reveal("03-x", fact(1, equals=1))')
+    other = make.code("train()")
+    rule = lesson_guard.guesses_are_revealed_next
+    assert list(rule(make.notebook(asks, shows), Facts("03"))) == []
+    for cells in ([asks], [asks, other, shows], [asks, make.prose("Text."), shows]):
+        assert "must reveal '03-x'" in next(rule(make.notebook(*cells), Facts("03")))
+
+
 def test_links_lead_somewhere(make, tmp_path):
     (tmp_path / "04_next.ipynb").touch()
     text = (

@@ -254,6 +254,16 @@ def quizzes_give_nothing_away(notebook: NotebookNode, facts: Facts) -> Iterator[
                 yield f"question {which!r} needs {wanted} in the cells above it, and has {evident.count(which)}"
 
 
+def guesses_are_revealed_next(notebook: NotebookNode, _: Facts) -> Iterator[str]:
+    """The page veils the cell below a question, and that one alone."""
+    for number, cell in cells(notebook, "code"):
+        for call in calls_in(cell.source, "predict"):
+            below = notebook.cells[number + 1] if number + 1 < len(notebook.cells) else None
+            revealed = calls_in(below.source, "reveal") if below is not None and below.cell_type == "code" else ()
+            if first_argument(call) not in map(first_argument, revealed):
+                yield f"{name_of(number, cell)}: the next cell must reveal {first_argument(call)!r}"
+
+
 def broken_links(notebook: NotebookNode, folder: Path) -> list[str]:
     """Links to files beside the notebook that are not there."""
     return [
@@ -273,5 +283,5 @@ def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
         exercises_are_whole,
         quizzes_are_known,
         quizzes_give_nothing_away,
-    )
+    , guesses_are_revealed_next)
     return [problem for rule in rules for problem in rule(notebook, facts)] + list(numbers_are_claimed(notebook))
