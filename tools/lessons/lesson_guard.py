@@ -283,5 +283,6 @@ def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
         exercises_are_whole,
         quizzes_are_known,
         quizzes_give_nothing_away,
-    , guesses_are_revealed_next)
+        guesses_are_revealed_next,
+    )
     return [problem for rule in rules for problem in rule(notebook, facts)] + list(numbers_are_claimed(notebook))
