@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from peft_lessons import classroom
 from peft_lessons import cli as command_line
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.progress.contents import COLUMNS, contents, counted
 from peft_lessons.course import NOTEBOOKS
 from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.parts import PARTS, WITHOUT_OUTPUT
 from peft_lessons.lessons.questions import question_ids
 
 
@@ -52,3 +54,10 @@ def test_only_outputs_count(tmp_path: Path):
     assert counted(path) == {"checks": 2, "figures": 1, "widgets": 1}
     with pytest.raises(FileNotFoundError):
         contents(tmp_path)
+
+
+def test_every_part_of_a_lesson_is_described_once():
+    """What the classroom offers either shows something, and has its record, or shows nothing."""
+    shown = set(PARTS) - {"print"}
+    assert shown | set(WITHOUT_OUTPUT) == set(classroom.__all__)
+    assert not shown & set(WITHOUT_OUTPUT)

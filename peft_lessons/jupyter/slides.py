@@ -19,27 +19,12 @@ from math import ceil
 
 from nbformat import NotebookNode
 
+from peft_lessons.lessons.parts import PARTS, calls, calls_any
+
 TAGS = {"slide": "slide", "subslide": "subslide", "skip": "skip", "below": None}
 SCREEN = 24  # lines, at 1280 × 800 and in the size of letters that a talk has (peft_lessons/jupyter/talk.py)
 LETTERS = 105  # in a line of prose
 SHOWN_CODE = 16  # lines; longer code is folded
-# Lines that an output takes, by the function that puts it out. Code that draws, asks or checks is folded.
-DRAWS = {
-    "sweep": 20,
-    "live_figure": 20,
-    "progress_map": 16,
-    "figure": 14,
-    "quiz": 11,
-    "compare": 8,
-    "exercise": 7,
-    "predict": 7,
-    "say": 4,
-    "reveal": 2,
-    "review": 3,
-    "evidence": 0,
-}
-SHOWS = {"show": 22, "table": 7, "print": 2}
-CHECKED = 1  # the one line for all claims of a cell
 
 
 def slide_types(cells: Iterable[NotebookNode]) -> list[str | None]:
@@ -65,7 +50,7 @@ def _by_rule(cell: NotebookNode, height: int, filled: int) -> str | None:
 
 
 def _asks_for_a_guess(cell: NotebookNode) -> bool:
-    return "**Predict" in cell.source if cell.cell_type == "markdown" else bool(_calls(cell, "predict"))
+    return "**Predict" in cell.source if cell.cell_type == "markdown" else calls_any(cell.source, asks="guess")
 
 
 def _continues_an_exercise(cell: NotebookNode) -> bool:
@@ -77,8 +62,9 @@ def lines(cell: NotebookNode) -> int:
     """About how many lines of a screen the cell takes; 0 when it shows nothing."""
     if cell.cell_type == "markdown":
         return 1 + sum(ceil(len(line) / LETTERS) or 1 for line in _as_shown(cell.source))
-    shown = sum(height * _calls(cell, name) for name, height in (DRAWS | SHOWS).items())
-    shown += CHECKED * bool(_calls(cell, "claim"))
+    counts = {name: calls(cell.source, name) for name in PARTS}
+    counts["claim"] = min(counts["claim"], 1)
+    shown = sum(PARTS[name].lines * count for name, count in counts.items())
     if not shown and not _continues_an_exercise(cell):
         return 0
     return shown + (1 if folded(cell) else len(cell.source.splitlines()))
@@ -94,8 +80,7 @@ def folded(cell: NotebookNode) -> bool:
         return False
     if "fold" in tags or "install" in tags or len(cell.source.splitlines()) > SHOWN_CODE:
         return True
-    asks_or_shows = ".check(" in cell.source or any(_calls(cell, name) for name in (*DRAWS, "claim"))
-    return asks_or_shows or _only_imports(cell.source)
+    return ".check(" in cell.source or calls_any(cell.source, folds=True) or _only_imports(cell.source)
 
 
 def _only_imports(source: str) -> bool:
@@ -103,10 +88,6 @@ def _only_imports(source: str) -> bool:
         return all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source).body)
     except SyntaxError:  # IPython's own lines
         return False
-
-
-def _calls(cell: NotebookNode, name: str) -> int:
-    return len(re.findall(rf"(?<![.\w]){name}\(", cell.source))
 
 
 def _as_shown(markdown: str) -> list[str]:

@@ -22,7 +22,7 @@ from peft_lessons.lessons import catalogue, notes
 
 SETTINGS = {
     "@jupyterlab/apputils-extension/themes": {
-        "overrides": {"content-font-size1": "20px", "code-font-size": "16px", "ui-font-size1": "18px"}
+        "overrides": {"content-font-size1": "20px", "code-font-size": "18px", "ui-font-size1": "18px"}
     },
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},  # as slides want it; a change on the way fails
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},  # a page loaded again is as at the beginning

@@ -7,6 +7,7 @@ import pytest
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
 from peft_lessons.jupyter import slides
 from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.parts import PARTS
 from tools.lessons import lesson_guard, notebooks
 
 TEXTS = notebooks.sources()
@@ -27,7 +28,7 @@ def test_the_course_is_what_its_list_says():
     assert [path.with_suffix(".ipynb").name for path in TEXTS] == [lesson.notebook for lesson in lessons()]
 
 
-SECONDS = {"figure": 60, "sweep": 60, "live_figure": 60, "compare": 60, "predict": 30, "quiz": 45}
+SECONDS = {name: part.seconds for name, part in PARTS.items()}
 
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)

@@ -4,15 +4,13 @@ They are those between the paragraph or `predict` that asks for a guess and the 
 reviews and exercises ask something themselves, so they stay in sight.
 """
 
-import re
 from collections.abc import Iterable
 
 from nbformat import NotebookNode
 
+from peft_lessons.lessons.parts import calls_any
+
 ASKS = "**Predict"
-ASKS_FOR_A_GUESS = re.compile(r"(?<![.\w])predict\(")
-RESULT = re.compile(r"(?<![.\w])(?:claim|compare|figure|live_figure|print|reveal|say|sweep|table)\(")
-ASKS_ITSELF = re.compile(r"(?<![.\w])(?:quiz|review|exercise)\(|\.check\(")
 
 
 def answers(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
@@ -23,9 +21,14 @@ def answers(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
         if cell.cell_type == "markdown":
             asked = ASKS in cell.source or (asked and not answered)
             answered = False
-        elif ASKS_FOR_A_GUESS.search(cell.source):
+        elif calls_any(cell.source, asks="guess"):
             asked, answered = True, False
-        elif asked and not ASKS_ITSELF.search(cell.source) and "exercise" not in cell.metadata.get("tags", []):
+        elif asked and not _asks_itself(cell):
             found.append(cell)
-            answered = answered or bool(RESULT.search(cell.source))
+            answered = answered or calls_any(cell.source, answers=True)
     return found
+
+
+def _asks_itself(cell: NotebookNode) -> bool:
+    asks = calls_any(cell.source, asks="itself") or ".check(" in cell.source
+    return asks or "exercise" in cell.metadata.get("tags", [])
