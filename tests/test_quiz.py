@@ -14,14 +14,13 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from javascript import run_node_tests
 
-from peft_lessons.classroom import progress
+from peft_lessons.classroom import progress, widgets
 from peft_lessons.classroom.output.cards import inline_html
 from peft_lessons.classroom.widgets.quiz import Quiz, evidence, quiz
 from peft_lessons.lessons import questions
 from peft_lessons.lessons.questions import Option, Question, load_lesson, load_question
 
-ROOT = Path(__file__).resolve().parents[1]
-WIDGETS = ROOT / "peft_lessons/classroom/widgets"
+WIDGETS = Path(widgets.__file__).parent
 LESSONS = list(questions.files())
 ALL = [question for lesson in LESSONS for question in load_lesson(lesson)]
 

@@ -54,7 +54,7 @@ def test_an_unchanged_copy_passes(built, package, tmp_path):
 
 
 def flip_key(package: Path) -> None:
-    bank = package / "classroom" / "questions" / "01.toml"
+    bank = package / "lessons/l01_overview_of_peft/questions.toml"
     first, second, rest = bank.read_text(encoding="utf-8").split("[[question.option]]", 2)
     swapped = [
         second.replace("correct = false", "correct = true"),
@@ -67,7 +67,7 @@ def flip_key(package: Path) -> None:
 # What is broken, and the words that nbval must find in the one cell of the small lesson that shows it.
 BROKEN = {
     "a level of NF4": (
-        lambda package: change(package / "quantization.py", "0.07958029955625534", "0.08958029955625534"),
+        lambda package: change(package / "quantization/codebooks.py", "0.07958029955625534", "0.08958029955625534"),
         "this does not hold: 'The smallest positive level of NF4",
     ),
     "LoRA's scaling": (
@@ -76,12 +76,16 @@ BROKEN = {
     ),
     "a quiz's key": (flip_key, "✔ Correct. The pretrained model stays exactly as large"),
     "the verdict on an exercise": (
-        lambda package: change(package / "classroom/exercise.py", 'return "not attempted"', 'return "correct"'),
+        lambda package: change(
+            package / "classroom/exercises/exercise.py",
+            'return "not attempted", "Replace',
+            'return "correct", "Replace',
+        ),
         "✔ Exercise 03-merge: correct",
     ),
     "a sweep's numbers": (
         lambda package: change(
-            package / "classroom/sweep.py", "number(value) for value in frame", "'0' for value in frame"
+            package / "classroom/widgets/sweep.py", "number(value) for value in frame", "'0' for value in frame"
         ),
         "Higher powers",
     ),
@@ -132,7 +136,7 @@ def test_the_widgets_own_tests_notice_a_broken_script(package, tmp_path):
     tests = Path(__file__).resolve().parents[1]
     files = [tests / f"test_{name}.py" for name in ("quiz", "progress", "sweep", "live_figure")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:nbval", "-p", "no:cacheprovider", *map(str, files)]
-    command += ["-k", "front_end or browser"]
+    command += ["-k", "front_end or browser", "-o", "pythonpath="]  # the broken copy, not this checkout
     broken = os.environ | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def failed() -> set[str]:
@@ -141,7 +145,7 @@ def test_the_widgets_own_tests_notice_a_broken_script(package, tmp_path):
 
     assert failed() == set()
     for script in ("quiz.js", "progress.js", "sweep.js", "live_figure.js"):
-        change(package / "classroom" / script, "function render(", "function render((")
+        change(package / "classroom/widgets" / script, "function render(", "function render((")
     assert failed() == {"quiz", "progress", "sweep", "live_figure"}
 
 

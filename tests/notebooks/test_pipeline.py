@@ -116,7 +116,7 @@ def test_the_kernel_ends_with_the_run(copy):
 def test_parity_names_what_changed(copy, old, new, message):
     change(copy, old, new)
     (difference,) = notebooks.differences(copy)
-    assert message in difference and "notebooks.py build 03" in difference
+    assert message in difference and "tools.lessons.notebooks build 03" in difference
 
 
 def test_parity_sees_changes_in_the_notebook(copy):
