@@ -5,6 +5,7 @@ printed with what is stored; then its exercises are solved and its widgets are u
 the last test looks back over what the page asked for on the way.
 """
 
+import itertools
 import json
 import os
 import sqlite3
@@ -130,12 +131,15 @@ def test_answers_to_predictions_are_folded_until_they_are_run(lesson, pictures):
 @EACH_LESSON
 def test_what_follows_a_question_is_veiled_until_one_has_guessed(lesson, pictures):
     """The first is guessed, and its result comes to stand beside the guess; the others are skipped."""
+    cells = stored(lesson).cells
     asked = [number for number, _ in cells_that_call(lesson, "predict")]
     for count, number in enumerate(asked):
         form, below = lesson.cell(number).locator("form.peft-predict"), lesson.cell(number + 1)
         outputs = below.locator(".jp-Cell-outputWrapper > *")
         assert form.get_attribute("data-state") == "open"
-        assert not any(part.is_visible() for part in outputs.all())
+        for veiled in itertools.takewhile(lambda n: cells[n].cell_type == "code", range(number + 1, number + 4)):
+            parts = lesson.cell(veiled).locator(".jp-Cell-outputWrapper > *")
+            assert not any(part.is_visible() for part in parts.all()), f"cell {veiled} may give the answer away"
         if form.locator("input[type=radio]").count():
             form.locator("input[type=radio]").first.check()
         form.get_by_role("button", name="Skip" if count else "This is my guess").click()
