@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parent / "js"
 
 
-def run_node_tests(script: str, data: dict[str, Any], folder: Path) -> None:
+def run_node_tests(script: str, data: Any, folder: Path) -> None:
     """Run tests/js/`script` with node's own test runner; it finds `data` as JSON at $WIDGET_DATA.
 
     Without node_modules this fails and says what to do, unless PEFT_LESSONS_SKIP_JS is set.

@@ -3,7 +3,6 @@
 import inspect
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from peft_lessons.classroom.exercises import (
 )
 from peft_lessons.classroom.exercises.cases import Case, agree, alike, compare
 from peft_lessons.classroom.exercises.exercise import assess, exercise
-from peft_lessons.classroom.widgets import exercise_card
+from peft_lessons.classroom.widgets import parts
 
 IDS = exercise_ids()
 
@@ -720,8 +719,8 @@ def test_what_runs_later_is_the_students_own_once_it_is_right(capsys):
 
 def test_front_end_of_the_card(shell, tmp_path):
     widget = card_of(shell, MERGE.starter)
-    names = ("exercise", "verdict", "hints", "hints_in_all", "solution", "notice", "asked")
-    script = (Path(exercise_card.__file__).with_suffix(".js")).read_text(encoding="utf-8")
+    names = ("exercise", "verdict", "hints", "hints_in_all", "solution", "notice", "asked", "heard", "answered")
+    script = parts.source("parts.js", "exercise_card.js")
     run_node_tests(
         "exercise_card.test.js", {"script": script, "state": {n: getattr(widget, n) for n in names}}, tmp_path
     )

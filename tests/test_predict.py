@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import traitlets
@@ -11,6 +10,7 @@ from javascript import run_node_tests
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.claims import ClaimError, fact
 from peft_lessons.classroom.widgets import predict as module
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.predict import Prediction, predict, reveal
 
 KINDS = {
@@ -144,5 +144,5 @@ def test_without_a_kernel_the_question_can_still_be_read():
 def test_front_end(tmp_path):
     names = ("asked", "guess", "skipped", "said", "notice")
     states = {kind: {name: getattr(asked(kind), name) for name in names} for kind in KINDS}
-    script = (Path(module.__file__).with_name("predict.js")).read_text(encoding="utf-8")
+    script = source("parts.js", "predict.js")
     run_node_tests("predict.test.js", {"script": script, "states": states, "guesses": GUESSES}, tmp_path)

@@ -13,6 +13,7 @@ from peft_lessons import cli
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.progress import certificate, guesses
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.progress_map import ProgressMap
 from peft_lessons.lessons.catalogue import find_lesson, lessons
 from peft_lessons.lessons.questions import question_ids
@@ -173,7 +174,7 @@ def test_the_map_makes_the_certificate_when_all_is_done(tmp_path, monkeypatch):
 
 
 def test_front_end(tmp_path):
-    script = (WIDGETS / "progress.js").read_text(encoding="utf-8")
+    script = source("parts.js", "progress.js")
     states = {"empty": progress.lesson_progress()}
     progress.record("01-goal", "quiz", "correct")
     states["answered"] = progress.lesson_progress()

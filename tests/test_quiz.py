@@ -16,6 +16,7 @@ from javascript import run_node_tests
 
 from peft_lessons.classroom import progress, widgets
 from peft_lessons.classroom.output.cards import inline_html
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.quiz import Quiz, evidence, quiz
 from peft_lessons.lessons import questions
 from peft_lessons.lessons.questions import Option, Question, load_lesson, load_question
@@ -376,7 +377,7 @@ def test_front_end(tmp_path):
     question = load_question("01-goal")
     names = ("question", "answer", "result")
     data = {
-        "script": (WIDGETS / "quiz.js").read_text(encoding="utf-8"),
+        "script": source("parts.js", "quiz.js"),
         "state": {name: getattr(Quiz(question), name) for name in names},
         "hostile": {name: getattr(Quiz(HOSTILE), name) for name in names},
         "key": question.key,
@@ -388,8 +389,8 @@ def test_front_end(tmp_path):
 def test_a_page_without_a_kernel_drives_quiz_and_map(tmp_path):
     question = load_question("01-goal")
     data = {
-        "quizScript": (WIDGETS / "quiz.js").read_text(encoding="utf-8"),
-        "mapScript": (WIDGETS / "progress.js").read_text(encoding="utf-8"),
+        "quizScript": source("parts.js", "quiz.js"),
+        "mapScript": source("parts.js", "progress.js"),
         "quiz": {name: getattr(Quiz(question), name) for name in ("question", "answer", "result")},
         "rows": progress.lesson_progress(),
         "key": question.key,
@@ -455,7 +456,7 @@ def test_both_themes_have_the_same_tokens():
 
 @pytest.mark.parametrize(
     "name",
-    [*(f"widgets/{name}.css" for name in ["quiz", "progress", "parts", "sliders", "compare"]), "output/show.css"],
+    [*(f"widgets/{path.name}" for path in sorted(WIDGETS.glob("*.css")) if path.stem != "theme"), "output/show.css"],
 )
 def test_style_sheets_take_text_from_the_tokens_of_their_surface(name):
     css = re.sub(r"/\*.*?\*/", "", (WIDGETS.parent / name).read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -9,7 +9,7 @@ version = release = metadata.version("peft-lessons")
 language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # a lesson may go from a title to a smaller heading
 nb_execution_mode = "off"  # the notebooks are shown as they are stored
@@ -33,6 +33,7 @@ html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
+html_js_files = ["terms.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {

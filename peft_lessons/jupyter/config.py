@@ -1,5 +1,6 @@
 """JupyterLab's settings when it opens the course, whether `server.py` starts it or a class server."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,14 @@ from typing import Any
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 
 from peft_lessons.jupyter import WAITING
+from peft_lessons.lessons.glossary import as_data
 
 EXTENSIONS = Path(__file__).parent / "labextensions"
 
 
-def without(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
-    """Switch off what fetches news, asks for updates and offers both in a pop-up; and, but for a talk, the slides."""
+def page_config(_handler: object, page: dict[str, Any]) -> dict[str, Any]:
+    """Hand over the glossary; switch off what fetches news and asks for updates and, but for a talk, the slides."""
+    page["peftLessonsGlossary"] = json.dumps(as_data())
     off = ["@jupyterlab/apputils-extension:announcements"]
     if "PEFT_LESSONS_TALK" not in os.environ:
         off.append("peft-lessons-presenter")
@@ -33,7 +36,7 @@ for name, value in WAITING.items():  # kernels inherit them
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821 (traitlets provides it)
 c.ServerApp.ip = "127.0.0.1"
-c.ServerApp.tornado_settings = {"page_config_hook": without}
+c.ServerApp.tornado_settings = {"page_config_hook": page_config}
 c.LabApp.extension_manager = "readonly"
 c.LabApp.extra_labextensions_path = [str(EXTENSIONS)]
 c.ServerApp.kernel_websocket_connection_class = PromptWebsocket

@@ -30,6 +30,15 @@ test("a check asks the kernel where no page can run the cell", () => {
   assert.match(status(), /Checking/);
 });
 
+test("the same verdict once more is shown again", () => {
+  const { model, button, status } = open();
+  const before = status();
+  button("Check").click();
+  model.receive("heard", 1);
+  model.receive("answered", 1);
+  assert.equal(status(), before);
+});
+
 test("a page that can run the student's cell does so before the kernel checks", () => {
   const { model, el, button } = open();
   let seen;

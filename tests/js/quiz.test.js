@@ -41,7 +41,7 @@ test("a form with a legend, real radio buttons, and places that are announced, a
   const { el, radios, announced, again } = open();
   assert.ok(el.querySelector("form > fieldset > legend").textContent.length > 10);
   assert.deepEqual(radios.map(({ value }) => value), Object.keys(data.results));
-  assert.equal(el.querySelectorAll("[role=status]").length, radios.length + 1);
+  assert.equal(el.querySelectorAll("[role=status]").length, radios.length + 2);
   assert.deepEqual(announced(), []);
   assert.ok([...el.querySelectorAll(".peft-feedback")].every((node) => node.childNodes.length === 0), "no room is kept");
   assert.ok(again.hidden);
@@ -151,7 +151,7 @@ test("what could not be saved is said in the status, as text", () => {
   assert.equal(el.querySelector("script"), null);
 });
 
-test("arrow keys stay in the quiz, the page's own shortcuts with Control do not", () => {
+test("arrow keys and letters stay in the quiz; Shift+Enter and shortcuts with Control are the notebook's", () => {
   const { window, document, radios } = open();
   const seen = [];
   document.addEventListener("keydown", ({ key }) => seen.push(key));
@@ -161,7 +161,7 @@ test("arrow keys stay in the quiz, the page's own shortcuts with Control do not"
   press("d");
   press("Enter", { shiftKey: true });
   press("s", { ctrlKey: true });
-  assert.deepEqual(seen, ["s"]);
+  assert.deepEqual(seen, ["Enter", "s"]);
 });
 
 test("two quizzes on a page keep their choices apart", () => {

@@ -787,8 +787,8 @@ WIDGETS = (
     Fault(
         "arrow keys leave the quiz",
         "peft_lessons/classroom/widgets/quiz.js",
-        "if (!event.ctrlKey && !event.metaKey) event.stopPropagation();",
-        "if (event.ctrlKey) event.stopPropagation();",
+        "  keepKeys(form);\n",
+        "",
         ("unit: front_end",),
     ),
     Fault(
@@ -870,8 +870,8 @@ WIDGETS = (
     Fault(
         "a quiz's style asks another host for a picture",
         "peft_lessons/classroom/widgets/quiz.css",
-        ".peft-quiz {\n",
-        '.peft-quiz {\n  background-image: url("https://pictures.example.org/paper.png");\n',
+        ".peft-quiz legend {\n",
+        '.peft-quiz legend {\n  background-image: url("https://pictures.example.org/paper.png");\n',
         ("unit: front_ends", "browser: 00_start_here"),
     ),
     Fault(

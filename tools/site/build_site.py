@@ -6,6 +6,7 @@ that leads nowhere, or a picture without a description fails the build.
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -18,11 +19,13 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from sphinx.cmd.build import main as sphinx_build
 
+from peft_lessons.lessons.glossary import as_data, glossary
 from tools.lessons.notebooks import INSTALLS, sources
 from tools.lessons.predictions import answers
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "docs/site"
+TERMS = ROOT / "peft_lessons/jupyter/labextensions/peft-lessons-page/static/glossary.js"
 MATHJAX = ROOT / "tests/js/node_modules/mathjax/es5/tex-svg.js"
 DOCUMENTS = {
     "instructors.md": "docs/instructors.md",
@@ -47,10 +50,34 @@ def on_the_site(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\(\.\./(peft_lessons/[\w/]+\.py)\)", module, text)
 
 
+def terms_script() -> str:
+    """The script that shows the meanings of terms: JupyterLab's, but no module, so that it runs from a file, too."""
+    shared = re.sub(r"^export ", "", TERMS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return f"""(() => {{
+{shared}
+const terms = finder({json.dumps(as_data())});
+document.addEventListener("DOMContentLoaded", () => {{
+  if (!location.pathname.includes("/lessons/")) return;
+  const used = new Set();
+  for (const prose of document.querySelectorAll(".bd-article section > :is(p, ul, ol, table)"))
+    mark(prose, terms, (term) => !used.has(term) && used.add(term));
+  showMeanings();
+}});
+}})();
+"""
+
+
+def glossary_page() -> str:
+    """The glossary as a page, the terms in the order of the alphabet."""
+    rows = [f"**{term.name}**\n: {term.meaning}\n" for term in glossary()]
+    return "\n".join(["# Glossary\n", *rows])
+
+
 def gather(folder: Path) -> None:
     """Put the site's sources together in `folder`, which is empty."""
     shutil.copytree(SITE, folder, dirs_exist_ok=True)
     shutil.copy(MATHJAX, folder / "_static/mathjax.js")
+    (folder / "_static/terms.js").write_text(terms_script(), encoding="utf-8")
     (folder / "lessons").mkdir()
     for text in sources():
         notebook = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
@@ -71,6 +98,7 @@ def gather(folder: Path) -> None:
                 output["data"]["text/markdown"] = re.sub(r"\]\((\d\d_\w+)\.ipynb\)", r"](\1.html)", shown)
         nbformat.write(notebook, folder / "lessons" / f"{text.stem}.ipynb")
     (folder / "docs").mkdir()
+    (folder / "docs/glossary.md").write_text(glossary_page(), encoding="utf-8")
     for name, path in DOCUMENTS.items():
         content = (ROOT / path).read_text(encoding="utf-8")
         (folder / "docs" / name).write_text(on_the_site(content), encoding="utf-8")

@@ -2,7 +2,7 @@
 // one at a time, and a button both side by side.
 
 function render({ model, el }) {
-  const form = make("form", el, { className: "peft-theme peft-compare" });
+  const form = make("form", el, { className: "peft-theme peft-box peft-compare" });
   const line = make("div", form, { className: "peft-line" });
   const label = make("label", line, { textContent: model.get("label") });
   const field = make("input", label, { type: "text", maxLength: 500, value: model.get("answer").question });

@@ -1,11 +1,5 @@
 // The card of an exercise. The page runs the student's cell, if it can (page.js); the kernel checks, hints and solves.
 
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
 const SIGNS = { correct: "✔", incorrect: "✘", "not attempted": "○" };
 
 function render({ model, el }) {
@@ -16,28 +10,29 @@ function render({ model, el }) {
   const notice = element("p", { className: "peft-notice" });
 
   const ask = (what) => {
+    kernel.waits(true);
     model.set("asked", { number: (model.get("asked").number ?? 0) + 1, what });
     model.save_changes();
   };
-  const button = (name, action) => {
-    const node = element("button", { type: "button", textContent: name });
+  const button = (name, action, className = "peft-plain") => {
+    const node = element("button", { type: "button", textContent: name, className });
     node.addEventListener("click", action);
     return node;
   };
   const check = button("Check", () => {
-    verdict.textContent = "Checking … (if nothing follows, run your cell, then this one)";
+    verdict.textContent = "Checking …";
     const run = new CustomEvent("peft:run", {
       bubbles: true,
       cancelable: true,
       detail: { exercise: model.get("exercise"), done: () => ask("check") },
     });
     if (el.dispatchEvent(run)) ask("check"); // nobody here can run a cell
-  });
+  }, "");
   const hint = button("", () => ask("hint"));
   const solve = button("Solution", () => ask("solution"));
   const card = element(
     "section",
-    { className: "peft-theme peft-exercise" },
+    { className: "peft-theme peft-box peft-exercise" },
     verdict,
     element("div", { className: "peft-buttons" }, check, hint, solve),
     hints,
@@ -46,6 +41,7 @@ function render({ model, el }) {
   );
   card.setAttribute("aria-label", `Exercise ${model.get("exercise")}`);
   el.append(card);
+  const kernel = kernelWatch(model, card);
 
   const show = () => {
     const { outcome, title, html } = model.get("verdict");
@@ -60,13 +56,17 @@ function render({ model, el }) {
     solve.hidden = Boolean(model.get("solution"));
     notice.textContent = model.get("notice");
   };
-  const events = ["verdict", "hints", "solution", "notice"].map((name) => `change:${name}`);
-  events.forEach((event) => model.on(event, show));
-  card.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey && !event.shiftKey) event.stopPropagation();
-  });
+  const reactions = [
+    ...["verdict", "hints", "solution", "notice", "answered"].map((name) => [`change:${name}`, show]),
+    ["change:heard", kernel.answered],
+  ];
+  for (const [event, react] of reactions) model.on(event, react);
+  keepKeys(card);
   show();
-  return () => events.forEach((event) => model.off(event, show));
+  return () => {
+    kernel.close();
+    for (const [event, react] of reactions) model.off(event, react);
+  };
 }
 
 export default { render };

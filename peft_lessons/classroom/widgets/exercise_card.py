@@ -5,7 +5,6 @@ the card checks it. The Check button first runs the student's cell, where the pa
 """
 
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -13,11 +12,11 @@ import traitlets
 from IPython.core.getipython import get_ipython
 
 from peft_lessons.classroom.output.cards import Card, inline_html, link_arxiv
+from peft_lessons.classroom.widgets.parts import source
 
 if TYPE_CHECKING:
     from peft_lessons.classroom.exercises.exercise import Exercise
 
-HERE = Path(__file__).parent
 
 _latest: dict[str, "ExerciseCard"] = {}  # by exercise: one attempt is to be noted once
 
@@ -25,8 +24,8 @@ _latest: dict[str, "ExerciseCard"] = {}  # by exercise: one attempt is to be not
 class ExerciseCard(anywidget.AnyWidget):
     """The widget that `Exercise.check` shows. `asked` comes from the browser, all else goes there."""
 
-    _esm = HERE / "exercise_card.js"
-    _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "exercise_card.css").read_text(encoding="utf-8")
+    _esm = source("parts.js", "exercise_card.js")
+    _css = source("theme.css", "parts.css", "exercise_card.css")
 
     exercise = traitlets.Unicode().tag(sync=True)  # its id
     verdict = traitlets.Dict().tag(sync=True)  # outcome, html
@@ -35,12 +34,14 @@ class ExerciseCard(anywidget.AnyWidget):
     solution = traitlets.Unicode().tag(sync=True)  # as html, once it was asked for
     notice = traitlets.Unicode().tag(sync=True)
     asked = traitlets.Dict().tag(sync=True)  # number, what: "check", "hint" or "solution"
+    heard = traitlets.Int().tag(sync=True)  # the number of what is being answered
+    answered = traitlets.Int().tag(sync=True)  # the number of what was answered last, if with the same words as before
 
     def __init__(self, exercise: "Exercise", student: Any, card: Card, name: str) -> None:
         self._exercise, self._judged, self._card, self._name = exercise, student, card, name
         self._one_at_a_time = threading.Lock()  # a click arrives while a cell runs
         super().__init__(exercise=exercise.id, verdict=_shown(card), hints_in_all=exercise.hints_in_all)
-        self.observe(lambda change: self._answer(change["new"].get("what")), "asked")
+        self.observe(lambda change: self._answer(**change["new"]), "asked")
         _latest[exercise.id] = self
         shell = get_ipython()
         if shell is not None:
@@ -62,7 +63,8 @@ class ExerciseCard(anywidget.AnyWidget):
             self._judged = student
             self.verdict = _shown(self._exercise.judged(student))
 
-    def _answer(self, what: str | None) -> None:
+    def _answer(self, number: int, what: str) -> None:
+        self.heard = number
         if what == "check":
             self._judge(self._found())
         elif what == "hint":
@@ -72,6 +74,7 @@ class ExerciseCard(anywidget.AnyWidget):
         elif what == "solution":
             source, self.notice = self._exercise.our_solution()
             self.solution = source._repr_html_()
+        self.answered = number
 
     def __repr__(self) -> str:
         return repr(self._card)

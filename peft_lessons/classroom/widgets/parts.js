@@ -1,12 +1,19 @@
 // What the widgets' scripts share. A widget asks of its model only get, set, save_changes, on and off, so that a page
 // without Jupyter can run it, too.
 
-const make = (tag, parent, properties = {}) => parent.appendChild(Object.assign(document.createElement(tag), properties));
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
 
-// The notebook would take arrows and Enter for itself. What is pressed with Ctrl is for the notebook: Ctrl+S saves.
+const make = (tag, parent, properties = {}) => parent.appendChild(element(tag, properties));
+
+// The notebook would take arrows and Enter for itself. Ctrl+S, which saves, and Shift+Enter, which runs, are for it.
 function keepKeys(element) {
   element.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+    const forNotebook = event.ctrlKey || event.metaKey || (event.shiftKey && event.key === "Enter");
+    if (!forNotebook) event.stopPropagation();
   });
 }
 

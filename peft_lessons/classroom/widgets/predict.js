@@ -1,11 +1,5 @@
 // A guess before a result. `guess` goes out once; `said` comes back when the next cell has run.
 
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
 const html = (tag, text) => element(tag, { innerHTML: text }); // made and escaped in Python
 
 function choice({ texts }) {
@@ -110,12 +104,12 @@ const KINDS = { choice, ranking, number, curve };
 
 function render({ model, el }) {
   const asked = model.get("asked");
-  const form = element("form", { className: "peft-theme peft-predict" });
+  const form = element("form", { className: "peft-theme peft-box peft-predict" });
   const field = element("fieldset", {}, html("legend", `<strong>Predict.</strong> ${asked.html}`));
   const input = KINDS[asked.kind](asked);
   field.append(...input.parts);
   const submit = element("button", { type: "submit", textContent: "This is my guess" });
-  const skip = element("button", { type: "button", className: "peft-skip", textContent: "Skip" });
+  const skip = element("button", { type: "button", className: "peft-quiet peft-skip", textContent: "Skip" });
   const buttons = element("div", { className: "peft-buttons" }, submit, skip);
   const status = element("p", { className: "peft-status" });
   status.setAttribute("role", "status");
@@ -138,9 +132,7 @@ function render({ model, el }) {
     model.save_changes();
     show();
   };
-  form.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey && !event.shiftKey) event.stopPropagation();
-  });
+  keepKeys(form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const guess = input.read();

@@ -7,7 +7,6 @@ page veils the cell below (course.css).
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -18,8 +17,8 @@ from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.cards import UNSEEN, Card, inline_html
 from peft_lessons.classroom.output.claims import ClaimError, Fact
 from peft_lessons.classroom.output.figures import Measured, number
+from peft_lessons.classroom.widgets.parts import source
 
-HERE = Path(__file__).parent
 CLOSE = 1.25  # a guessed number counts as right when it is within a quarter of what was measured
 
 _asked: dict[str, "Prediction"] = {}
@@ -88,8 +87,8 @@ def _kind(
 class Prediction(anywidget.AnyWidget):
     """The widget of one prediction. `guess` comes from the browser; `said` is what `reveal` made of it."""
 
-    _esm = HERE / "predict.js"
-    _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "predict.css").read_text(encoding="utf-8")
+    _esm = source("parts.js", "predict.js")
+    _css = source("theme.css", "parts.css", "predict.css")
 
     asked = traitlets.Dict().tag(sync=True)
     guess = traitlets.Any(None, allow_none=True).tag(sync=True)  # a number, an option's place, places or values

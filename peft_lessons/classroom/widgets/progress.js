@@ -1,11 +1,6 @@
 // The map of the lessons. Counts come from the kernel, which is asked again each time the map comes into view.
 
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
+const text = (tag, className, ...children) => element(tag, { className }, ...children);
 
 // The folder that the notebook lies in, as JupyterLab's address tells it: [what stands before /lab, path from the root].
 function place() {
@@ -23,15 +18,15 @@ function openInLab(event) {
   link.setAttribute("data-commandlinker-args", JSON.stringify({ path }));
 }
 
-function lessonLink(lesson, text, className) {
-  const link = element("a", className, text);
+function lessonLink(lesson, words, className) {
+  const link = text("a", className, words);
   link.setAttribute("href", lesson.notebook);
   link.addEventListener("click", openInLab);
   return link;
 }
 
 function bar({ done, total }, label) {
-  const track = element("span", "peft-bar");
+  const track = text("span", "peft-bar");
   const fill = element("span");
   fill.style.width = `${(100 * done) / total}%`;
   track.append(fill);
@@ -63,12 +58,12 @@ function head(rows) {
   const all = sum(rows.map(things));
   const next = rows.find((lesson) => !finished(lesson));
   const left = rows.filter((lesson) => !finished(lesson)).reduce((whole, lesson) => whole + minutes(lesson), 0);
-  const top = element("div", "peft-head");
+  const top = text("div", "peft-head");
   const count = `${all.done} of ${all.total} questions and exercises`;
   top.append(
-    element("p", "peft-title", "Your way through the course"),
+    text("p", "peft-title", "Your way through the course"),
     bar(all, "Questions and exercises done"),
-    element("p", "peft-muted", next ? `${count} · about ${duration(left)} left` : `✔ All ${all.total} questions and exercises done`),
+    text("p", "peft-muted", next ? `${count} · about ${duration(left)} left` : `✔ All ${all.total} questions and exercises done`),
   );
   if (next) {
     const words = all.done || rows[0] !== next ? "Go on with" : "Begin with";
@@ -79,30 +74,30 @@ function head(rows) {
 
 function row(lesson) {
   const { done, total } = things(lesson);
-  const line = element("li", finished(lesson) ? "peft-done" : "");
+  const line = text("li", finished(lesson) ? "peft-done" : "");
   const parts = [["question", lesson.quiz], ["exercise", lesson.exercise]].filter(([, part]) => part.total);
-  const count = element("span", "peft-count", finished(lesson) ? "✔ done" : `${done} of ${total}`);
+  const count = text("span", "peft-count", finished(lesson) ? "✔ done" : `${done} of ${total}`);
   count.title = parts.map(([name, part]) => `${part.done} of ${part.total} ${name}${part.total > 1 ? "s" : ""}`).join(", ");
   line.append(
-    element("span", "peft-number", lesson.number),
+    text("span", "peft-number", lesson.number),
     lessonLink(lesson, lesson.title, "peft-lesson"),
     bar({ done, total }),
     count,
-    element("span", "peft-minutes", `${minutes(lesson)} min`),
+    text("span", "peft-minutes", `${minutes(lesson)} min`),
   );
   return line;
 }
 
 function improvement({ earlier, later }) {
-  const part = element("div", "peft-guesses");
+  const part = text("div", "peft-guesses");
   if (!later) return part;
   const share = ({ close, total }) => close / total;
   const better = share(later) > share(earlier) ? " They have become better." : "";
-  part.append(element("p", "peft-title", `Your guesses within a factor of two.${better}`));
+  part.append(text("p", "peft-title", `Your guesses within a factor of two.${better}`));
   for (const [name, { close, total }] of [["earlier", earlier], ["later", later]]) {
-    const line = element("p", "peft-half");
+    const line = text("p", "peft-half");
     const half = { done: close, total };
-    line.append(element("span", "", `the ${name} ${total}`), bar(half), element("span", "", `${close} of ${total}`));
+    line.append(text("span", "", `the ${name} ${total}`), bar(half), text("span", "", `${close} of ${total}`));
     part.append(line);
   }
   return part;
@@ -110,8 +105,8 @@ function improvement({ earlier, later }) {
 
 // Only a kernel can write the certificate.
 function certificate(model) {
-  const form = element("form", "peft-certificate");
-  const label = element("label", "", "Your name, as it is to stand on the certificate ");
+  const form = text("form", "peft-certificate");
+  const label = text("label", "", "Your name, as it is to stand on the certificate ");
   const name = element("input");
   name.required = true;
   name.maxLength = 80;
@@ -119,32 +114,35 @@ function certificate(model) {
   label.append(name);
   const said = element("p");
   said.setAttribute("role", "status");
-  form.append(label, element("button", "", "Make the certificate"), said);
+  form.append(label, text("button", "", "Make the certificate"), said);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    said.textContent = "Writing … (if nothing follows, run this cell again)";
+    said.textContent = "Writing …";
+    kernel.waits(true);
     model.send({ certificate: name.value });
   });
+  const kernel = kernelWatch(model, form);
   const show = () => {
+    kernel.answered();
     const answer = model.get("certificate") ?? {};
     said.textContent = answer.said ?? "";
     const here = place();
     if (!answer.file || !here) return;
-    const link = element("a", "", "Open it.");
+    const link = text("a", "", "Open it.");
     link.href = `${here[0]}/files/${here[1]}${answer.file}`;
     link.target = "_blank";
     link.rel = "noopener";
     said.append(" ", link);
   };
   show();
-  return { form, show };
+  return { form, show, kernel };
 }
 
 function render({ model, el }) {
-  const map = element("section", "peft-theme peft-progress");
+  const map = text("section", "peft-theme peft-box peft-progress");
   map.setAttribute("aria-label", "Progress");
   const [top, list, guesses] = [element("div"), element("ol"), element("div")];
-  const note = element("p", "peft-muted");
+  const note = text("p", "peft-muted");
   const end = certificate(model);
   map.append(top, list, guesses, end.form, note);
   el.append(map);
@@ -162,11 +160,7 @@ function render({ model, el }) {
   for (const [event, react] of reactions) model.on(event, react);
   draw();
 
-  // Otherwise the notebook takes Enter on a link, and what is typed, for itself.
-  const keepKeys = (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  };
-  el.addEventListener("keydown", keepKeys);
+  keepKeys(map);
   const inView = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) model.send?.("refresh");
   });
@@ -174,7 +168,7 @@ function render({ model, el }) {
 
   return () => {
     inView.disconnect();
-    el.removeEventListener("keydown", keepKeys);
+    end.kernel.close();
     for (const [event, react] of reactions) model.off(event, react);
   };
 }

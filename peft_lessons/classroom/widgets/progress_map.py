@@ -9,16 +9,15 @@ import traitlets
 from IPython.display import display
 
 from peft_lessons.classroom.progress import certificate, guesses, lesson_progress
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.lessons.catalogue import lessons
-
-HERE = Path(__file__).parent
 
 
 class ProgressMap(anywidget.AnyWidget):
     """The lessons with the student's counts; it asks for fresh ones whenever it comes into view."""
 
-    _esm = HERE / "progress.js"
-    _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "progress.css").read_text(encoding="utf-8")
+    _esm = source("parts.js", "progress.js")
+    _css = source("theme.css", "parts.css", "progress.css")
     rows: traitlets.List = traitlets.List().tag(sync=True)
     guesses: traitlets.Dict = traitlets.Dict().tag(sync=True)
     certificate: traitlets.Dict = traitlets.Dict().tag(sync=True)  # {"file": …, "said": …} once it was asked for
@@ -31,6 +30,7 @@ class ProgressMap(anywidget.AnyWidget):
         if content == "refresh":
             self.rows, self.guesses = lesson_progress(), guesses.improvement()
         elif isinstance(content, dict) and "certificate" in content:
+            self.certificate = {}  # the same words once more are news, too
             self.certificate = self._certified(str(content["certificate"]))
 
     def _certified(self, name: str) -> dict[str, str]:

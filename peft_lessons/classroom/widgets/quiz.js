@@ -1,53 +1,35 @@
 // One question as a form of radio buttons. The kernel grades: `answer` goes out, `result` comes back.
 // JupyterLab sets `saved` on a model that was read from a file and has no kernel (labextensions/peft-lessons-next-day).
 
-function element(tag, className, html) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (html !== undefined) node.innerHTML = html; // made and escaped in Python
-  return node;
-}
-
 // Screen readers announce what appears in it. It takes no room while it is empty.
 function announcement(className) {
-  const node = element("div", className);
+  const node = element("div", { className });
   node.setAttribute("role", "status");
   return node;
 }
 
 function option({ letter, html }) {
-  const row = element("div", "peft-option");
-  const label = element("label");
-  const radio = element("input");
-  radio.type = "radio";
-  radio.name = "answer"; // radio groups are scoped by their form
-  radio.value = letter;
-  label.append(radio, element("span", "peft-letter", `${letter})`), element("span", "peft-text", html));
+  const radio = element("input", { type: "radio", name: "answer", value: letter }); // groups are scoped by their form
+  const text = element("span", { className: "peft-text", innerHTML: html }); // made and escaped in Python
+  const label = element("label", {}, radio, element("span", { className: "peft-letter" }, `${letter})`), text);
   const verdict = announcement("peft-feedback");
-  const explanation = element("p", "peft-feedback");
-  row.append(label, verdict, explanation);
+  const explanation = element("p", { className: "peft-feedback" });
+  const row = element("div", { className: "peft-option" }, label, verdict, explanation);
   return { letter, row, radio, verdict, explanation };
-}
-
-function button(text, type) {
-  const node = element("button", type === "submit" ? "" : "peft-quiet");
-  node.type = type;
-  node.textContent = text;
-  return node;
 }
 
 function render({ model, el }) {
   const question = model.get("question");
-  const form = element("form", "peft-theme peft-quiz");
-  form.tabIndex = -1; // takes the focus when the button that had it goes away
-  const fieldset = element("fieldset");
   const rows = question.options.map(option);
-  fieldset.append(element("legend", "", question.html), ...rows.map(({ row }) => row));
-  const foot = element("div", "peft-foot");
-  const [check, again] = [button("Check answer", "submit"), button("Answer again", "button")];
+  const legend = element("legend", { innerHTML: question.html });
+  const fieldset = element("fieldset", {}, legend, ...rows.map(({ row }) => row));
+  const check = element("button", { type: "submit" }, "Check answer");
+  const again = element("button", { type: "button", className: "peft-quiet" }, "Answer again");
   const note = announcement("peft-note");
-  foot.append(check, note, again);
-  form.append(fieldset, foot);
+  const foot = element("div", { className: "peft-foot" }, check, note, again);
+  const form = element("form", { className: "peft-theme peft-box peft-quiz" }, fieldset, foot);
+  form.tabIndex = -1; // takes the focus when the button that had it goes away
+  const kernel = kernelWatch(model, form);
 
   let saved = model.get("saved") ?? false;
 
@@ -77,32 +59,34 @@ function render({ model, el }) {
     if (!answer) {
       note.textContent = "Choose an option first.";
     } else if (answer !== model.get("result").answer) {
-      note.textContent = "Checking … (if nothing follows, run this cell again)";
+      note.textContent = "Checking …";
+      kernel.waits(true);
       model.set("answer", answer);
       model.save_changes();
     }
   });
   again.addEventListener("click", () => {
+    kernel.waits(true);
     model.set("answer", "");
     model.save_changes();
   });
 
+  const graded = () => {
+    kernel.answered();
+    show();
+  };
   const cutOff = () => {
     saved = Boolean(model.get("saved"));
     show();
   };
-  // Arrow keys choose an option; without this the notebook takes them and moves to another cell.
-  const keepKeys = (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  };
-  el.addEventListener("keydown", keepKeys);
-  const reactions = { "change:result": show, "change:saved": cutOff };
+  keepKeys(form);
+  const reactions = { "change:result": graded, "change:saved": cutOff };
   for (const [event, react] of Object.entries(reactions)) model.on(event, react);
   el.append(form);
   show();
 
   return () => {
-    el.removeEventListener("keydown", keepKeys);
+    kernel.close();
     for (const [event, react] of Object.entries(reactions)) model.off(event, react);
   };
 }

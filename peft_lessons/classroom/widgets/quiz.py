@@ -7,7 +7,6 @@ itself on construction, so a wrong key or a swapped feedback stops the notebook 
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -16,9 +15,9 @@ from IPython.display import display
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.cards import inline_html
+from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.lessons.questions import Option, Question, load_question, question_ids
 
-HERE = Path(__file__).parent
 _EVIDENT: set[str] = set()  # the questions whose key a cell of this kernel has confirmed
 
 
@@ -68,8 +67,8 @@ class Quiz(anywidget.AnyWidget):
 
     kind = "quiz"  # of the events that it records
 
-    _esm = HERE / "quiz.js"
-    _css = (HERE / "theme.css").read_text(encoding="utf-8") + (HERE / "quiz.css").read_text(encoding="utf-8")
+    _esm = source("parts.js", "quiz.js")
+    _css = source("theme.css", "parts.css", "quiz.css")
 
     question = traitlets.Dict().tag(sync=True)
     answer = traitlets.Unicode().tag(sync=True)
