@@ -74,6 +74,23 @@ EQUIVALENT = {
         "weight → weight.T": "in `weight.dtype`: the same dtype",
         "… → ….float()…": "float32 already",
     },
+    "04-overlap": {
+        "… → ….float()…": "float32 already",
+        "((mine @ theirs.T) ** 2).sum().item() → ((mine @ theirs.T) ** 2).sum()": "a tensor of one number is a number",
+        "((mine @ theirs.T) ** 2).sum() → ((mine @ theirs.T) ** 2).sum().T": "one number, turned",
+        "min(i, j) → min(j, i)": "the same smaller one",
+        "torch.linalg.svd(one, full_matrices=False) → torch.linalg.svd(one)": "the first directions are the same",
+        "torch.linalg.svd(other, full_matrices=False) → torch.linalg.svd(other)": "the first directions are the same",
+        "False → True": "the first directions are the same",
+        "False → True [2]": "the first directions are the same",
+        **{
+            f"{name} → -{name}": "a direction and its opposite count alike"
+            for name in ("one", "other", "mine", "theirs")
+        },
+        "(mine @ theirs.T) ** 2 → (mine @ theirs.T).pow_(2)": "in place on its own product",
+        "(mine @ theirs.T) ** 2 → ((mine @ theirs.T) ** 2).T": "the same sum",
+        "mine @ theirs.T → (mine @ theirs.T).T": "the same sum",
+    },
     "04-smallest-rank": {
         SWAPPED: "the same sum or product",
         "torch.linalg.svdvals(delta) ** 2 → torch.linalg.svdvals(delta).pow_(2)": "in place on its own values",
