@@ -45,11 +45,13 @@ def adapt(
     seed: int = 0,
     steps: int = STEPS,
     settings: Callable[[Decoder], dict[str, Any]] = lambda model: {},
+    look: Callable[[Decoder], dict[str, Any]] = lambda model: {},
 ) -> dict[str, Any]:
     """Perplexities after training, numbers trained and seconds of a step; NaN-free: a run that diverges says None.
 
-    `prepare(model)` makes a fresh tiny GPT ready to train; `settings(model)` are further arguments of `train`. The seed
-    fixes the adapter's start and the order of the data.
+    `prepare(model)` makes a fresh tiny GPT ready to train; `settings(model)` are further arguments of `train`, and
+    `look(model)` is what else is measured of the trained model. The seed fixes the adapter's start and the order of the
+    data.
     """
     model = load_tiny_gpt()[0]
     torch.manual_seed(seed)
@@ -65,4 +67,4 @@ def adapt(
         if "the loss is" not in str(error):
             raise
         return {"jargon": None, "austen": None, "trained": trained, "seconds": time.perf_counter() - started}
-    return perplexities(model) | {"trained": trained, "seconds": history.seconds}
+    return perplexities(model) | {"trained": trained, "seconds": history.seconds} | look(model)
