@@ -196,6 +196,14 @@ EQUIVALENT = {
         "… → ….float()…": "float32 already, or a whole number",
     },
     "11-standard-errors": {SWAPPED: "the same sum or product"},
+    "12-mixed": {
+        SWAPPED: "the same sum or product",
+        "… → ….float()…": "float32 already",
+        "name is not None → name != None": "names are strings or None",
+        "y[i] + … → y[i].add_(…": "in place on what the function has just made",
+        "y[i] + … → (scaling …).add_(y[i])": "in place on its own update",
+        "scaling * … → (x[i] @ A.T @ B.T).mul_(…)": "in place on its own product",
+    },
     "12-peft-files": {
         "sorted({…}) → list({…})": "in which order targets are listed is free",
         "sorted({…}) → tuple({…})": "JSON writes a tuple as a list",
