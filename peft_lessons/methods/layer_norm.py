@@ -33,7 +33,8 @@ class LayerNormTuning(AdapterLayer):
         )
 
     def adapted(self, x: Tensor) -> Tensor:
-        return functional_call(self.base_layer, {name: vector.to(x.dtype) for name, vector in self.tuned.items()}, (x,))
+        dtype = self.base_dtype  # not x's, which autocast may have rounded
+        return functional_call(self.base_layer, {name: vector.to(dtype) for name, vector in self.tuned.items()}, (x,))
 
     def merged(self) -> nn.Module:
         """A new frozen norm of the same kind with the trained vectors, in the base's dtype."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.exact import exact
 from peft_lessons.linear import factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
@@ -44,6 +45,7 @@ class PiSSALinear(LoRALinear):
     def adapted(self, x: Tensor) -> Tensor:
         return adapted_linear(self.base_layer, x, self.dropout(x), *self.stacked(), self.scaling)
 
+    @exact()
     def delta(self) -> Tensor:
         A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
         return self.scaling * (B @ A)

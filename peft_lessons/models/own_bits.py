@@ -39,7 +39,11 @@ class Q4Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return _weight(self.blocks, self.dtype)
+        return self.dequantized()
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """`weight`, or the same rounded to `dtype` alone, not to the layer's own dtype first."""
+        return _weight(self.blocks, dtype or self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)"""

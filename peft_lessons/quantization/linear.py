@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_lessons.exact import autocasts
 from peft_lessons.quantization.codebooks import NF4, Codebook
 from peft_lessons.quantization.cpu import fresh_memory, write
 from peft_lessons.quantization.tensor import QuantizedTensor, dequantize, quantize
@@ -117,7 +118,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)"""
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
+        if autocasts(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return _FrozenMatmul.apply(x, self.bias, self.quantized, 0)
 
