@@ -17,9 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 
-from peft_lessons.quantization.codebooks import FP4, NF4
-from peft_lessons.quantization.tensor import QuantizedTensor, dequantize
-
 POSSIBLE = "nn.Linear, QuantizedLinear, transformers' Conv1D, bitsandbytes' Linear4bit and Linear8bitLt"
 
 
@@ -103,8 +100,10 @@ class FourBit(Dense):
         return layer.weight.dtype if state is None else getattr(state, "original_dtype", state.dtype)
 
     def weight(self, layer: Any, dtype: torch.dtype) -> Tensor:
+        from peft_lessons.quantization.foreign import from_bitsandbytes  # which is made of what this module is for
+
         state = _state(layer)
-        return layer.weight.to(dtype) if state is None else dequantize(_as_ours(layer.weight.data, state), dtype)
+        return layer.weight.to(dtype) if state is None else from_bitsandbytes(layer.weight.data, state, dtype)
 
     def check(self, layer: Any) -> None:
         state = _state(layer)
@@ -149,7 +148,10 @@ KINDS: dict[str, Dense] = {
 
 
 def known_as(layer: nn.Module) -> tuple[Dense, type[nn.Module]] | None:
-    """How W is read, and the class that `layer` is or derives from whose forward is W x + b. None: not a linear layer."""
+    """How W is read, and the class of `layer`, or one that it derives from, whose forward is W x + b.
+
+    None when `layer` is not linear.
+    """
     for kind in type(layer).__mro__:
         if "dequantized" in vars(kind):
             return CODES, kind
@@ -168,6 +170,12 @@ def is_linear(layer: nn.Module) -> bool:
 def is_quantized(layer: nn.Module) -> bool:
     known = known_as(layer)
     return known is not None and known[0].quantized
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether `layer` is dense and of a known class itself, not of one that derives from it."""
+    known = known_as(layer)
+    return known is not None and type(layer) is known[1] and not known[0].quantized
 
 
 def check_linear(layer: nn.Module, method: str) -> None:
@@ -199,7 +207,7 @@ def read_weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
 
 
 def as_kept(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """W (out, in) and b as the plain layer in the place of `layer` has them: in its orientation, rounded to its dtype."""
+    """W (out, in) and b as a plain layer in the place of `layer` has them: in its orientation, rounded to its dtype."""
     kind, _ = _known(layer)
     dtype = kind.dtype(layer)
     return kind.kept(weight).to(dtype), None if bias is None else bias.to(dtype)
@@ -226,39 +234,11 @@ def plain_layer(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mod
 
 def _known(layer: nn.Module) -> tuple[Dense, Any]:
     known = known_as(layer)
-    assert known is not None, f"{type(layer).__name__} is not a linear layer"
+    if known is None:
+        raise TypeError(f"{type(layer).__name__} is not a linear layer; possible: {POSSIBLE}")
     return known
 
 
 def _state(layer: Any) -> Any:
     """bitsandbytes' QuantState. FSDP takes it from the weight, and the layer keeps another reference."""
     return getattr(layer.weight, "quant_state", None) or layer.quant_state
-
-
-def _as_ours(data: Tensor, state: Any) -> QuantizedTensor:
-    codes, absmax = data.view(torch.uint8), state.absmax
-    if getattr(state, "packing_format_for_cpu", False):
-        codes, absmax = _repacked(codes), absmax.T.float()
-    second = state.state2 if state.nested else None
-    return QuantizedTensor(
-        codes.flatten(),
-        absmax.flatten(),
-        None if second is None else second.absmax,
-        None if second is None else state.offset,
-        torch.Size(state.shape),
-        state.dtype,
-        {"nf4": NF4, "fp4": FP4}[state.quant_type],
-        state.blocksize,
-    )
-
-
-def _repacked(codes: Tensor) -> Tensor:
-    """Codes in the order of the weights again, after a forward pass in eval mode on a CPU with AVX512-BF16.
-
-    There bitsandbytes interleaves 32 rows, in place: (rows, columns / 2) bytes, whose every 32 hold 64 codes, the first
-    32 of them in the low bits.
-    """
-    rows, half = codes.shape
-    groups = codes.view(-1, 32)
-    codes = torch.cat((groups & 15, groups >> 4), dim=1).view(rows // 32, half, 32, 2).transpose(1, 2)
-    return codes[..., 0] << 4 | codes[..., 1]

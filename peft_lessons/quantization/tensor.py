@@ -61,7 +61,7 @@ class QuantizedTensor:
 
     @property
     def reach(self) -> int:
-        """Values that share a scale: the block size, or as many as whole bytes hold where one block is more than all."""
+        """Values that share a scale: the block size, or all and as many as end a byte where a block is larger."""
         return min(self.block_size, -(-prod(self.shape) // 8) * 8 or 8)
 
     @property
