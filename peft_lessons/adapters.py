@@ -70,6 +70,32 @@ class AdapterLayer(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return (self.adapted if self.enabled else self.base_layer)(*inputs, **options)
 
+    def merged_tensor(self, name: str) -> Any:
+        """The "weight" or "bias" of `merged`."""
+        return getattr(self.merged(), name)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that computes now: that of `merged`, or the base's while this adapter is off.
+
+        Made at each reading, for modules that read their layers' weights, as torch's encoder layers and T5's do.
+        """
+        return self._read("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        """As `weight`."""
+        return self._read("bias")
+
+    @exact()
+    def _read(self, name: str) -> Any:
+        if (module := self.now()) is not self:
+            return getattr(module, name)
+        try:
+            return self.merged_tensor(name)
+        except TypeError as error:  # there is none
+            raise AttributeError(str(error)) from error
+
     def now(self) -> nn.Module:
         """The module that computes at the moment: the base while this adapter is switched off."""
         return self if self.enabled else self.base_layer

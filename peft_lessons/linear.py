@@ -42,24 +42,9 @@ class LinearAdapter(AdapterLayer):
         """W in `dtype`, shape (out_features, in_features); 4-bit codes are read at that precision."""
         return read_weight(self.base_layer, dtype)
 
-    @property
-    def weight(self) -> Tensor:
-        """What `merged` would have as its weight, while the adapter is on; else the base's. Computed at each reading.
-
-        It can be differentiated. torch's encoder layers and T5 read the weights of their layers.
-        """
-        return self._read("weight")
-
-    @property
-    def bias(self) -> Tensor | None:
-        """As `weight`."""
-        return self._read("bias")
-
-    @exact()
-    def _read(self, name: str) -> Any:
-        if not self.enabled:
-            return getattr(self.base_layer, name)
-        return as_kept(self.base_layer, *self.folded())[name == "bias"]
+    def merged_tensor(self, name: str) -> Tensor | None:
+        """The "weight" or "bias" of `merged`, which can be differentiated."""
+        return dict(zip(("weight", "bias"), as_kept(self.base_layer, *self.folded()), strict=True))[name]
 
     @property
     def in_features(self) -> int:

@@ -214,10 +214,18 @@ def _choose(model: nn.Module, dense: dict[str, nn.Module]) -> tuple[dict[str, nn
     shared = _shared_weights(model)
     embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
     tied, shapes = {id(weight) for weight in embeddings}, {weight.shape for weight in embeddings}
-    modules = model.named_modules(remove_duplicate=False)
-    prefixes = tuple(f"{name}." if name else "" for name, module in modules if _repeats(module))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    prefixes = tuple(f"{name}." if name else "" for name, module in modules.items() if _repeats(module))
     has_blocks = any(name.startswith(prefixes) for name in dense)
     chosen, left = {}, {}
+    for name, module in modules.items():
+        if (
+            (name.startswith(prefixes) or not has_blocks)
+            and not is_linear(module)
+            and not isinstance(module, nn.Embedding)
+        ):
+            matrices = (key for key, parameter in module.named_parameters(recurse=False) if parameter.ndim > 1)
+            left |= {f"{name}.{key}" if name else key: "not of a linear layer" for key in matrices}
     for name, linear in dense.items():
         if id(linear.weight) in tied:
             continue

@@ -1046,8 +1046,8 @@ PROOF = (
     Fault(
         "a file that nobody formatted",
         "peft_lessons/linear.py",
-        "def in_features(self) -> int:\n        return self.base_layer.in_features",
-        "def in_features(self) -> int:\n        return (self.base_layer.in_features)",
+        "def in_features(self) -> int:\n        return sizes(self.base_layer)[1]",
+        "def in_features(self) -> int:\n        return (sizes(self.base_layer)[1])",
         ("format",),
     ),
     Fault(
