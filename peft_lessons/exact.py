@@ -5,12 +5,12 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-DEVICES = ("cpu", "cuda", "mps", "xpu")  # whose autocast may be on
+DEVICES = tuple(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "xpu")))
 
 
 def autocasts(device: str) -> bool:
     """Whether autocast is on for this type of device. Some, such as "meta", have none and may not be asked."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device in DEVICES and torch.is_autocast_enabled(device)
 
 
 @contextmanager

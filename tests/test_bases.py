@@ -381,7 +381,7 @@ def test_half_precision_may_overflow_in_merging() -> None:
 # layers whose weights others read
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "bitfit", "oft"])
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "bitfit", "oft", "layer-norm"])
 @pytest.mark.parametrize("quantized", [False, True])
 def test_in_torchs_encoder_layer(method: str, quantized: bool) -> None:
     """In eval mode it reads the weights and calls no layer; in training it calls them. There is no dropout."""
@@ -390,7 +390,8 @@ def test_in_torchs_encoder_layer(method: str, quantized: bool) -> None:
     if quantized:
         quantize_model(layer, targets=("linear1", "linear2"))
     fields = {"feedforward_targets": ("linear2",)} if method == "ia3" else {}
-    model = stir(inject(layer, replace(METHODS[method], targets=("linear1", "linear2"), **fields)))
+    targets = ("norm1", "norm2") if method == "layer-norm" else ("linear1", "linear2")
+    model = stir(inject(layer, replace(METHODS[method], targets=targets, **fields)))
     x = torch.randn(2, 5, 12)
     called = model.train()(x)
     with torch.no_grad():

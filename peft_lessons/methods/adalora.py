@@ -53,6 +53,7 @@ class AdaLoRALinear(DeltaLinear):
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
 
+    @exact()
     def orthogonality_penalty(self) -> Tensor:
         """R(P, Q), a scalar."""
         identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, read_weight
-from peft_lessons.exact import autocasts
+from peft_lessons.exact import autocasts, exact
 from peft_lessons.quantization.codebooks import NF4, Codebook
 from peft_lessons.quantization.cpu import fresh_memory, write
 from peft_lessons.quantization.tensor import QuantizedTensor, dequantize, quantize
@@ -95,6 +95,7 @@ class QuantizedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @classmethod
+    @exact()
     def from_linear(
         cls, linear: nn.Linear, codebook: Codebook = NF4, block_size: int = 64, double: bool = False
     ) -> QuantizedLinear:

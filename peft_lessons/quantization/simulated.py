@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.bases import dtype_of, read_weight
+from peft_lessons.exact import exact
 from peft_lessons.quantization.codebooks import Codebook, check_bits, float_codebook, integer_codebook, normal_codebook
 from peft_lessons.quantization.cpu import chunks_of_blocks, nearest_codes
 from peft_lessons.quantization.tensor import check_block_size, check_finite, check_floating, scale_to_one
@@ -108,6 +109,7 @@ class FakeQuantizedLinear(nn.Linear):
         self.bits, self.scheme, self.granularity, self.block_size = bits, scheme, granularity, block_size
 
     @classmethod
+    @exact()
     def from_linear(
         cls,
         linear: nn.Linear,

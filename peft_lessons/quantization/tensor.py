@@ -19,6 +19,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from peft_lessons.exact import exact
 from peft_lessons.quantization.codebooks import DYNAMIC8, NF4, Codebook
 from peft_lessons.quantization.cpu import chunks_of_blocks, fresh_memory, nearest_codes, write
 from peft_lessons.quantization.packing import pack
@@ -74,6 +75,7 @@ class QuantizedTensor:
         return 8 * self.nbytes / max(1, prod(self.shape))
 
 
+@exact()
 def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, double: bool = False) -> QuantizedTensor:
     """Replace each weight by the nearest level of its block (arXiv:2305.14314, Eq. 1 and §3).
 
