@@ -1,7 +1,7 @@
 """One border for what is computed once and kept: the start of an adapter, a merged weight, a table of levels."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 
@@ -20,11 +20,12 @@ def exact() -> Iterator[None]:
     A caller's autocast is off: it would round W itself to bf16. So is inference mode, whose tensors no later backward
     pass may keep; gradients stay off in its place. All else is as it was outside.
     """
-    with ExitStack() as modes:
-        for device in filter(autocasts, DEVICES):
-            modes.enter_context(torch.autocast(device, enabled=False))
-        # a compiler cannot ask, and keeps nothing
-        if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
-            modes.enter_context(torch.inference_mode(False))
-            modes.enter_context(torch.no_grad())
+    device = next(filter(autocasts, DEVICES), None)
+    if device is not None:
+        with torch.autocast(device, enabled=False), exact():  # of other devices, too
+            yield
+    elif not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():  # a compiler cannot ask
+        with torch.inference_mode(False), torch.no_grad():
+            yield
+    else:
         yield

@@ -115,7 +115,9 @@ def test_tracing_leaves_no_tensor_without_numbers_behind(codebook, double: bool,
         assert (levels[:, None] - table).abs().min(dim=1).values.max() < 1e-6
 
 
-def test_an_exported_layer_computes_the_same() -> None:
+@pytest.mark.parametrize("large", [2**23, 1])
+def test_an_exported_layer_computes_the_same(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "LARGE", large)
     layer, x = QuantizedLinear.from_linear(nn.Linear(128, 64)), torch.randn(2, 128)
     program = torch.export.export(nn.Sequential(layer), (x,))
     torch.testing.assert_close(program.module()(x), layer(x))
@@ -160,6 +162,18 @@ def test_deltas_and_directions_are_not_rounded_by_autocast() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 rounded = function()
             assert rounded.dtype == expected.dtype == torch.float32 and torch.equal(rounded, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "dora", "loha", "oft"])
+def test_it_compiles_into_one_graph(method: str) -> None:
+    from contract import METHODS, network, sample, stir
+
+    model, x = stir(inject(network(method, "dense"), METHODS[method])), sample(method)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            torch.testing.assert_close(compiled(x), model(x))
 
 
 def test_merging_under_autocast_is_the_float64_sum_rounded_once() -> None:
