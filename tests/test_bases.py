@@ -26,10 +26,12 @@ from peft_lessons import (
     full_fine_tuning,
     inject,
     load_adapter,
+    load_adapters,
     merge,
     quantize_model,
     save_adapter,
     trainable_parameters,
+    using,
 )
 from peft_lessons.adapters import named_adapters
 from peft_lessons.bases import read_weight
@@ -273,10 +275,13 @@ class Int(nn.Module):
             r"Int is torch.float32 \(8, 6\), not floats of shape \(6, 8\); possible: nn",
         ),
         (nn.LazyLinear(6), "0: LazyLinear has no weight yet: run the model once"),
-        (nn.Conv1d(8, 6, 1), "0: LoRALinear adapts linear layers, got Conv1d; possible: nn.Linear, QuantizedLinear, t"),
+        (
+            nn.Bilinear(8, 8, 6),
+            "0: LoRALinear adapts linear layers, got Bilinear; possible: nn.Linear, QuantizedLinear, t",
+        ),
         (torch.ao.nn.quantized.dynamic.Linear(8, 6), "the weight of Linear is method, not floats"),
     ],
-    ids=["codes", "int8", "transposed", "lazy", "convolution", "dynamic"],
+    ids=["codes", "int8", "transposed", "lazy", "bilinear", "dynamic"],
 )
 def test_what_cannot_be_read_is_refused_by_name(layer: nn.Module, message: str) -> None:
     model = nn.Sequential(layer)
@@ -403,6 +408,18 @@ def test_in_torchs_encoder_layer(method: str, quantized: bool) -> None:
     found, wanted = (torch.autograd.grad(y, parameters, gradient) for y in (in_eval, called))
     for mine, expected in zip(found, wanted, strict=True):
         close(mine, expected)
+
+
+def test_several_adapters_in_torchs_encoder_layer(tmp_path) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True)
+    config = LoRAConfig(rank=2, targets=("linear1", "linear2"))
+    for name in ("a", "b"):
+        save_adapter(stir(inject(copy.deepcopy(layer), config)), config, tmp_path / name)
+    model, x = load_adapters(layer, {name: tmp_path / name for name in ("a", "b")}), torch.randn(2, 5, 12)
+    for which in (None, "a", "b"):
+        with using(model, which), torch.no_grad():
+            close(model.eval()(x), model.train()(x))
 
 
 def test_in_t5() -> None:

@@ -198,7 +198,7 @@ def quantize_model(
 
 
 def _named(model: nn.Module, linears: dict[str, nn.Module], targets: tuple[str, ...]) -> dict[str, nn.Module]:
-    chosen = {}
+    chosen: dict[str, nn.Module] = {}
     for target in targets:
         matches = {name: m for name, m in linears.items() if f".{name}".endswith(f".{target}")}
         if not matches:
@@ -218,7 +218,8 @@ def _choose(model: nn.Module, dense: dict[str, nn.Module]) -> tuple[dict[str, nn
     modules = dict(model.named_modules(remove_duplicate=False))
     prefixes = tuple(f"{name}." if name else "" for name, module in modules.items() if _repeats(module))
     has_blocks = any(name.startswith(prefixes) for name in dense)
-    chosen, left = {}, {}
+    chosen: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
     for name, module in modules.items():
         if (
             (name.startswith(prefixes) or not has_blocks)
