@@ -112,10 +112,7 @@ def _table(codebook: Codebook, packed: Tensor) -> Tensor:
     if torch.compiler.is_compiling() or type(packed) is not Tensor:
         return _new_table(*key)
     if key not in _TABLES:
-        table = _new_table(*key)
-        if type(table) is not Tensor:
-            return table
-        _TABLES[key] = table
+        _TABLES[key] = _new_table(*key)
     return _TABLES[key]
 
 
