@@ -19,6 +19,8 @@ from torch.nn.parameter import is_lazy
 
 POSSIBLE = "nn.Linear, QuantizedLinear, transformers' Conv1D, bitsandbytes' Linear4bit and Linear8bitLt"
 
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # narrower ones are codes that want a scale
+
 
 class Dense:
     """Floats of shape (out, in), as in `nn.Linear`."""
@@ -42,7 +44,7 @@ class Dense:
     def _check_weight(weight: Any, shape: tuple[int, int], name: str) -> None:
         if is_lazy(weight):
             raise TypeError(f"{name} has no weight yet: run the model once")
-        if not isinstance(weight, Tensor) or not weight.is_floating_point() or tuple(weight.shape) != shape:
+        if not isinstance(weight, Tensor) or weight.dtype not in FLOATS or tuple(weight.shape) != shape:
             given = f"{weight.dtype} {tuple(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
             raise TypeError(f"the weight of {name} is {given}, not floats of shape {shape}; possible: {POSSIBLE}")
 

@@ -271,6 +271,10 @@ class Int(nn.Module):
             r"0: the weight of Int is torch.int8 \(6, 8\), not floats",
         ),
         (
+            Int("weight", torch.zeros(6, 8).to(torch.float8_e4m3fn)),
+            "the weight of Int is torch.float8_e4m3fn .*, not floats of shape",
+        ),
+        (
             Int("weight", torch.zeros(8, 6)),
             r"Int is torch.float32 \(8, 6\), not floats of shape \(6, 8\); possible: nn",
         ),
@@ -281,7 +285,7 @@ class Int(nn.Module):
         ),
         (torch.ao.nn.quantized.dynamic.Linear(8, 6), "the weight of Linear is method, not floats"),
     ],
-    ids=["codes", "int8", "transposed", "lazy", "bilinear", "dynamic"],
+    ids=["codes", "int8", "float8", "transposed", "lazy", "bilinear", "dynamic"],
 )
 def test_what_cannot_be_read_is_refused_by_name(layer: nn.Module, message: str) -> None:
     model = nn.Sequential(layer)

@@ -12,6 +12,8 @@ from torch import nn
 from peft_lessons import (
     DoRAConfig,
     LoRAConfig,
+    LoRAConv,
+    LoRAEmbedding,
     adapter_state_dict,
     adapters_disabled,
     inject,
@@ -21,8 +23,6 @@ from peft_lessons import (
     trainable_parameters,
 )
 from peft_lessons.adapters import named_adapters
-from peft_lessons.methods.lora_conv import LoRAConv
-from peft_lessons.methods.lora_embedding import LoRAEmbedding
 
 LAYERS = {
     "embedding": lambda: nn.Embedding(20, 12),

@@ -967,6 +967,17 @@ def test_blocks_are_quantized_and_new_heads_named(kind, config, count, left, rec
     assert named == left and len(said) == bool(left)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_courses_decoder_keeps_its_head(tied, recwarn):
+    from contract import DECODER
+
+    from peft_lessons.models import Decoder
+
+    model = quantize_model(Decoder(dataclasses.replace(DECODER, tie_word_embeddings=tied)))
+    assert kinds(model, nn.Linear) == ["lm_head"] and len(kinds(model, QuantizedLinear)) == 14
+    assert [str(warning.message)[:22] for warning in recwarn] == ["not quantized: lm_head"] * (not tied)
+
+
 def test_what_is_left_is_named_with_the_reason():
     class Own(nn.Linear):
         pass
