@@ -167,7 +167,7 @@ def merge(model: Model) -> Model:
     """Replace each adapter by the plain layer that computes the same, in place; returns `model`.
 
     Sums are in fp32 and rounded once to the base's dtype. A quantized base becomes a dense layer of the dtype that it
-    was quantized from; int8 does not say which, so it is that of the bias, else fp32, and the model may want a cast. The
+    was quantized from. (Int8 does not say which: it is that of the bias, else fp32, and the model may want a cast.) The
     base weights are not written to, so a weight that is tied to another stays as it is there. Nothing starts to train:
     the plain layers are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the
     plain layer.
