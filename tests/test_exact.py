@@ -80,6 +80,22 @@ def test_codes_and_values(codebook, double: bool, mode) -> None:
     assert torch.equal(dequantize(quantized), values)
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_codes_do_not_depend_on_threads(double: bool) -> None:
+    """131,072 scales: torch adds so many up in parts, one for each thread."""
+    weight = torch.randn(2**17, generator=torch.Generator().manual_seed(0))
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(quantize(weight, block_size=1, double=double))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for ours, theirs in zip(results[0].tensors, other.tensors, strict=True):
+            assert ours is theirs or torch.equal(ours, theirs)
+
+
 @in_every_mode
 def test_a_model_quantized_in_any_mode_trains(mode) -> None:
     torch.manual_seed(0)

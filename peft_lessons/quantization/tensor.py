@@ -103,7 +103,8 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
     packed = pack(torch.cat(codes), codebook.bits, int(filler))
     if not double:
         return QuantizedTensor(packed, scales, None, None, weight.shape, weight.dtype, codebook, block_size)
-    offset = scales.mean() if len(scales) else scales.new_zeros(())
+    # in float64, since a float32 sum depends on how many threads share it
+    offset = scales.double().mean().float() if len(scales) else scales.new_zeros(())
     second = quantize(scales - offset, DYNAMIC8, SECOND_BLOCK_SIZE)
     return QuantizedTensor(
         packed, second.codes, second.absmax, offset, weight.shape, weight.dtype, codebook, block_size
