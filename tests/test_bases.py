@@ -146,6 +146,33 @@ def test_a_conv1d_is_merged_into_a_conv1d_as_in_peft(method: str, tmp_path) -> N
         close(merged.state_dict()[name], tensor, 2e-6)
 
 
+def gpt2() -> nn.Module:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32, "vocab_size": 40}
+    return GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)).eval()
+
+
+def test_gpt2_with_an_adapter_of_peft(tmp_path) -> None:
+    """All of its matrices: linear layers that lie transposed, and the embedding of positions."""
+    names = ["c_attn", "c_proj", "c_fc", "wpe"]
+    config = peft.LoraConfig(r=4, lora_alpha=12, target_modules=names, fan_in_fan_out=True, task_type="CAUSAL_LM")
+    reference, ids = peft.get_peft_model(gpt2(), config), torch.arange(12)[None]
+    disturb(reference)
+    reference.save_pretrained(tmp_path / "theirs")
+    mine = load_adapter(gpt2(), tmp_path / "theirs").eval()
+    expected = reference.eval()(ids).logits
+    close(mine(ids).logits, expected)
+    save_adapter(mine, next(named_adapters(mine))[1].config, tmp_path / "ours")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close(peft.PeftModel.from_pretrained(gpt2(), tmp_path / "ours").eval()(ids).logits, expected)
+    merged = merge(mine)
+    close(merged(ids).logits, expected)
+    gpt2().load_state_dict(merged.state_dict())  # in the shapes that GPT-2 has
+
+
 def test_our_files_over_a_conv1d_load_in_peft(tmp_path) -> None:
     config = LoRAConfig(rank=4, alpha=12, targets=tuple(SIZES))
     mine = stir(inject(network("Conv1D"), config))
