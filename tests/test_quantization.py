@@ -923,6 +923,13 @@ class GPT(nn.Module):
         self.out_head = nn.Linear(width, 50, bias=False)
 
 
+def test_blocks_by_name():
+    model = nn.ModuleDict({"blocks": nn.ModuleDict({"a": Block(), "b": Block()}), "classifier": nn.Linear(32, 2)})
+    with pytest.warns(UserWarning, match=r"^not quantized: classifier \(outside of the blocks\)\. With targets"):
+        quantize_model(model)
+    assert kinds(model, nn.Linear) == ["classifier"]
+
+
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_attention_of_the_shape_of_the_positions_is_quantized(blocks):
     with pytest.warns(UserWarning, match=r"^not quantized: out_head \(outside of the blocks\)\. With targets"):

@@ -162,9 +162,10 @@ def quantize_model(
     """Replace linear layers of the model by `layer.from_linear(linear, **options)` in place; return the model.
 
     `targets` are endings of module names, such as ("q_proj", "v_proj"). Without them every linear layer of the model's
-    blocks is replaced: of what an `nn.ModuleList`, or an `nn.Sequential` of one class, repeats. In a model without
-    blocks all are, but one of the shape of an embedding. So the output head stays, as does a new classifier, and what
-    shares its weight with another module. A warning names each layer that stays and why, but for a tied head.
+    blocks is replaced: of what an `nn.ModuleList`, or an `nn.Sequential` or `nn.ModuleDict` of one class, holds. In a
+    model without blocks all are, but one of the shape of an embedding. So the output head stays, as does a new
+    classifier, and what shares its weight with another module. A warning names each layer that stays and why, but for
+    a tied head.
 
     Linear layers are `nn.Linear` and transformers' Conv1D, not classes that derive from them.
 
@@ -221,34 +222,34 @@ def _choose(model: nn.Module, dense: dict[str, nn.Module]) -> tuple[dict[str, nn
     chosen: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, module in modules.items():
-        if (
-            (name.startswith(prefixes) or not has_blocks)
-            and not is_linear(module)
-            and not isinstance(module, nn.Embedding)
-        ):
-            matrices = (key for key, parameter in module.named_parameters(recurse=False) if parameter.ndim > 1)
-            left |= {f"{name}.{key}" if name else key: "not of a linear layer" for key in matrices}
-    for name, linear in dense.items():
-        if id(linear.weight) in tied:
+        outside = has_blocks and not name.startswith(prefixes)
+        if name not in dense:
+            if not outside and not is_linear(module) and not isinstance(module, nn.Embedding):
+                matrices = (key for key, parameter in module.named_parameters(recurse=False) if parameter.ndim > 1)
+                left |= {f"{name}.{key}" if name else key: "not of a linear layer" for key in matrices}
+        elif id(module.weight) in tied:
             continue
-        if not is_plain(linear):
-            left[name] = f"a {type(linear).__name__}"
-        elif id(linear.weight) in shared:
+        elif not is_plain(module):
+            left[name] = f"a {type(module).__name__}"
+        elif id(module.weight) in shared:
             left[name] = "shares its weight"
-        elif has_blocks and not name.startswith(prefixes):
+        elif outside:
             left[name] = "outside of the blocks"
-        elif not has_blocks and linear.weight.shape in shapes:
+        elif not has_blocks and module.weight.shape in shapes:
             left[name] = "of the shape of an embedding"
         else:
-            chosen[name] = linear
+            chosen[name] = module
     return chosen, left
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Whether a module is a list of blocks. One of single layers is none, and a Sequential may be a head."""
-    if not isinstance(module, (nn.ModuleList, nn.Sequential)) or any(map(is_linear, module)):
+    """Whether a module holds blocks, not single layers. A Sequential of several classes may be a head."""
+    blocks = list(module.children())
+    if any(map(is_linear, blocks)):
         return False
-    return isinstance(module, nn.ModuleList) or len({type(block) for block in module}) == 1
+    if isinstance(module, nn.Sequential | nn.ModuleDict):
+        return len({type(block) for block in blocks}) == 1
+    return isinstance(module, nn.ModuleList)
 
 
 def _shared_weights(model: nn.Module) -> set[int]:
