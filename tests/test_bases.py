@@ -20,6 +20,7 @@ from peft_lessons import (
     DoRAConfig,
     LoftQConfig,
     LoRAConfig,
+    PiSSAConfig,
     QuantizedLinear,
     SerialAdapterConfig,
     adapters_disabled,
@@ -404,6 +405,15 @@ def test_what_is_not_finite_is_not_merged(value: float) -> None:
     ):
         merge(model)
     assert list(model) == before
+
+
+def test_a_start_from_a_weight_that_is_not_finite() -> None:
+    layer = nn.Linear(8, 6)
+    layer.weight.data[2, 3] = float("nan")
+    model = nn.Sequential(layer)
+    with pytest.raises(ValueError, match=r"0: the weight has no singular value decomposition: .*non-finite"):
+        inject(model, PiSSAConfig(rank=2, targets=("0",)))
+    assert model[0] is layer and layer.weight.requires_grad
 
 
 def test_half_precision_may_overflow_in_merging() -> None:

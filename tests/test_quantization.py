@@ -398,6 +398,8 @@ def test_float64_beyond_float32_is_refused():
 def test_only_floating_tensors(dtype):
     with pytest.raises(TypeError, match=str(dtype)):
         quantize(torch.zeros(4, dtype=dtype))
+    with pytest.raises(TypeError, match="only floating tensors can be quantized; given Linear"):
+        quantize(nn.Linear(4, 4))
 
 
 @pytest.mark.parametrize("block_size", [0, -64, 6.4, True])

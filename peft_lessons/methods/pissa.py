@@ -64,8 +64,14 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank."""
-    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
+
+    Raises ValueError for a weight that holds NaN or infinity.
+    """
+    try:
+        U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(f"the weight has no singular value decomposition: {error}") from error
     root = S[:rank].sqrt()
     return U[:, :rank] * root, root[:, None] * Vh[:rank]
 

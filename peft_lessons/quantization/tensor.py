@@ -118,8 +118,9 @@ def dequantize(quantized: QuantizedTensor, dtype: torch.dtype | None = None) -> 
 
 
 def check_floating(weight: Tensor) -> None:
-    if not weight.is_floating_point():
-        raise TypeError(f"only floating tensors can be quantized; given {weight.dtype}")
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        given = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise TypeError(f"only floating tensors can be quantized; given {given}")
     if weight.is_meta:
         raise ValueError("a tensor on the meta device holds no values to quantize: load the weights first")
 
