@@ -285,8 +285,8 @@ QUANTIZATION = (
     Fault(
         "a new classifier is quantized",
         "peft_lessons/quantization/linear.py",
-        "elif has_blocks and not name.startswith(prefixes):",
-        "elif has_blocks and not name:",
+        "        elif outside:\n",
+        "        elif outside and not name:\n",
         ("unit: new_heads",),
     ),
     Fault(
