@@ -34,6 +34,8 @@ EXPORTS = {
     "methods.loftq": ("LoftQConfig", "LoftQLinear"),
     "methods.loha": ("LoHaConfig", "LoHaLinear"),
     "methods.lora": ("LoRAConfig", "LoRALinear"),
+    "methods.lora_conv": ("LoRAConv",),
+    "methods.lora_embedding": ("LoRAEmbedding",),
     "methods.lora_fa": ("LoRAFAConfig", "LoRAFALinear"),
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.oft": ("OFTConfig", "OFTLinear"),

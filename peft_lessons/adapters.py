@@ -14,6 +14,10 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from peft_lessons.bases import dtype_of, is_linear
+from peft_lessons.exact import exact
+from peft_lessons.low_rank import is_untouched
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -66,6 +70,32 @@ class AdapterLayer(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         return (self.adapted if self.enabled else self.base_layer)(*inputs, **options)
 
+    def merged_tensor(self, name: str) -> Any:
+        """The "weight" or "bias" of `merged`."""
+        return getattr(self.merged(), name)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight that computes now: that of `merged`, or the base's while this adapter is off.
+
+        Made at each reading, for modules that read their layers' weights, as torch's encoder layers and T5's do.
+        """
+        return self._read("weight")
+
+    @property
+    def bias(self) -> Tensor | None:
+        """As `weight`."""
+        return self._read("bias")
+
+    @exact()
+    def _read(self, name: str) -> Any:
+        if (module := self.now()) is not self:
+            return getattr(module, name)
+        try:
+            return self.merged_tensor(name)
+        except TypeError as error:  # there is none
+            raise AttributeError(str(error)) from error
+
     def now(self) -> nn.Module:
         """The module that computes at the moment: the base while this adapter is switched off."""
         return self if self.enabled else self.base_layer
@@ -83,10 +113,10 @@ class AdapterLayer(nn.Module):
 
     @property
     def base_dtype(self) -> torch.dtype:
-        """What the base computes in. A quantized layer holds no tensor of it, so it says its dtype itself."""
+        """What the base computes in. A quantized layer holds no tensor of it, so its kind says it."""
         for layer in self.base_layer.modules():
-            if isinstance(dtype := getattr(layer, "dtype", None), torch.dtype):
-                return dtype
+            if is_linear(layer):
+                return dtype_of(layer)
         return next(tensor.dtype for tensor in self.base_layer.parameters() if tensor.is_floating_point())
 
     @property
@@ -94,6 +124,7 @@ class AdapterLayer(nn.Module):
         return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
 
 
+@exact()
 def inject(model: Model, config: AdapterConfig) -> Model:
     """Freeze `model` and wrap each module that `config.targets` names, in place; returns `model`.
 
@@ -131,22 +162,48 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     return model
 
 
+@exact()
 def merge(model: Model) -> Model:
     """Replace each adapter by the plain layer that computes the same, in place; returns `model`.
 
-    Sums are in fp32 and rounded once to the base's dtype; a quantized base becomes a dense layer. The base weights are
-    not written to, so a weight that is tied to another stays as it is there. Nothing starts to train: the plain layers
-    are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the plain layer.
+    Sums are in fp32 and rounded once to the base's dtype. A quantized base becomes a dense layer of the dtype that it
+    was quantized from. (Int8 does not say which: it is that of the bias, else fp32, and the model may want a cast.) The
+    base weights are not written to, so a weight that is tied to another stays as it is there. Nothing starts to train:
+    the plain layers are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the
+    plain layer.
 
-    Raises ValueError when there is no adapter, TypeError when a method cannot be folded (the model is left as it was).
+    Raises TypeError when a method cannot be folded or a base computes in a way of its own; ValueError when there is no
+    adapter, when one has hooks, and when a sum is NaN or infinite. The model then is as it was.
     """
     adapters = list(named_adapters(model))
     if not adapters:
         raise ValueError("nothing to merge: the model has no adapters")
-    plain = {layer: layer.merged() for layer in {layer for _, layer in adapters}}
+    plain: dict[AdapterLayer, nn.Module] = {}
+    for name, layer in adapters:
+        if layer not in plain:
+            try:
+                plain[layer] = _folded(layer)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}" if name else str(error)) from error
     for name, layer in adapters:
         model = replace_module(model, name, plain[layer])
     return model
+
+
+def _folded(layer: AdapterLayer) -> nn.Module:
+    plain = layer.merged()
+    if not is_untouched(layer) or not is_untouched(layer.base_layer):
+        raise ValueError(
+            f"{type(layer.base_layer).__name__} has hooks or a forward of its own, which a plain layer would not have: "
+            "remove them, merge, and add them again"
+        )
+    for name, tensor in plain.named_parameters():
+        if not tensor.is_meta and not tensor.isfinite().all():
+            count = int((~tensor.isfinite()).sum())
+            raise ValueError(
+                f"{count} of {tensor.numel()} values of the merged {name} are NaN or infinite in {tensor.dtype}"
+            )
+    return plain
 
 
 def remove_adapters(model: Model) -> Model:
@@ -239,8 +296,8 @@ def _names(model: nn.Module, target: str) -> list[str]:
 
 
 def _linear_suffixes(model: nn.Module) -> list[str]:
-    """Last parts of the names of all layers that map in_features to out_features, in order, each once."""
-    linear = (name for name, module in model.named_modules() if name and hasattr(module, "in_features"))
+    """Last parts of the names of all linear layers, in order, each once."""
+    linear = (name for name, module in model.named_modules() if name and is_linear(module))
     return list(dict.fromkeys(name.rsplit(".")[-1] for name in linear))
 
 

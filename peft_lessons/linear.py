@@ -1,57 +1,58 @@
 """What the methods for linear layers share: W in any storage, and a plain layer to fold into."""
 
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.quantization import QuantizedLinear
+from peft_lessons.bases import as_kept, check_linear, plain_layer, read_weight, sizes
+from peft_lessons.exact import exact
 
 LLAMA_LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class LinearAdapter(AdapterLayer):
-    """An adapter on a linear layer: dense (`nn.Linear`) or quantized, whose `weight` dequantizes itself.
+    """An adapter on a linear layer, of any kind in `bases`. A method writes `adapted(x)` and `folded()`.
 
-    Raises TypeError when `base_layer` is no linear layer, or one whose forward is never called.
+    Raises TypeError when `base_layer` is no linear layer, or one whose weight cannot be read.
     """
 
-    base_layer: nn.Linear | QuantizedLinear
+    base_layer: Any  # of the kinds in `bases`; its `weight` need not be W
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
-        if not all(hasattr(base_layer, name) for name in ("in_features", "out_features", "bias")):
-            raise TypeError(f"{type(self).__name__} adapts linear layers, got {type(base_layer).__name__}")
-        if isinstance(base_layer, NonDynamicallyQuantizableLinear):
-            raise TypeError(
-                f"{type(self).__name__} cannot adapt the output projection of nn.MultiheadAttention, which reads its "
-                "weight and never calls it"
-            )
+        check_linear(base_layer, type(self).__name__)
         super().__init__(base_layer, config)
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """W (out_features, in_features) and b (out_features,) with the update in them, in fp32 or higher."""
+        raise TypeError(f"{type(self).__name__} cannot be folded into a plain layer")
+
+    @exact()
+    def merged(self) -> nn.Module:
+        """A new frozen layer with the weight and bias of `folded`, each rounded once to the base's dtype.
+
+        It is an `nn.Linear`; in place of a Conv1D a Conv1D.
+        """
+        with torch.no_grad():
+            return plain_layer(self.base_layer, *self.folded())
 
     def base_weight(self, dtype: torch.dtype) -> Tensor:
         """W in `dtype`, shape (out_features, in_features); 4-bit codes are read at that precision."""
-        if isinstance(self.base_layer, QuantizedLinear):
-            return self.base_layer.dequantized(dtype)
-        return self.base_layer.weight.to(dtype)
+        return read_weight(self.base_layer, dtype)
 
-    def folded(self, weight: Tensor, bias: Tensor | None) -> nn.Linear:
-        """A new frozen `nn.Linear` with copies of `weight` and `bias`, each rounded once to the base's dtype."""
-        linear = nn.Linear(self.in_features, self.out_features, bias=bias is not None, device="meta")
-        linear.weight = nn.Parameter(weight.detach().to(self.base_dtype, copy=True), requires_grad=False)
-        if bias is not None:
-            linear.bias = nn.Parameter(bias.detach().to(self.base_dtype, copy=True), requires_grad=False)
-        return linear.train(self.training)
+    def merged_tensor(self, name: str) -> Tensor | None:
+        """The "weight" or "bias" of `merged`, which can be differentiated."""
+        return dict(zip(("weight", "bias"), as_kept(self.base_layer, *self.folded()), strict=True))[name]
 
     @property
     def in_features(self) -> int:
-        return self.base_layer.in_features
+        return sizes(self.base_layer)[1]
 
     @property
     def out_features(self) -> int:
-        return self.base_layer.out_features
+        return sizes(self.base_layer)[0]
 
 
 class DeltaLinear(LinearAdapter):
@@ -61,11 +62,9 @@ class DeltaLinear(LinearAdapter):
         """ΔW, shape (out_features, in_features), in the precision that merging needs (fp32 or higher)."""
         raise NotImplementedError
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """A new `nn.Linear` with weight W + ΔW, summed in fp32 and rounded once, and its own copy of the bias."""
+    def folded(self) -> tuple[Tensor, Tensor | None]:
         delta = self.delta()
-        return self.folded(self.base_weight(delta.dtype) + delta, self.base_layer.bias)
+        return self.base_weight(delta.dtype) + delta, self.base_layer.bias
 
 
 class LowRank(NamedTuple):

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import _has_any_global_hook
 
+from peft_lessons.exact import autocasts
+
 
 def adapted_linear(base_layer: nn.Module, x: Tensor, dropped: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """base_layer(x) + scaling · (dropped Aᵀ) Bᵀ, equal to base_layer(x) to the last bit while B is zero.
@@ -30,7 +32,7 @@ def adapted_linear(base_layer: nn.Module, x: Tensor, dropped: Tensor, A: Tensor,
     dropout. The products are computed in the result's dtype, to which autocast may have brought it. A, B and their
     gradients keep their own. Gradients of gradients, torch.func and forward-mode derivatives are for few rows only.
     """
-    if not _few(x, A) and dropped is x and not _autocasts(x.device.type) and _is_plain(base_layer):
+    if not _few(x, A) and dropped is x and not autocasts(x.device.type) and _is_plain(base_layer):
         return _AddLowRank.apply(None, x, base_layer.weight, base_layer.bias, A, B, scaling)
     return add_low_rank(base_layer(x), dropped, A, B, scaling)
 
@@ -45,10 +47,6 @@ def add_low_rank(y: Tensor, x: Tensor, A: Tensor, B: Tensor, scaling: float) -> 
 
 def _few(x: Tensor, A: Tensor) -> bool:
     return x.numel() < 8 * max(len(A), 16) * x.shape[-1]
-
-
-def _autocasts(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _is_plain(layer: nn.Module) -> bool:

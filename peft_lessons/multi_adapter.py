@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, matches, named_adapters, replace_module
 from peft_lessons.checkpoints.files import fill, read_adapter
+from peft_lessons.exact import exact
 from peft_lessons.linear import LinearAdapter
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
@@ -160,6 +161,7 @@ def using(model: Model, which: Which) -> Iterator[Model]:
             layer.which = one
 
 
+@exact()
 def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRAConfig]:
     """Replace several LoRA adapters by the one that is their weighted sum; returns `model` and the new config.
 

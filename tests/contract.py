@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from peft_lessons import (
     NF4,
@@ -63,8 +64,11 @@ BASES: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "dense": lambda linear: linear,
     "nf4": lambda linear: QuantizedLinear.from_linear(linear, codebook=NF4, block_size=64),
     "nf4-double": lambda linear: QuantizedLinear.from_linear(linear, codebook=NF4, block_size=64, double=True),
+    "conv1d": lambda linear: conv1d(linear),
 }
-CASES = [(method, base) for method in METHODS for base in BASES if base == "dense" or method not in NEEDS_DENSE]
+CASES = [
+    (method, base) for method in METHODS for base in BASES if not base.startswith("nf4") or method not in NEEDS_DENSE
+]
 
 DECODER = DecoderConfig(
     vocab_size=31,
@@ -76,6 +80,15 @@ DECODER = DecoderConfig(
     max_position_embeddings=32,
     initializer_range=0.3,
 )
+
+
+def conv1d(linear: nn.Linear) -> nn.Module:
+    """The same layer as GPT-2 has it: W transposed, and always a bias."""
+    conv = Conv1D(linear.out_features, linear.in_features)
+    with torch.no_grad():
+        conv.weight.copy_(linear.weight.T)
+        conv.bias.copy_(torch.zeros(linear.out_features) if linear.bias is None else linear.bias)
+    return conv
 
 
 class Network(nn.Module):

@@ -21,6 +21,7 @@ from contract import (
 )
 from torch import nn
 from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
 
 from peft_lessons import (
     AdapterLayer,
@@ -73,6 +74,90 @@ def test_starts_as_the_base(method: str, base: str, dtype: torch.dtype) -> None:
     assert torch.equal(start, before) == (method not in STARTS_ELSEWHERE)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_starts_as_the_base_under_autocast(method: str, base: str, dtype: torch.dtype) -> None:
+    """Made under autocast or outside of it: the same parameters, and the outputs that the base has under autocast."""
+    model, x = network(method, base, dtype), sample(method, dtype)
+    for vector in (parameter for parameter in model.parameters() if parameter.ndim == 1):
+        nn.init.normal_(vector)  # of norms, too: numbers that bf16 does not hold
+    outside = inject(copy.deepcopy(model), seeded(METHODS[method]))
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(x)
+        start = inject(model, seeded(METHODS[method]))(x)
+    assert start.dtype == before.dtype
+    assert torch.equal(start, before) == (method not in STARTS_ELSEWHERE)
+    assert same(adapter_state_dict(model), adapter_state_dict(outside))
+    assert all(adapter_state_dict(model)[n].dtype == t.dtype for n, t in adapter_state_dict(outside).items())
+
+
+def seeded(config):
+    torch.manual_seed(5)
+    return config
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_what_is_made_in_other_modes_trains(method: str, base: str, mode) -> None:
+    model, x = network(method, base), sample(method)
+    with mode():
+        inject(model, METHODS[method])
+    model(x).square().sum().backward()
+    assert any(parameter.grad is not None for parameter in trainable_parameters(model))
+
+
+def test_merging_does_not_depend_on_the_mode(method: str, base: str) -> None:
+    if method in NOT_FOLDABLE:
+        pytest.skip("nothing to fold")
+    expected = merge(stirred(method, base)).state_dict()
+    for mode in (torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.no_grad()):
+        model = stirred(method, base)
+        with mode:
+            merge(model)
+        assert same(model.state_dict(), expected)
+        assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
+def test_a_default_dtype_or_device_changes_nothing(method: str, base: str) -> None:
+    torch.manual_seed(5)
+    expected = stir(inject(network(method, base), seeded(METHODS[method])))
+    model = network(method, base)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        inject(model, seeded(METHODS[method]))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    stir(model)
+    assert same(adapter_state_dict(model), adapter_state_dict(expected))
+    if method in NOT_FOLDABLE:
+        return
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        merge(model)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert same(model.state_dict(), merge(expected).state_dict())
+
+
+def test_it_reads_like_the_merged_layer(method: str, base: str) -> None:
+    model = stirred(method, base)
+    if method in NOT_FOLDABLE:  # no weight computes the same
+        assert not any(hasattr(layer, "weight") for _, layer in named_adapters(model))
+        return
+    for _, layer in named_adapters(model):
+        merged = layer.merged()
+        assert torch.equal(layer.weight, merged.weight)
+        assert layer.bias is merged.bias or torch.equal(layer.bias, merged.bias)
+        if method != "layer-norm":
+            assert (layer.in_features, layer.out_features) in ((IN, OUT), (OUT, IN))
+            assert layer.weight.requires_grad or layer.bias.requires_grad
+    with adapters_disabled(model):
+        for _, layer in named_adapters(model):
+            assert torch.equal(layer.weight, layer.base_layer.weight)
+
+
 def test_stirring_changes_the_output(method: str, base: str) -> None:
     model, x = adapted(method, base), sample(method)
     before = model(x)
@@ -93,7 +178,7 @@ def test_merged_equals_forward(method: str, base: str, dtype: torch.dtype) -> No
     bound = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 0.02}[dtype]
     for layer, inputs, output in traced(model, x):
         merged = layer.merged()
-        assert type(merged) is (nn.LayerNorm if method == "layer-norm" else nn.Linear)
+        assert type(merged) is plain_kind(method, base)
         assert merged.weight.dtype == dtype
         assert not any(parameter.requires_grad for parameter in merged.parameters())
         assert_close(merged(inputs), output, bound)
@@ -102,6 +187,13 @@ def test_merged_equals_forward(method: str, base: str, dtype: torch.dtype) -> No
     assert merge(model) is model
     assert not any(isinstance(module, AdapterLayer) for module in model.modules())
     assert_close(model(x), expected, 2.5 * bound)
+
+
+def plain_kind(method: str, base: str) -> type[nn.Module]:
+    """A dense layer; in place of a Conv1D a Conv1D, unless LoftQ has quantized it."""
+    if method == "layer-norm":
+        return nn.LayerNorm
+    return Conv1D if base == "conv1d" and method != "loftq" else nn.Linear
 
 
 def traced(model: nn.Module, x: torch.Tensor) -> list[tuple[AdapterLayer, torch.Tensor, torch.Tensor]]:
@@ -218,7 +310,7 @@ def test_under_autocast(method: str, base: str) -> None:
 
 def test_gradients_in_float64(method: str, base: str) -> None:
     """Against differences: of the input, and of every parameter. DoRA's gradient is that of a norm held constant."""
-    model, x = stirred(method, base, torch.float64), sample(method, torch.float64)[:2, :2]
+    model, x = stirred(method, base, torch.float64), sample(method, torch.float64)[:2, :2].contiguous()
     if method not in READS_IDS:
         assert torch.autograd.gradcheck(model, (x.requires_grad_(),), eps=1e-6, atol=1e-5, fast_mode=True)
     if method == "dora":

@@ -297,3 +297,13 @@ def test_a_whole_model_is_simulated():
     )
     x = torch.randn(5, 64)
     assert torch.equal(simulated(x), stored(x)) and not torch.equal(simulated(x), model(x))
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-100, 1e-39, 1e200])
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "block"])
+@pytest.mark.parametrize("scheme", ["symmetric", "affine", "normal", "float"])
+def test_float64_keeps_its_range(scheme, granularity, size):
+    """Scaling the values scales the result; up to rounding, since the sizes are no powers of two."""
+    x = torch.randn(4, 65, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = fake_quantize(x, 4, scheme, granularity)
+    torch.testing.assert_close(fake_quantize(x * size, 4, scheme, granularity) / size, expected, rtol=1e-12, atol=1e-12)

@@ -398,6 +398,8 @@ def test_float64_beyond_float32_is_refused():
 def test_only_floating_tensors(dtype):
     with pytest.raises(TypeError, match=str(dtype)):
         quantize(torch.zeros(4, dtype=dtype))
+    with pytest.raises(TypeError, match="only floating tensors can be quantized; given Linear"):
+        quantize(nn.Linear(4, 4))
 
 
 @pytest.mark.parametrize("block_size", [0, -64, 6.4, True])
@@ -880,3 +882,164 @@ def test_a_module_in_two_places_stays_one():
     shared = nn.Linear(8, 8)
     model = quantize_model(nn.Sequential(shared, nn.ReLU(), shared))
     assert model[0] is model[2] and isinstance(model[0], QuantizedLinear)
+
+
+def test_a_block_may_be_larger_than_the_tensor():
+    """Nothing is asked for beyond the tensor: a block of 2^64 values is that of all values, and a short one."""
+    for weight in (gaussian(5, 77), gaussian(1), gaussian(3, 8), torch.tensor(-2.0), torch.empty(0, 64)):
+        for codebook in (NF4, normal_codebook(3), normal_codebook(8)):
+            expected = quantize(weight, codebook, weight.numel() + 1)
+            for block_size in (2**40, 2**64):
+                quantized = quantize(weight, codebook, block_size)
+                assert torch.equal(quantized.codes, expected.codes) and torch.equal(quantized.absmax, expected.absmax)
+                assert torch.equal(dequantize(quantized), plain_dequantize(expected))
+    layer = QuantizedLinear.from_linear(linear(), block_size=2**64)
+    x = gaussian(3, 100)
+    torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_no_values_no_codes():
+    with pytest.raises(ValueError, match="meta device holds no values to quantize: load the weights first"):
+        QuantizedLinear.from_linear(nn.Linear(8, 8, device="meta"))
+
+
+@pytest.mark.parametrize("codebook", [NF4, normal_codebook(3)], ids=lambda codebook: codebook.name)
+def test_a_layer_on_the_meta_device_says_shapes(codebook):
+    layer = QuantizedLinear.from_linear(linear(), codebook, double=True).to("meta")
+    assert layer.weight.shape == (48, 100) and layer.weight.is_meta
+    for rows in (2, 300):
+        y = layer(torch.empty(rows, 100, device="meta"))
+        assert y.shape == (rows, 48) and y.is_meta
+
+
+# which layers of a model
+
+
+class GPT(nn.Module):
+    """As in LLMs-from-scratch: blocks in a Sequential, learned positions as many as the model is wide."""
+
+    def __init__(self, width=32, blocks=2):
+        super().__init__()
+        self.tok_emb, self.pos_emb = nn.Embedding(50, width), nn.Embedding(width, width)
+        self.trf_blocks = nn.Sequential(*[Block(width) for _ in range(blocks)])
+        self.out_head = nn.Linear(width, 50, bias=False)
+
+
+def test_blocks_by_name():
+    model = nn.ModuleDict({"blocks": nn.ModuleDict({"a": Block(), "b": Block()}), "classifier": nn.Linear(32, 2)})
+    with pytest.warns(UserWarning, match=r"^not quantized: classifier \(outside of the blocks\)\. With targets"):
+        quantize_model(model)
+    assert kinds(model, nn.Linear) == ["classifier"]
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_attention_of_the_shape_of_the_positions_is_quantized(blocks):
+    with pytest.warns(UserWarning, match=r"^not quantized: out_head \(outside of the blocks\)\. With targets"):
+        model = quantize_model(GPT(blocks=blocks))
+    assert kinds(model, nn.Linear) == ["out_head"]
+    assert len(kinds(model, QuantizedLinear)) == 2 * blocks
+
+
+def transformers_models():
+    import transformers
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    text = {**small, "vocab_size": 40, "max_position_embeddings": 32}
+    neo = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 40, "max_position_embeddings": 32}
+    neo |= {"attention_types": [[["global", "local"], 1]]}
+    llama = {**text, "num_key_value_heads": 2}
+    vit = {**small, "image_size": 8, "patch_size": 4}
+    t5 = {"vocab_size": 40, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
+    gpt2 = {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    cases = [  # class, settings, quantized layers, what is named
+        ("GPTNeo", "ForCausalLM", neo, 12, []),
+        ("GPT2", "LMHeadModel", {**gpt2, "bos_token_id": 0, "eos_token_id": 0}, 8, []),
+        ("Bert", "ForSequenceClassification", text, 12, ["bert.pooler.dense", "classifier"]),
+        ("Bert", "ForQuestionAnswering", text, 12, ["qa_outputs"]),
+        ("Llama", "ForSequenceClassification", llama, 14, ["score"]),
+        ("Llama", "ForCausalLM", llama, 14, ["lm_head"]),
+        ("ViT", "ForImageClassification", vit, 12, ["classifier"]),
+        ("T5", "ForConditionalGeneration", t5, 32, []),
+    ]
+    for name, task, sizes, count, left in cases:
+        make = getattr(transformers, f"{name}{task}"), getattr(transformers, f"{name}Config")(**sizes)
+        yield pytest.param(*make, count, left, id=f"{name}{task}")
+
+
+@pytest.mark.parametrize(("kind", "config", "count", "left"), transformers_models())
+def test_blocks_are_quantized_and_new_heads_named(kind, config, count, left, recwarn):
+    torch.manual_seed(0)
+    model = quantize_model(kind(config))
+    assert len(kinds(model, QuantizedLinear)) == count
+    said = [str(warning.message) for warning in recwarn if "not quantized" in str(warning.message)]
+    named = [name for name in left if f"{name} (outside of the blocks)" in "".join(said)]
+    assert named == left and len(said) == bool(left)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_courses_decoder_keeps_its_head(tied, recwarn):
+    from contract import DECODER
+
+    from peft_lessons.models import Decoder
+
+    model = quantize_model(Decoder(dataclasses.replace(DECODER, tie_word_embeddings=tied)))
+    assert kinds(model, nn.Linear) == ["lm_head"] and len(kinds(model, QuantizedLinear)) == 14
+    assert [str(warning.message)[:22] for warning in recwarn] == ["not quantized: lm_head"] * (not tied)
+
+
+def test_what_is_left_is_named_with_the_reason():
+    class Own(nn.Linear):
+        pass
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(2, 8, 8))
+            self.router = nn.Linear(8, 2)
+
+    blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8), Own(8, 8)), Experts(), nn.MultiheadAttention(8, 2)])
+    tied = nn.Linear(8, 8)
+    tied.weight = blocks[0][0].weight
+    with pytest.warns(UserWarning) as warnings:
+        model = quantize_model(nn.ModuleDict({"blocks": blocks, "twin": tied}))
+    assert kinds(model, QuantizedLinear) == ["blocks.1.router"]
+    message = str(warnings[0].message)
+    for part in (
+        "blocks.0.0 (shares its weight)",
+        "blocks.0.1 (a Own)",
+        "blocks.1.up (not of a linear layer)",
+        "blocks.2.in_proj_weight (not of a linear layer)",
+        "blocks.2.out_proj (a NonDynamicallyQuantizableLinear)",
+        "twin (shares its weight)",
+    ):
+        assert part in message
+
+
+def test_a_model_without_blocks():
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 50))
+    with pytest.warns(UserWarning, match=r"not quantized: 3 \(of the shape of an embedding\)"):
+        quantize_model(model)
+    assert kinds(model, QuantizedLinear) == ["1"]
+
+
+@pytest.mark.parametrize("targets", [None, ("first", "second"), ("base_layer",)])
+def test_a_base_is_quantized_before_adapters_start_from_it(targets):
+    from contract import METHODS, network
+
+    from peft_lessons import inject
+
+    for method in ("lora", "dora", "pissa"):
+        model = inject(network(method, "dense"), METHODS[method])
+        before = dict(model.named_modules())
+        with pytest.raises(ValueError, match=r"has adapters \(first\.base_layer …\): quantize the model first, then"):
+            quantize_model(model, targets)
+        assert dict(model.named_modules()) == before
+
+
+@pytest.mark.parametrize("targets", [None, ("q_proj", "v_proj")])
+def test_a_weight_that_cannot_be_quantized_leaves_all_as_they_were(targets):
+    model = Model(False)
+    model.blocks[1].v_proj.weight.data[0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"blocks\.1\.v_proj: only finite values can be quantized"):
+        quantize_model(model, targets)
+    assert kinds(model, QuantizedLinear) == []

@@ -159,7 +159,12 @@ LORA: dict[str, Any] = {
         "rank_stabilized": "use_rslora",
         **TARGETS,
     },
-    "tensors": {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"},
+    "tensors": {
+        "lora_A": "lora_A.weight",
+        "lora_B": "lora_B.weight",
+        "lora_embedding_A": "lora_embedding_A",
+        "lora_embedding_B": "lora_embedding_B",
+    },
     "constants": {"bias": "none", "fan_in_fan_out": False},
     "defaults": {"lora_dropout": 0.0, "use_rslora": False},
 }

@@ -15,8 +15,9 @@ from peft_lessons.adapters import AdapterConfig, AdapterLayer
 
 PREFIX = "base_model.model."
 
-# Settings that say where an adapter comes from or how it was made, not what it computes.
+# Settings that say where an adapter comes from, how it was made or how its base keeps weights, not what it computes.
 IGNORED = {
+    "fan_in_fan_out",
     "peft_type",
     "peft_version",
     "task_type",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
 
@@ -47,10 +48,12 @@ class AdaLoRALinear(DeltaLinear):
         EA = self.lora_E * self.lora_A  # Λ Q
         return adapted_linear(self.base_layer, x, self.dropout(x), EA, self.lora_B, self.scaling)
 
+    @exact()
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
 
+    @exact()
     def orthogonality_penalty(self) -> Tensor:
         """R(P, Q), a scalar."""
         identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)

@@ -10,7 +10,6 @@ Left out: the biases of LayerNorms, see `LayerNormTuningConfig`.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
@@ -28,10 +27,9 @@ class BitFitLinear(LinearAdapter):
         y = self.base_layer(x)
         return y + self.bias_delta.to(y.dtype)
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def folded(self) -> tuple[Tensor, Tensor]:
         bias, delta = self.base_layer.bias, self.bias_delta.to(self.adapter_dtype)
-        return self.folded(self.base_weight(delta.dtype), delta if bias is None else bias + delta)
+        return self.base_weight(delta.dtype), delta if bias is None else bias + delta
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.bases import is_linear, sizes
 from peft_lessons.checks import check_count, check_positive
 
 
@@ -70,10 +71,10 @@ class ParallelAdapter(Bottleneck):
 
 def widths(module: nn.Module) -> tuple[int, int]:
     """(in_features of a module's first linear layer, out_features of its last)."""
-    linear: list[Any] = [layer for layer in module.modules() if hasattr(layer, "in_features")]
+    linear = [layer for layer in module.modules() if is_linear(layer)]
     if not linear:
         raise TypeError(f"a bottleneck needs a linear layer, or a module with some; got {type(module).__name__}")
-    return linear[0].in_features, linear[-1].out_features
+    return sizes(linear[0])[1], sizes(linear[-1])[0]
 
 
 @dataclass(frozen=True, kw_only=True)

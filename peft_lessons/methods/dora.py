@@ -26,36 +26,34 @@ class DoRALinear(LoRALinear):
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
-        self.magnitude = nn.Parameter(lengths(self.directions()))
+        self.magnitude = nn.Parameter(self.lengths())
 
-    @torch.no_grad()
     def directions(self) -> Tensor:
         """V = W₀ + s B A, (out_features, in_features), in fp32 or higher."""
         delta = self.delta()
         return self.base_weight(delta.dtype) + delta
 
+    @torch.no_grad()
+    def lengths(self) -> Tensor:
+        """‖V‖ of each row, (out_features,); a row of zeros has a smallest length, by which one can divide."""
+        V = self.directions()
+        return V.norm(dim=1).clamp_min(torch.finfo(V.dtype).tiny)
+
     def adapted(self, x: Tensor) -> Tensor:
-        scale = self.magnitude / lengths(self.directions())  # (out_features,)
+        scale = self.magnitude / self.lengths()  # (out_features,)
         y, A, B = self.base_layer(x), self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         product = y if self.base_layer.bias is None else y - self.base_layer.bias.to(y.dtype)
         update = self.scaling * F.linear(F.linear(self.dropout(x), A), B)
         # y + (scale − 1) W₀x, not scale · W₀x + b: exactly y while scale is 1
         return y + (scale - 1).to(y.dtype) * product + scale.to(y.dtype) * update
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        V = self.directions()
-        return self.folded((self.magnitude / lengths(V))[:, None] * V, self.base_layer.bias)
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        return (self.magnitude / self.lengths())[:, None] * self.directions(), self.base_layer.bias
 
 
 @factors.register(DoRALinear)
 def _(layer: DoRALinear) -> None:
     return None  # the rows of W are scaled, too
-
-
-def lengths(V: Tensor) -> Tensor:
-    """‖V‖ of each row, (out_features,); a row of zeros has a smallest length, by which one can divide."""
-    return V.norm(dim=1).clamp_min(torch.finfo(V.dtype).tiny)
 
 
 @dataclass(frozen=True, kw_only=True)

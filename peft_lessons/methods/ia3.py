@@ -11,7 +11,6 @@ Left out: the paper's unlikelihood and length-normalised losses, which are about
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, matches
@@ -30,10 +29,9 @@ class IA3OutputLinear(LinearAdapter):
         y = self.base_layer(x)
         return self.ia3_l.to(y.dtype) * y
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def folded(self) -> tuple[Tensor, Tensor | None]:
         scale, bias = self.ia3_l.to(self.adapter_dtype), self.base_layer.bias
-        return self.folded(scale[:, None] * self.base_weight(scale.dtype), None if bias is None else scale * bias)
+        return scale[:, None] * self.base_weight(scale.dtype), None if bias is None else scale * bias
 
 
 class IA3InputLinear(LinearAdapter):
@@ -47,10 +45,9 @@ class IA3InputLinear(LinearAdapter):
     def adapted(self, x: Tensor) -> Tensor:
         return self.base_layer(self.ia3_l.to(x.dtype) * x)
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def folded(self) -> tuple[Tensor, Tensor | None]:
         scale = self.ia3_l.to(self.adapter_dtype)
-        return self.folded(self.base_weight(scale.dtype) * scale, self.base_layer.bias)
+        return self.base_weight(scale.dtype) * scale, self.base_layer.bias
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ This is the paper's simpler variant: its first one trains embeddings and output 
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -33,14 +33,23 @@ class LayerNormTuning(AdapterLayer):
         )
 
     def adapted(self, x: Tensor) -> Tensor:
-        return functional_call(self.base_layer, {name: vector.to(x.dtype) for name, vector in self.tuned.items()}, (x,))
+        return functional_call(self.base_layer, {name: self.merged_tensor(name) for name in self.tuned}, (x,))
 
     def merged(self) -> nn.Module:
         """A new frozen norm of the same kind with the trained vectors, in the base's dtype."""
         norm = copy.deepcopy(self.base_layer)
-        for name, vector in self.tuned.items():
-            setattr(norm, name, nn.Parameter(vector.detach().to(self.base_dtype, copy=True), requires_grad=False))
+        for name in self.tuned:
+            setattr(norm, name, nn.Parameter(self.merged_tensor(name).detach().clone(), requires_grad=False))
         return norm
+
+    def merged_tensor(self, name: str) -> Any:
+        """A vector in the base's dtype: x may have another, to which autocast has rounded it."""
+        tensor = getattr(self.base_layer, name)
+        return self.tuned[name].to(tensor.dtype) if name in self.tuned else tensor
+
+    @property
+    def eps(self) -> float:
+        return self.base_layer.eps  # type: ignore[return-value]  # torch's encoder layers read it
 
 
 @dataclass(frozen=True, kw_only=True)

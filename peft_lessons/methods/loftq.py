@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.bases import is_quantized
 from peft_lessons.checks import check_count
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.pissa import principal_part
@@ -32,8 +33,10 @@ class LoftQLinear(LoRALinear):
 
     @torch.no_grad()
     def __init__(self, base_layer: nn.Module, config: "LoftQConfig") -> None:
-        if isinstance(base_layer, QuantizedLinear):
-            raise TypeError("LoftQLinear starts from the unrounded weight and quantizes it itself, got QuantizedLinear")
+        if is_quantized(base_layer):
+            raise TypeError(
+                f"LoftQLinear starts from the unrounded weight and quantizes it itself, got {type(base_layer).__name__}"
+            )
         super().__init__(base_layer, config)
         bias = self.base_layer.bias
         weight = self.base_weight(self.adapter_dtype)

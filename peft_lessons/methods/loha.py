@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_rank_fits
+from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
 
 
@@ -42,6 +43,7 @@ class LoHaLinear(DeltaLinear):
     def adapted(self, x: Tensor) -> Tensor:
         return self.base_layer(x) + F.linear(x, self.delta().to(x.dtype))
 
+    @exact()
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.loha_A1.dtype, torch.float32)
         B_1, A_1, B_2, A_2 = (t.to(wide) for t in (self.loha_B1, self.loha_A1, self.loha_B2, self.loha_A2))

@@ -5,7 +5,8 @@
 A starts random and B at zero, so that ΔW = 0 at the start while B still gets a gradient. Rank-stabilised scaling
 (Kalajdzievski 2023, arXiv:2312.03732) divides by √r instead of r.
 
-Left out: adapters on embeddings and convolutions, and LoRA's own merging inside `eval()`; see `peft_lessons.merge`.
+Embeddings and convolutions have pages of their own, `lora_embedding.py` and `lora_conv.py`. Left out: LoRA's own
+merging inside `eval()`; see `peft_lessons.merge`.
 """
 
 import math
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
+from peft_lessons.methods.lora_conv import CONVOLUTIONS, LoRAConv
+from peft_lessons.methods.lora_embedding import LoRAEmbedding
 
 
 class LoRALinear(DeltaLinear):
@@ -45,6 +49,7 @@ class LoRALinear(DeltaLinear):
     def adapted(self, x: Tensor) -> Tensor:
         return adapted_linear(self.base_layer, x, self.dropout(x), self.lora_A, self.lora_B, self.scaling)
 
+    @exact()
     def delta(self) -> Tensor:
         wide = torch.promote_types(self.lora_A.dtype, torch.float32)
         return self.scaling * (self.lora_B.to(wide) @ self.lora_A.to(wide))
@@ -58,9 +63,15 @@ def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
     return layer.scaling * layer.lora_B, layer.lora_A
 
 
+ELSEWHERE: dict[type[nn.Module], type[AdapterLayer]] = {
+    nn.Embedding: LoRAEmbedding,
+    **dict.fromkeys(CONVOLUTIONS, LoRAConv),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig(AdapterConfig):
-    """How much LoRA, and where.
+    """How much LoRA, and where: linear layers, embeddings, convolutions.
 
     Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
     """
@@ -77,6 +88,12 @@ class LoRAConfig(AdapterConfig):
         check_count("rank", self.rank)
         check_positive("alpha", self.alpha)
         check_probability("dropout", self.dropout)
+
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        for kind, layer in ELSEWHERE.items():
+            if isinstance(base_layer, kind) and self.layer is LoRALinear:  # not a variant of it
+                return layer(base_layer, self)
+        return super().wrap(name, base_layer)
 
     @property
     def scaling(self) -> float:

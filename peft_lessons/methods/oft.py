@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
+from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, LinearAdapter
 
 
@@ -39,6 +40,7 @@ class OFTLinear(LinearAdapter):
             raise ValueError(f"block_size {size} does not divide in_features {self.in_features}; possible: {divisors}")
         self.oft_Q = self.new_parameter(self.in_features // size, size * (size - 1) // 2)
 
+    @exact()
     def rotations(self) -> Tensor:
         """The R_i: (blocks, block_size, block_size)."""
         size = self.config.block_size
@@ -53,11 +55,10 @@ class OFTLinear(LinearAdapter):
         blocks = x.to(R.dtype).unflatten(-1, (-1, self.config.block_size))
         return self.base_layer(torch.einsum("...rk,rkc->...rc", blocks, R).flatten(-2).to(x.dtype))
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def folded(self) -> tuple[Tensor, Tensor | None]:
         R = self.rotations()
         blocks = self.base_weight(R.dtype).unflatten(-1, (-1, self.config.block_size))
-        return self.folded(torch.einsum("ork,rck->orc", blocks, R).flatten(-2), self.base_layer.bias)
+        return torch.einsum("ork,rck->orc", blocks, R).flatten(-2), self.base_layer.bias
 
 
 def cayley(Q: Tensor, neumann_terms: int | None) -> Tensor:

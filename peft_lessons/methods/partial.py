@@ -6,8 +6,8 @@ No adapter here, so nothing can be switched off or saved apart, and the base is 
 from torch import nn
 
 from peft_lessons.adapters import Model
+from peft_lessons.bases import is_quantized
 from peft_lessons.checks import check_count
-from peft_lessons.quantization import QuantizedLinear
 
 
 def full_fine_tuning(model: Model) -> Model:
@@ -64,7 +64,7 @@ def last_layers(model: Model, count: int, layers: str = "model.layers") -> Model
 
 def _require_dense(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        if isinstance(part, QuantizedLinear):
+        if is_quantized(part):
             raise TypeError(f"quantized weights do not train, and {name or 'this one'} is: inject an adapter instead")
 
 

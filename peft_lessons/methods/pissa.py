@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.exact import exact
 from peft_lessons.linear import factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
@@ -44,6 +45,7 @@ class PiSSALinear(LoRALinear):
     def adapted(self, x: Tensor) -> Tensor:
         return adapted_linear(self.base_layer, x, self.dropout(x), *self.stacked(), self.scaling)
 
+    @exact()
     def delta(self) -> Tensor:
         A, B = (matrix.to(torch.promote_types(matrix.dtype, torch.float32)) for matrix in self.stacked())
         return self.scaling * (B @ A)
@@ -62,8 +64,14 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank."""
-    U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
+
+    Raises ValueError for a weight that holds NaN or infinity.
+    """
+    try:
+        U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(f"the weight has no singular value decomposition: {error}") from error
     root = S[:rank].sqrt()
     return U[:, :rank] * root, root[:, None] * Vh[:rank]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability
+from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 
 
@@ -38,6 +39,7 @@ class VeRALinear(DeltaLinear):
         A, B, b, d = (tensor.to(y.dtype) for tensor in self._matrices())
         return y + b * F.linear(d * F.linear(self.dropout(x), A), B)
 
+    @exact()
     def delta(self) -> Tensor:
         A, B, b, d = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in self._matrices())
         return (b[:, None] * B) @ (d[:, None] * A)
@@ -81,8 +83,8 @@ class VeRAConfig(AdapterConfig):
     def connect(self, layers: list[AdapterLayer]) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         adapters = [layer for layer in layers if isinstance(layer, VeRALinear)]
-        A = torch.empty(self.rank, max(layer.in_features for layer in adapters))
-        B = torch.empty(max(layer.out_features for layer in adapters), self.rank)
+        A = torch.empty(self.rank, max(layer.in_features for layer in adapters), dtype=torch.float32, device="cpu")
+        B = torch.empty(max(layer.out_features for layer in adapters), self.rank, dtype=torch.float32, device="cpu")
         for matrix in (A, B):
             nn.init.kaiming_uniform_(matrix, generator=generator)
         like = adapters[0].vera_lambda_b

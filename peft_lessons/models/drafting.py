@@ -278,5 +278,5 @@ def _norm(norm: nn.Module) -> Function:
         return norm
     width = norm.weight.numel()
     weight = norm.weight * math.sqrt(width)
-    smallest = torch.tensor(math.sqrt(width * norm.eps))
+    smallest = weight.new_tensor(math.sqrt(width * norm.eps))
     return lambda x: torch.mul(x, weight).div_(torch.linalg.vector_norm(x).hypot_(smallest))

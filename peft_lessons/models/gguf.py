@@ -136,7 +136,7 @@ def from_q4_1(blocks: Tensor) -> Tensor:
     """Q4_1 blocks, uint8 (blocks, 20) → fp32 (blocks, 32)."""
     scale, minimum = blocks[:, :4].contiguous().view(torch.float16).float().chunk(2, dim=1)
     packed = blocks[:, 4:]
-    weights = torch.empty(len(blocks), 32, device=blocks.device)
+    weights = torch.empty(len(blocks), 32, dtype=torch.float32, device=blocks.device)
     weights[:, :16] = packed & 15
     weights[:, 16:] = packed >> 4
     return weights.mul_(scale).add_(minimum)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from peft_lessons.exact import exact
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.models.tokenizer import Tokenizer
 
@@ -18,6 +19,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
 
+@exact()
 def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
     """The model in fp32 on `device`, in eval mode, and its tokenizer.
 

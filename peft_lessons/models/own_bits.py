@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_lessons.exact import exact
 from peft_lessons.models.decoder import Decoder
 from peft_lessons.models.gguf import Q4_1, GGUFFile, from_q4_1
 from peft_lessons.models.smollm2 import hugging_face_name, in_our_row_order, load_smollm2, weights_status
@@ -39,7 +40,11 @@ class Q4Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return _weight(self.blocks, self.dtype)
+        return self.dequantized()
+
+    def dequantized(self, dtype: torch.dtype | None = None) -> Tensor:
+        """`weight`, or the same rounded to `dtype` alone, not to the layer's own dtype first."""
+        return _weight(self.blocks, dtype or self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)"""
@@ -72,6 +77,7 @@ def _weight(blocks: Tensor, dtype: torch.dtype) -> Tensor:
     return from_q4_1(blocks.view(-1, 20)).view(len(blocks), -1).to(dtype)
 
 
+@exact()
 def load_smollm2_in_4_bits() -> tuple[Decoder, Tokenizer]:
     """As `load_smollm2`, on the CPU, but each of the 210 linear layers of the blocks keeps its codes."""
     model, tokenizer = load_smollm2()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from peft_lessons.course import program
+from peft_lessons.exact import exact
 from peft_lessons.models.decoder import Decoder, DecoderConfig
 from peft_lessons.models.gguf import GGUFFile
 from peft_lessons.models.tokenizer import Tokenizer
@@ -57,6 +58,7 @@ def weights_status() -> WeightsStatus:
         return WeightsStatus(path, intact=hashlib.file_digest(file, "sha256").hexdigest() == SHA256)
 
 
+@exact()
 def load_smollm2(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
     """The model in fp32 on `device`, in eval mode, and its tokenizer.
 

@@ -5,6 +5,7 @@ tensor.py      `quantize`, `dequantize`, and what lies in memory between them
 packing.py     codes of a few bits in bytes
 cpu.py         where the speed comes from
 linear.py      a frozen layer whose weight is quantized, and `quantize_model`
+foreign.py     bitsandbytes' weights
 simulated.py   `fake_quantize`: rounding alone, to look at
 """
 

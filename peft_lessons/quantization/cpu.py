@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from peft_lessons.exact import exact
 from peft_lessons.quantization.codebooks import Codebook
 from peft_lessons.quantization.packing import unpack
 
@@ -36,7 +37,8 @@ def chunks_of_blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
     """The weight as (blocks, block_size), a chunk at a time, and at last (1, rest) if the last block is cut short."""
     flat = weight.reshape(-1)
     whole = flat.numel() - flat.numel() % block_size
-    yield from flat[:whole].view(-1, block_size).split(max(1, CHUNK // block_size))
+    length = min(block_size, max(1, flat.numel()))  # torch takes no sizes beyond 64 bits
+    yield from flat[:whole].view(-1, length).split(max(1, CHUNK // length))
     if whole < flat.numel():
         yield flat[whole:].view(1, -1)
 
@@ -79,7 +81,7 @@ def write(quantized: QuantizedTensor, values: Tensor) -> Tensor:
 
     The arithmetic is float32: in place if `values` is float32, else in a chunk of scratch memory.
     """
-    codebook, block_size, numel = quantized.codebook, quantized.block_size, prod(quantized.shape)
+    codebook, block_size, numel = quantized.codebook, quantized.reach, prod(quantized.shape)
     step = 8 * max(1, CHUNK // block_size // 8)  # eight blocks end at a whole byte, whatever the width of a code
     chunks = values.split(step * block_size)
     codes = quantized.codes.split(step * block_size * codebook.bits // 8)
@@ -96,7 +98,7 @@ def write(quantized: QuantizedTensor, values: Tensor) -> Tensor:
 
 def look_up(levels: Tensor, packed: Tensor, codebook: Codebook) -> None:
     """Write the level of each packed code: uint8 (n,) → the first ⌊8n / bits⌋ of `levels`, or all; float32."""
-    table = _table(codebook, packed.device)
+    table = _table(codebook, packed)
     if codebook.bits == 4:
         torch.index_select(table, 0, packed.int(), out=levels.view(torch.int64)[: len(packed)])
     else:
@@ -104,8 +106,21 @@ def look_up(levels: Tensor, packed: Tensor, codebook: Codebook) -> None:
         torch.index_select(table, 0, codes.int(), out=levels[: len(codes)])
 
 
-@cache
-def _table(codebook: Codebook, device: torch.device) -> Tensor:
+def _table(codebook: Codebook, packed: Tensor) -> Tensor:
+    """`_new_table` on the device of `packed`, made once. Under a tracer it holds no numbers, and none is kept."""
+    key = codebook, packed.device
+    if torch.compiler.is_compiling() or type(packed) is not Tensor:
+        return _new_table(*key)
+    if key not in _TABLES:
+        _TABLES[key] = _new_table(*key)
+    return _TABLES[key]
+
+
+_TABLES: dict[tuple[Codebook, torch.device], Tensor] = {}
+
+
+@exact()
+def _new_table(codebook: Codebook, device: torch.device) -> Tensor:
     """values[code], float32; for 4 bits the two values of each byte, as one int64 of 8 bytes that is copied whole."""
     values = torch.zeros(2**codebook.bits, dtype=torch.float32, device=device)
     values[: len(codebook.values)] = torch.tensor(codebook.values, dtype=torch.float32, device=device)

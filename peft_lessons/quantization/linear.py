@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, read_weight
+from peft_lessons.exact import autocasts, exact
 from peft_lessons.quantization.codebooks import NF4, Codebook
 from peft_lessons.quantization.cpu import fresh_memory, write
 from peft_lessons.quantization.tensor import QuantizedTensor, dequantize, quantize
@@ -91,6 +95,7 @@ class QuantizedLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @classmethod
+    @exact()
     def from_linear(
         cls, linear: nn.Linear, codebook: Codebook = NF4, block_size: int = 64, double: bool = False
     ) -> QuantizedLinear:
@@ -98,7 +103,8 @@ class QuantizedLinear(nn.Module):
 
         `linear` stays as it is.
         """
-        return cls(quantize(linear.weight, codebook, block_size, double), linear.bias).train(linear.training)
+        weight = read_weight(linear, dtype_of(linear))
+        return cls(quantize(weight, codebook, block_size, double), linear.bias).train(linear.training)
 
     @property
     def quantized(self) -> QuantizedTensor:
@@ -117,7 +123,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) → (…, out_features)"""
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
+        if autocasts(x.device.type) and x.dtype != torch.float64:  # autocast leaves float64 alone
             x = x.to(torch.get_autocast_dtype(x.device.type))
         return _FrozenMatmul.apply(x, self.bias, self.quantized, 0)
 
@@ -153,46 +159,105 @@ class QuantizedLinear(nn.Module):
 def quantize_model(
     model: nn.Module, targets: tuple[str, ...] | None = None, layer: Any = QuantizedLinear, **options: Any
 ) -> nn.Module:
-    """Replace the model's `nn.Linear` modules by `layer.from_linear(linear, **options)` in place; return the model.
+    """Replace linear layers of the model by `layer.from_linear(linear, **options)` in place; return the model.
 
-    `targets` are endings of module names, such as ("q_proj", "v_proj"). Without them every linear layer is replaced but
-    the output head: the one whose weight is shared with another module or has the shape of an embedding.
+    `targets` are endings of module names, such as ("q_proj", "v_proj"). Without them every linear layer of the model's
+    blocks is replaced: of what an `nn.ModuleList`, or an `nn.Sequential` or `nn.ModuleDict` of one class, holds. In a
+    model without blocks all are, but one of the shape of an embedding. So the output head stays, as does a new
+    classifier, and what shares its weight with another module. A warning names each layer that stays and why, but for
+    a tied head.
 
-    Raises `ValueError` if nothing is left to replace, or if a target shares its weight with another module.
+    Linear layers are `nn.Linear` and transformers' Conv1D, not classes that derive from them.
+
+    Raises `ValueError` if nothing is left to replace, if a target shares its weight with another module, if a weight
+    is not finite, or if the model has adapters: they start from the weight that they found. The model then is as it
+    was.
     """
-    linears = {name: m for name, m in model.named_modules(remove_duplicate=False) if type(m) is nn.Linear and name}
-    shared = _shared_weights(model)
-    embeddings = {m.weight.shape for m in model.modules() if isinstance(m, nn.Embedding)}
-    if targets is None:
-        chosen = {
-            name: m for name, m in linears.items() if id(m.weight) not in shared and m.weight.shape not in embeddings
-        }
-    else:
-        chosen = {}
-        for target in targets:
-            matches = {name: m for name, m in linears.items() if f".{name}".endswith(f".{target}")}
-            if not matches:
-                raise ValueError(f"no linear layer is named {target!r}; {_what_there_is(linears)}")
-            chosen |= matches
-        if tied := [name for name, m in chosen.items() if id(m.weight) in shared]:
-            raise ValueError(f"{', '.join(tied)} shares its weight with another module and cannot be quantized alone")
+    if adapted := [name for name, _ in model.named_modules() if "base_layer" in name.split(".")]:
+        raise ValueError(f"the model has adapters ({adapted[0]} …): quantize the model first, then inject them")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    dense = {name: m for name, m in modules.items() if name and is_linear(m) and not is_quantized(m)}
+    plain = {name: m for name, m in dense.items() if is_plain(m)}
+    chosen, left = _choose(model, dense) if targets is None else (_named(model, plain, targets), {})
     if not chosen:
-        raise ValueError(f"there is no linear layer to quantize; {_what_there_is(linears)}")
-    replaced: dict[nn.Linear, nn.Module] = {}  # a module that stands in two places is replaced by one
+        raise ValueError(f"there is no linear layer to quantize; {_what_there_is(plain)}")
+    replaced: dict[nn.Module, nn.Module] = {}  # a module that stands in two places is replaced by one
     for name, linear in chosen.items():
         if linear not in replaced:
-            replaced[linear] = layer.from_linear(linear, **options)
+            try:
+                replaced[linear] = layer.from_linear(linear, **options)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    if left:
+        listed = ", ".join(f"{name} ({why})" for name, why in list(left.items())[:6])
+        more = f" and {len(left) - 6} more" if len(left) > 6 else ""
+        warnings.warn(f"not quantized: {listed}{more}. With targets you choose for yourself", stacklevel=2)
+    for name, linear in chosen.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replaced[linear])
     return model
 
 
+def _named(model: nn.Module, linears: dict[str, nn.Module], targets: tuple[str, ...]) -> dict[str, nn.Module]:
+    chosen: dict[str, nn.Module] = {}
+    for target in targets:
+        matches = {name: m for name, m in linears.items() if f".{name}".endswith(f".{target}")}
+        if not matches:
+            raise ValueError(f"no linear layer is named {target!r}; {_what_there_is(linears)}")
+        chosen |= matches
+    shared = _shared_weights(model)
+    if tied := [name for name, m in chosen.items() if id(m.weight) in shared]:
+        raise ValueError(f"{', '.join(tied)} shares its weight with another module and cannot be quantized alone")
+    return chosen
+
+
+def _choose(model: nn.Module, dense: dict[str, nn.Module]) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Which layers to quantize, and why others are left, but for the head that an embedding is tied to."""
+    shared = _shared_weights(model)
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    tied, shapes = {id(weight) for weight in embeddings}, {weight.shape for weight in embeddings}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    prefixes = tuple(f"{name}." if name else "" for name, module in modules.items() if _repeats(module))
+    has_blocks = any(name.startswith(prefixes) for name in dense)
+    chosen: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
+    for name, module in modules.items():
+        outside = has_blocks and not name.startswith(prefixes)
+        if name not in dense:
+            if not outside and not is_linear(module) and not isinstance(module, nn.Embedding):
+                matrices = (key for key, parameter in module.named_parameters(recurse=False) if parameter.ndim > 1)
+                left |= {f"{name}.{key}" if name else key: "not of a linear layer" for key in matrices}
+        elif id(module.weight) in tied:
+            continue
+        elif not is_plain(module):
+            left[name] = f"a {type(module).__name__}"
+        elif id(module.weight) in shared:
+            left[name] = "shares its weight"
+        elif outside:
+            left[name] = "outside of the blocks"
+        elif not has_blocks and module.weight.shape in shapes:
+            left[name] = "of the shape of an embedding"
+        else:
+            chosen[name] = module
+    return chosen, left
+
+
+def _repeats(module: nn.Module) -> bool:
+    """Whether a module holds blocks, not single layers. A Sequential of several classes may be a head."""
+    blocks = list(module.children())
+    if any(map(is_linear, blocks)):
+        return False
+    if isinstance(module, nn.Sequential | nn.ModuleDict):
+        return len({type(block) for block in blocks}) == 1
+    return isinstance(module, nn.ModuleList)
+
+
 def _shared_weights(model: nn.Module) -> set[int]:
     """The ids of parameters that belong to more than one module."""
-    owned = [id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False)]
-    return {parameter for parameter in owned if owned.count(parameter) > 1}
+    owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
+    return {parameter for parameter, count in owners.items() if count > 1}
 
 
-def _what_there_is(linears: dict[str, nn.Linear]) -> str:
+def _what_there_is(linears: dict[str, nn.Module]) -> str:
     names = sorted({name.rpartition(".")[2] for name in linears})
     return f"this model has {', '.join(names)}" if names else "this model has no nn.Linear"

@@ -17,6 +17,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from peft_lessons.bases import dtype_of, read_weight
+from peft_lessons.exact import exact
 from peft_lessons.quantization.codebooks import Codebook, check_bits, float_codebook, integer_codebook, normal_codebook
 from peft_lessons.quantization.cpu import chunks_of_blocks, nearest_codes
 from peft_lessons.quantization.tensor import check_block_size, check_finite, check_floating, scale_to_one
@@ -107,6 +109,7 @@ class FakeQuantizedLinear(nn.Linear):
         self.bits, self.scheme, self.granularity, self.block_size = bits, scheme, granularity, block_size
 
     @classmethod
+    @exact()
     def from_linear(
         cls,
         linear: nn.Linear,
@@ -119,7 +122,8 @@ class FakeQuantizedLinear(nn.Linear):
 
         `linear` stays as it is.
         """
-        return cls(linear.weight, linear.bias, bits, scheme, granularity, block_size).train(linear.training)
+        weight = read_weight(linear, dtype_of(linear))
+        return cls(weight, linear.bias, bits, scheme, granularity, block_size).train(linear.training)
 
     def extra_repr(self) -> str:
         group = f"block of {self.block_size}" if self.granularity == "block" else self.granularity

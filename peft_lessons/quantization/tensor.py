@@ -19,6 +19,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from peft_lessons.exact import exact
 from peft_lessons.quantization.codebooks import DYNAMIC8, NF4, Codebook
 from peft_lessons.quantization.cpu import chunks_of_blocks, fresh_memory, nearest_codes, write
 from peft_lessons.quantization.packing import pack
@@ -60,6 +61,11 @@ class QuantizedTensor:
         return dequantize(second) + self.offset
 
     @property
+    def reach(self) -> int:
+        """Values that share a scale: the block size, or all and as many as end a byte where a block is larger."""
+        return min(self.block_size, -(-prod(self.shape) // 8) * 8 or 8)
+
+    @property
     def nbytes(self) -> int:
         """Bytes held. The codebook is shared by all tensors that use it and counts for none."""
         return sum(tensor.nbytes for tensor in self.tensors if tensor is not None)
@@ -69,13 +75,15 @@ class QuantizedTensor:
         return 8 * self.nbytes / max(1, prod(self.shape))
 
 
+@exact()
 def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, double: bool = False) -> QuantizedTensor:
     """Replace each weight by the nearest level of its block (arXiv:2305.14314, Eq. 1 and §3).
 
     Blocks run over the flattened tensor, whatever its shape; the last may be shorter. The arithmetic is float32.
     A block of zeros comes back as zeros; halfway between two levels the lower one wins. `double` quantizes the scales.
 
-    Raises `TypeError` if `weight` is not floating, `ValueError` if it holds NaN or infinity or `block_size` < 1.
+    Raises `TypeError` if `weight` is not floating, `ValueError` if it holds NaN or infinity, lies on the meta device,
+    or `block_size` < 1.
     """
     check_floating(weight)
     check_block_size(block_size)
@@ -95,7 +103,8 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
     packed = pack(torch.cat(codes), codebook.bits, int(filler))
     if not double:
         return QuantizedTensor(packed, scales, None, None, weight.shape, weight.dtype, codebook, block_size)
-    offset = scales.mean() if len(scales) else scales.new_zeros(())
+    # in float64, since a float32 sum depends on how many threads share it
+    offset = scales.double().mean().float() if len(scales) else scales.new_zeros(())
     second = quantize(scales - offset, DYNAMIC8, SECOND_BLOCK_SIZE)
     return QuantizedTensor(
         packed, second.codes, second.absmax, offset, weight.shape, weight.dtype, codebook, block_size
@@ -104,13 +113,16 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
 
 def dequantize(quantized: QuantizedTensor, dtype: torch.dtype | None = None) -> Tensor:
     """level · absmax for each code: the shape that was quantized, in its dtype or in `dtype`, rounded from float32."""
-    room = -(-len(quantized.absmax) * quantized.block_size // 8) * 8  # whole blocks, and whole bytes of codes
+    room = -(-len(quantized.absmax) * quantized.reach // 8) * 8  # whole blocks, and whole bytes of codes
     return write(quantized, fresh_memory(room, dtype or quantized.dtype, quantized.codes.device))
 
 
 def check_floating(weight: Tensor) -> None:
-    if not weight.is_floating_point():
-        raise TypeError(f"only floating tensors can be quantized; given {weight.dtype}")
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        given = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+        raise TypeError(f"only floating tensors can be quantized; given {given}")
+    if weight.is_meta:
+        raise ValueError("a tensor on the meta device holds no values to quantize: load the weights first")
 
 
 def check_block_size(block_size: int) -> None:
@@ -131,5 +143,6 @@ def check_finite(absmax: Tensor, weight: Tensor) -> None:
 
 def scale_to_one(blocks: Tensor, largest: Tensor, block_size: int) -> Tensor:
     """blocks / largest as bitsandbytes rounds it: times the reciprocal, but divided where the block is cut short."""
-    largest = largest.clamp(min=1e-38)  # keeps the reciprocal finite; a block of zeros stays zero
+    smallest = 1e-38 if largest.dtype == torch.float32 else torch.finfo(largest.dtype).tiny
+    largest = largest.clamp(min=smallest)  # keeps the reciprocal finite; a block of zeros stays zero
     return blocks * largest.reciprocal() if blocks.shape[1] == block_size else blocks / largest

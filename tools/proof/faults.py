@@ -200,6 +200,34 @@ METHODS = (
         ("unit: rounds_once",),
     ),
     Fault(
+        "autocast rounds an update that is merged",
+        "peft_lessons/methods/adalora.py",
+        "    @exact()\n    def delta",
+        "    def delta",
+        ("unit: autocast",),
+    ),
+    Fault(
+        "GPT-2's weights are read untransposed",
+        "peft_lessons/bases.py",
+        "return layer.weight.T.to(dtype)",
+        "return layer.weight.to(dtype)",
+        ("unit: conv1d",),
+    ),
+    Fault(
+        "merging drops the hooks of a base",
+        "peft_lessons/adapters.py",
+        "if not is_untouched(layer) or not is_untouched(layer.base_layer):",
+        "if not is_untouched(layer):",
+        ("unit: hooks",),
+    ),
+    Fault(
+        "who reads the weight of an adapted layer gets the base's",
+        "peft_lessons/adapters.py",
+        "return self.merged_tensor(name)",
+        "return getattr(self.base_layer, name)",
+        ("unit: encoder",),
+    ),
+    Fault(
         "the gradient of the input misses the scaling",
         "peft_lessons/low_rank.py",
         "(B.to(g.dtype).T @ g.T).mul_(ctx.scaling)",
@@ -246,6 +274,20 @@ QUANTIZATION = (
         "gradient.reshape(-1, gradient.shape[-1]).sum(dim=0)",
         "gradient.reshape(-1, gradient.shape[-1]).mean(dim=0)",
         ("unit: bias or gradients",),
+    ),
+    Fault(
+        "a table of levels without numbers stays after tracing",
+        "peft_lessons/quantization/cpu.py",
+        "if torch.compiler.is_compiling() or type(packed) is not Tensor:",
+        "if torch.compiler.is_compiling():",
+        ("unit: tracing",),
+    ),
+    Fault(
+        "a new classifier is quantized",
+        "peft_lessons/quantization/linear.py",
+        "        elif outside:\n",
+        "        elif outside and not name:\n",
+        ("unit: new_heads",),
     ),
     Fault(
         "affine rounding has one level too many",
@@ -1046,8 +1088,8 @@ PROOF = (
     Fault(
         "a file that nobody formatted",
         "peft_lessons/linear.py",
-        "def in_features(self) -> int:\n        return self.base_layer.in_features",
-        "def in_features(self) -> int:\n        return (self.base_layer.in_features)",
+        "def in_features(self) -> int:\n        return sizes(self.base_layer)[1]",
+        "def in_features(self) -> int:\n        return (sizes(self.base_layer)[1])",
         ("format",),
     ),
     Fault(
