@@ -55,7 +55,17 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
-    "multi_adapter": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
+    "combining": ("combine",),
+    "multi_adapter": (
+        "SeveralAdapters",
+        "SeveralConfig",
+        "add_adapter",
+        "concatenate",
+        "load_adapters",
+        "remove_adapter",
+        "save_named_adapter",
+        "using",
+    ),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}
 

@@ -95,7 +95,7 @@ def test_biases_are_read(switch, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mixtral"}, "'mixtral' is not .* possible: llama, mistral, qwen2, gemma2, gpt2, roberta"),
+        ({"model_type": "mamba"}, "'mamba' is not .* possible: llama, mistral, qwen2, gemma2, gpt2, roberta"),
         ({"model_type": None}, "model_type None"),
         ({"model_type": ["llama"]}, r"model_type \['llama'\]"),
         ({"model_type": "x" * 10_000}, "model_type 'xxx.{40,60} is not"),
@@ -112,6 +112,18 @@ def test_biases_are_read(switch, tmp_path):
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', not true or false"),
         ({"attention_bias": 1}, "attention_bias is '1', not true or false"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is true"),
+        ({"quantization_config": "nf4"}, "quantization_config is 'nf4', not an object"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "quantized by 'mxfp4'.*possible: bitsandbytes, gptq, awq"),
+        ({"quantization_config": {}}, "quantized by None, which is not counted here"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "neither load_in_4bit nor load_in_8bit"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 5}}, "bits is '5'; possible: 2, 3, 4, 8"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "group_size is 'None'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "lm_head": True}}, "lm_head"),
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 1]}}, "weight_block_size is"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["(a+)+$"]}},
+            "modules_to_not_convert holds the pattern",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(change, message, tmp_path):

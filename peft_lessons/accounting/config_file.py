@@ -64,7 +64,8 @@ class Settings:
             raise ValueError(f"{name} is missing")
         if type(value) is not int:
             raise ValueError(f"{name} is {str(value)[:60]!r}, not a whole number")
-        if not least <= value <= (most := LARGEST.get(field, LARGEST_OF_OTHERS)):
+        most = LARGEST.get(field, LARGEST_OF_OTHERS)
+        if not least <= value <= most:
             raise ValueError(f"{name} is {str(value)[:60]}; possible: {least} to {most:,}")
         return value
 
