@@ -212,7 +212,10 @@ LAYOUTS: dict[str, Architecture] = {
     "phi3": Llama(**NO_BIAS, fused=True, defaults=UNTIED | {"max_position_embeddings": 4096}),
     "olmo2": Llama(norms="after", norm_of_heads="all", defaults=UNTIED | {"max_position_embeddings": 2048}),
     "smollm3": Llama(defaults=TIED | {"max_position_embeddings": 32_768}),
-    "mixtral": Llama(**NO_BIAS, defaults=UNTIED | {"max_position_embeddings": 131_072}),
+    "mixtral": Llama(
+        **NO_BIAS,
+        defaults=UNTIED | {"num_local_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 131_072},
+    ),
     "qwen2_moe": Llama(
         output_bias=False,
         shared_expert="shared_expert",
@@ -226,6 +229,6 @@ LAYOUTS: dict[str, Architecture] = {
         router="router",
         shared_expert="shared_expert",
         experts_transposed=True,
-        defaults=UNTIED | {"head_dim": 128, "max_position_embeddings": 131_072},
+        defaults=UNTIED | {"head_dim": 128, "num_experts_per_tok": 1, "max_position_embeddings": 131_072},
     ),
 }
