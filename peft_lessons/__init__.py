@@ -55,11 +55,11 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
-    "combining": ("combine",),
     "multi_adapter": (
         "SeveralAdapters",
         "SeveralConfig",
         "add_adapter",
+        "combine",
         "concatenate",
         "load_adapters",
         "remove_adapter",

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, matches, named_adapters, replace_module
 from peft_lessons.checkpoints.files import StoredAdapter, fill, read_adapter, save_adapter
+from peft_lessons.checks import check_count
 from peft_lessons.linear import LinearAdapter
+from peft_lessons.methods.combining import METHODS, OF_UPDATES, combined_factors, combined_updates
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 
@@ -358,14 +360,83 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
     ranks; TypeError when one is no plain LoRA. The model then is as it was.
     """
-    configs = plain_lora(model, weights)
-    rank = sum(config.rank for config in configs.values())
-    targets = tuple(dict.fromkeys(target for config in configs.values() for target in config.targets))
-    sum_config = LoRAConfig(rank=rank, alpha=rank, targets=targets)
-    return replace_all(model, lambda layer: _stacked(layer, weights, sum_config)), sum_config
+    configs = _plain_lora(model, weights)
+    sum_config = _joint_config(configs, sum(config.rank for config in configs.values()))
+    return _replace_all(model, lambda layer: _stacked(layer, weights, sum_config)), sum_config
 
 
-def plain_lora(model: nn.Module, weights: Mapping[str, float]) -> dict[str, LoRAConfig]:
+@torch.no_grad()
+def combine(
+    model: Model,
+    weights: Mapping[str, float],
+    method: str,
+    *,
+    density: float = 1.0,
+    rank: int | None = None,
+    seed: int = 0,
+) -> tuple[Model, LoRAConfig]:
+    """Replace several LoRA adapters by one that `method` makes of them; returns `model` and the new config.
+
+    The methods are those of `methods.combining`. `density`, in (0, 1], is the share of entries that pruning and
+    dropping leave. `rank` is that of a method with "svd" in its name, at most what the layers allow; if not given, the
+    largest of the adapters'. Otherwise all have one rank, and keep it. `seed` decides which entries are dropped. The
+    new scaling is 1. Dropout is left out.
+
+    Raises ValueError for an unknown method, a density out of range, a rank where none can be chosen, ranks that differ,
+    and what `concatenate` raises. The model then is as it was.
+    """
+    if method not in METHODS | OF_UPDATES:
+        raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")
+    if not 0 < density <= 1:
+        raise ValueError(f"density is the share of entries that stay, in (0, 1]; got {density}")
+    configs = _plain_lora(model, weights)
+    ranks = [config.rank for config in configs.values()]
+    if method in METHODS:
+        if rank is not None:
+            raise ValueError(f"rank is for the methods {', '.join(OF_UPDATES)}; {method} keeps the adapters' own")
+        if len(set(ranks)) > 1:
+            raise ValueError(f"{method} needs adapters of one rank, got {ranks}; possible: {', '.join(OF_UPDATES)}")
+    elif rank is not None:
+        check_count("rank", rank)
+    config = _joint_config(configs, max(ranks) if rank is None else rank)
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(layer: SeveralAdapters) -> nn.Module:
+        parts = _parts(layer, weights)
+        if not parts:
+            return layer.base_layer
+        one = LoRALinear(layer.base_layer, config).train(layer.training)
+        if method in METHODS:
+            scaled = [weights[name] * part.scaling for name, part in parts.items()]
+            factors = [(part.lora_A, part.lora_B) for part in parts.values()]
+            A, B = combined_factors(method, factors, scaled, density, generator)
+        else:
+            updates = [part.delta() for part in parts.values()]
+            A, B = combined_updates(method, updates, [weights[name] for name in parts], config.rank, density, generator)
+        one.lora_A.copy_(A)
+        one.lora_B.copy_(B)
+        return one
+
+    return _replace_all(model, make), config
+
+
+@torch.no_grad()
+def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAConfig) -> nn.Module:
+    """One LoRA layer of all parts; ranks of adapters that leave this module alone stay zero. The base without parts."""
+    parts = _parts(layer, weights)
+    if not parts:
+        return layer.base_layer
+    stacked = LoRALinear(layer.base_layer, config).train(layer.training)
+    stacked.lora_A.zero_()
+    start = 0
+    for name, part in parts.items():
+        ranks = slice(start, start := start + len(part.lora_A))
+        stacked.lora_A[ranks] = part.lora_A
+        stacked.lora_B[:, ranks] = weights[name] * part.scaling * part.lora_B
+    return stacked
+
+
+def _plain_lora(model: nn.Module, weights: Mapping[str, float]) -> dict[str, LoRAConfig]:
     """The configs of the adapters that `weights` names. Raises as `concatenate`."""
     layers = list(_layers(model).values())
     if not weights:
@@ -378,7 +449,17 @@ def plain_lora(model: nn.Module, weights: Mapping[str, float]) -> dict[str, LoRA
     return configs  # type: ignore[return-value]
 
 
-def replace_all(model: Model, make: Callable[[SeveralAdapters], nn.Module]) -> Model:
+def _parts(layer: SeveralAdapters, names: Iterable[str]) -> dict[str, LoRALinear]:
+    return {name: part for name in names if isinstance(part := layer.get(name), LoRALinear)}
+
+
+def _joint_config(configs: Mapping[str, LoRAConfig], rank: int) -> LoRAConfig:
+    """That of one adapter in the places of all, with scaling 1."""
+    targets = dict.fromkeys(target for config in configs.values() for target in config.targets)
+    return LoRAConfig(rank=rank, alpha=rank, targets=tuple(targets))
+
+
+def _replace_all(model: Model, make: Callable[[SeveralAdapters], nn.Module]) -> Model:
     """Replace each layer of several adapters by what `make` makes of it; returns `model`.
 
     All are made before the first is put in. A shared one is made once.
@@ -388,23 +469,6 @@ def replace_all(model: Model, make: Callable[[SeveralAdapters], nn.Module]) -> M
     for module, layer in layers.items():
         replace_module(model, module, made[layer])
     return model
-
-
-@torch.no_grad()
-def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAConfig) -> nn.Module:
-    """One LoRA layer of all parts; ranks of adapters that leave this module alone stay zero. The base without parts."""
-    parts = {name: layer.get(name) for name in weights if name in layer.names}
-    if not parts:
-        return layer.base_layer
-    stacked = LoRALinear(layer.base_layer, config).train(layer.training)
-    stacked.lora_A.zero_()
-    start = 0
-    for name, part in parts.items():
-        assert isinstance(part, LoRALinear)
-        ranks = slice(start, start := start + len(part.lora_A))
-        stacked.lora_A[ranks] = part.lora_A
-        stacked.lora_B[:, ranks] = weights[name] * part.scaling * part.lora_B
-    return stacked
 
 
 def _layers(model: nn.Module) -> dict[str, SeveralAdapters]:

@@ -32,8 +32,8 @@ from peft_lessons import (
     using,
 )
 from peft_lessons.adapters import named_adapters
-from peft_lessons.combining import METHODS as FACTORS
-from peft_lessons.combining import OF_UPDATES
+from peft_lessons.methods.combining import METHODS as FACTORS
+from peft_lessons.methods.combining import OF_UPDATES
 from peft_lessons.training import language_model_loss
 
 # other ranks, scalings and targets
