@@ -152,9 +152,9 @@ METHODS = (
     ),
     Fault(
         "a padded batch does not see its prompt",
-        "peft_lessons/methods/prompt.py",
-        "attention_mask.new_ones(",
-        "attention_mask.new_zeros(",
+        "peft_lessons/models/stacks.py",
+        "self.mask.new_ones(",
+        "self.mask.new_zeros(",
         ("unit: prompt or prefix",),
     ),
     Fault(
@@ -420,7 +420,7 @@ ACCOUNTING = (
     Fault(
         "a prompt's tokens cost no operations",
         "peft_lessons/accounting/flops.py",
-        "    length = plan.prompt + tokens\n    total = NOTHING",
+        "    length = check_length(plan, tokens)\n    total = NOTHING",
         "    length = tokens\n    total = NOTHING",
         ("unit: flops and (prompt or whole)",),
     ),
@@ -433,7 +433,7 @@ ACCOUNTING = (
     ),
     Fault(
         "double quantization's second scales are left out of the bytes",
-        "peft_lessons/accounting/memory.py",
+        "peft_lessons/accounting/storage.py",
         " + blocks + 4 * -(-blocks // self.second_block_size) + mean",
         " + blocks + mean",
         ("unit: quantize",),
@@ -455,8 +455,8 @@ ACCOUNTING = (
     Fault(
         "the gradient of a norm's input needs no 1/rms",
         "peft_lessons/accounting/activations.py",
-        "(4 * visit.module.in_features + 4)",
-        "(4 * visit.module.in_features)",
+        "visit.input_gradient * (width + 4)",
+        "visit.input_gradient * width",
         ("unit: activations and autograd",),
     ),
 )
