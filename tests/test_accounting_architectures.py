@@ -13,6 +13,7 @@ from peft_lessons.accounting import (
     NF4,
     TRAIN_FP32,
     FullFineTuning,
+    HeadOnly,
     activations,
     model_shape,
     model_states,
@@ -339,6 +340,10 @@ def test_a_quantized_checkpoint_counts_as_it_is_stored(name, tmp_path):
     assert model_states(llama_8b(tmp_path), LORA, precision=TRAIN_FP32).base == 2 * 8_030_261_248
     with pytest.raises(ValueError, match="storage is 'bf16', but this checkpoint's weights are stored as"):
         model_states(shape, LORA, precision=TRAIN_FP32, storage=BF16)
+    with pytest.raises(ValueError, match="q_proj cannot train: the checkpoint stores it as"):
+        model_states(shape, FullFineTuning(), precision=TRAIN_FP32)
+    head = model_states(shape, HeadOnly(), precision=TRAIN_FP32)
+    assert head.base == linear + REST + 2 * 128256 * 4096  # in fp32 now
 
 
 def test_what_a_checkpoint_left_dense_is_dense(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from peft_lessons.accounting.modules import Module
+from peft_lessons.accounting.modules import Module, Role
 
 if TYPE_CHECKING:
     from peft_lessons.accounting.shapes import ModelShape
@@ -147,18 +147,21 @@ class GPT2(Architecture):
 
     def modules(self, s: ModelShape) -> Iterator[Module]:
         d, f = s.hidden_size, s.intermediate_size
-        turned = {"bias": True, "stored_transposed": True}
+
+        def turned(name: str, inputs: int, outputs: int, role: Role) -> Module:
+            return Module(name, "linear", inputs, outputs, role, bias=True, stored_transposed=True)
+
         yield Module("transformer.wte", "embedding", s.vocab_size, d)
         yield Module("transformer.wpe", "embedding", s.max_position_embeddings, d)
         for layer in (f"transformer.h.{i}" for i in range(s.num_hidden_layers)):
             yield Module(f"{layer}.ln_1", "norm", d, d, bias=True)
-            yield Module(f"{layer}.attn.c_attn", "linear", d, 3 * d, "query_key_value", **turned)
+            yield turned(f"{layer}.attn.c_attn", d, 3 * d, "query_key_value")
             yield from (Module(f"{layer}.attn.c_attn.{part}", "slice", d, d, "query_key_value") for part in "qkv")
-            yield Module(f"{layer}.attn.c_proj", "linear", d, d, "output", **turned)
+            yield turned(f"{layer}.attn.c_proj", d, d, "output")
             yield Module(f"{layer}.attn", "block", d, d)
             yield Module(f"{layer}.ln_2", "norm", d, d, bias=True)
-            yield Module(f"{layer}.mlp.c_fc", "linear", d, f, "up", **turned)
-            yield Module(f"{layer}.mlp.c_proj", "linear", f, d, "down", **turned)
+            yield turned(f"{layer}.mlp.c_fc", d, f, "up")
+            yield turned(f"{layer}.mlp.c_proj", f, d, "down")
             yield Module(f"{layer}.mlp", "block", d, d)
             yield Module(layer, "block", d, d)
         yield Module("transformer.ln_f", "norm", d, d, bias=True)
@@ -188,7 +191,6 @@ class Encoder(Architecture):
             yield Module(layer, "block", d, d)
 
 
-NO_BIAS = {"qkv_bias": False, "output_bias": False}
 UNTIED = {"tie_word_embeddings": False}
 TIED = {"tie_word_embeddings": True}
 GEMMA3 = TIED | {  # files of the models that see, too, leave these out
@@ -200,7 +202,7 @@ GEMMA3 = TIED | {  # files of the models that see, too, leave these out
 }
 LAYOUTS: dict[str, Architecture] = {
     "llama": Llama(defaults=UNTIED | {"max_position_embeddings": 2048}),
-    "mistral": Llama(**NO_BIAS, defaults=UNTIED | {"max_position_embeddings": 131_072}),
+    "mistral": Llama(qkv_bias=False, output_bias=False, defaults=UNTIED | {"max_position_embeddings": 131_072}),
     "qwen2": Llama(qkv_bias=True, output_bias=False, defaults=UNTIED | {"max_position_embeddings": 32_768}),
     "gemma2": Llama(norms="around", defaults=TIED | {"max_position_embeddings": 8192}),
     "gpt2": GPT2(defaults=TIED, learned_positions=True),
@@ -209,11 +211,12 @@ LAYOUTS: dict[str, Architecture] = {
     "gemma": Llama(defaults=TIED | {"max_position_embeddings": 8192}),
     "gemma3_text": Llama(norms="around", norm_of_heads="each", defaults=GEMMA3),
     "qwen3": Llama(norm_of_heads="each", defaults=UNTIED | {"head_dim": 128, "max_position_embeddings": 32_768}),
-    "phi3": Llama(**NO_BIAS, fused=True, defaults=UNTIED | {"max_position_embeddings": 4096}),
+    "phi3": Llama(qkv_bias=False, output_bias=False, fused=True, defaults=UNTIED | {"max_position_embeddings": 4096}),
     "olmo2": Llama(norms="after", norm_of_heads="all", defaults=UNTIED | {"max_position_embeddings": 2048}),
     "smollm3": Llama(defaults=TIED | {"max_position_embeddings": 32_768}),
     "mixtral": Llama(
-        **NO_BIAS,
+        qkv_bias=False,
+        output_bias=False,
         defaults=UNTIED | {"num_local_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 131_072},
     ),
     "qwen2_moe": Llama(

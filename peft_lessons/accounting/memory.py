@@ -98,7 +98,8 @@ def model_states(
     in a checkpoint that has quantized them. What trains is stored as `precision` says, and so is what a method keeps
     frozen beside the model.
 
-    Raises what `lay_out` raises; ValueError for a `storage` other than that of a quantized checkpoint.
+    Raises what `lay_out` raises; ValueError for a `storage` other than that of a quantized checkpoint, and for a method
+    that trains what is quantized there.
     """
     plan = lay_out(shape, method)
     trained = plan.all_trained
@@ -128,16 +129,19 @@ def _base_bytes(plan: Plan, stored: Stored) -> int:
     dense = stored.storage if isinstance(stored.storage, Dense) else BF16
     total = 0
     for module in plan.shape.modules:
+        matrices = module.matrices if _is_quantized(module, stored) else []
         if module.name in plan.own:
+            if plan.shape.stored and matrices:
+                raise ValueError(f"{module.name} cannot train: the checkpoint stores it as {stored.storage.name!r}")
             continue
-        matrices = module.matrices if module.layer is not None and _is_quantized(module, stored) else []
         total += module.count * sum(stored.storage.nbytes(*matrix) for matrix in matrices)
         total += dense.nbytes(1, module.parameters - module.count * sum(map(prod, matrices)))
     return total
 
 
 def _is_quantized(module: Module, stored: Stored) -> bool:
-    return (module.kind == "linear" or (module.kind == "experts" and stored.experts)) and stored.holds(module.name)
+    quantizable = module.kind == "linear" or (module.kind == "experts" and stored.experts)
+    return quantizable and module.layer is not None and stored.holds(module.name)
 
 
 def training_memory(

@@ -172,7 +172,7 @@ def _fp8(settings: Mapping[str, Any]) -> Stored:
     tile = settings.get("weight_block_size")
     if tile is not None and not (type(tile) is list and len(tile) == 2 and all(_is_count(side) for side in tile)):
         raise ValueError(f"weight_block_size is {str(tile)[:60]!r}, not two whole numbers")
-    return Stored(Tiled("fp8", tile and (tile[0], tile[1])), _names(settings, "modules_to_not_convert"))
+    return Stored(Tiled("fp8", (tile[0], tile[1]) if tile else None), _names(settings, "modules_to_not_convert"))
 
 
 CHECKPOINTS: dict[str, Callable[[Mapping[str, Any]], Stored]] = {

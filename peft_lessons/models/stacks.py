@@ -62,7 +62,9 @@ def read_words(stack: nn.Module, count: int) -> KeysAndValues:
 
 def call_of(stack: nn.Module, *inputs: Any, **options: Any) -> "Call":
     """What `stack` has been called with."""
-    return (_OurCall if isinstance(stack, DecoderStack) else _TheirCall).of(stack, *inputs, **options)
+    if isinstance(stack, DecoderStack):
+        return _OurCall.of(stack, *inputs, **options)
+    return _TheirCall.of(stack, *inputs, **options)
 
 
 @dataclass
@@ -203,11 +205,11 @@ def _cut(output: Any, count: int) -> Any:
     return output
 
 
-def _embed(stack: nn.Module, input_ids: Any) -> Tensor:
+def _embed(stack: Any, input_ids: Any) -> Tensor:
     return stack.embed(input_ids) if isinstance(stack, DecoderStack) else stack.get_input_embeddings()(input_ids)
 
 
-def _random_words(stack: nn.Module, count: int) -> Tensor:
+def _random_words(stack: Any, count: int) -> Tensor:
     """(1, count) ids, drawn evenly from the vocabulary."""
     table = stack.embed_tokens if isinstance(stack, DecoderStack) else stack.get_input_embeddings()
     return torch.randint(len(table.weight), (1, count), device=table.weight.device)
