@@ -17,19 +17,18 @@ from torch import nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
-from peft_lessons.models.stacks import call_of, read_words, require_stack
+from peft_lessons.models.stacks import StackAdapter, call_of, read_words
 
 
-class PrefixTuning(AdapterLayer):
+class PrefixTuning(StackAdapter):
     """A decoder's stack with a past that was never read. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises TypeError when `base_layer` is no DecoderStack, nor a stack of transformers that is known; ValueError when
-    its layers keep fewer tokens than the prefix has.
+    Raises what `StackAdapter` raises; ValueError when a layer keeps fewer tokens than the prefix has.
     """
 
     def __init__(self, base_layer: nn.Module, config: "PrefixTuningConfig") -> None:
-        super().__init__(require_stack(base_layer, type(self).__name__), config)
+        super().__init__(base_layer, config)
         with torch.no_grad():
             words = read_words(base_layer, config.tokens)
             if short := [keys.shape[2] for keys, _ in words if keys.shape[2] != config.tokens]:

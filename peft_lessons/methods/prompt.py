@@ -18,18 +18,18 @@ from torch import nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
-from peft_lessons.models.stacks import call_of, embedded_words, require_stack
+from peft_lessons.models.stacks import StackAdapter, call_of, embedded_words
 
 
-class PromptTuning(AdapterLayer):
+class PromptTuning(StackAdapter):
     """A decoder's stack that reads the prompt first. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises TypeError when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
+    Raises what `StackAdapter` raises.
     """
 
     def __init__(self, base_layer: nn.Module, config: "PromptTuningConfig") -> None:
-        super().__init__(require_stack(base_layer, type(self).__name__), config)
+        super().__init__(base_layer, config)
         with torch.no_grad():
             words = embedded_words(base_layer, config.tokens)
             self.prompt = self.new_parameter(*words.shape)

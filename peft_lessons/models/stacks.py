@@ -1,4 +1,4 @@
-"""One way to call a decoder's stack, this course's or one of transformers', with tokens in front that nobody wrote.
+"""One way to call a decoder's stack, this course's or one of transformers, with tokens in front that nobody wrote.
 
 Positions count what is seen: the tokens in front, then those of the text. Padding on the left, which lies between them,
 has none, so that a padded row is what it is alone.
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.models.decoder import DecoderStack, KeyValueCache
 
 # model_type of those stacks of transformers that are tried in the tests
@@ -33,15 +34,25 @@ KeysAndValues = list[tuple[Tensor, Tensor]]
 """Of each layer, (batch, kv_heads, tokens, head_dim)."""
 
 
-def require_stack(module: nn.Module, method: str) -> nn.Module:
-    """`module`, if it is a stack that can be called here. Raises TypeError."""
-    if isinstance(module, DecoderStack) or _model_type(module) in THEIRS:
-        return module
-    kind = _model_type(module)
-    raise TypeError(
-        f"{method} adapts the DecoderStack of a Decoder, its `model`; got {type(module).__name__}"
-        f"{f' of a {kind}' if kind else ''}. Of transformers it takes the stacks of {', '.join(THEIRS)}"
-    )
+class StackAdapter(AdapterLayer):
+    """An adapter of a whole stack, which is called as that stack is and returns what it returns.
+
+    Raises TypeError when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
+    """
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        kind = _model_type(base_layer)
+        if not isinstance(base_layer, DecoderStack) and kind not in THEIRS:
+            raise TypeError(
+                f"{type(self).__name__} adapts the DecoderStack of a Decoder, its `model`; got "
+                f"{type(base_layer).__name__}{f' of a {kind}' if kind else ''}. Of transformers it takes the stacks of "
+                f"{', '.join(THEIRS)}"
+            )
+        super().__init__(base_layer, config)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of embeddings, which transformers asks the stack of a model for."""
+        return _table(self.base_layer)
 
 
 def embedded_words(stack: nn.Module, count: int) -> Tensor:
@@ -139,6 +150,7 @@ class _TheirCall(Call):
         cls,
         stack: nn.Module,
         input_ids: Tensor | None = None,
+        *,
         past_key_values: Any = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
@@ -205,14 +217,18 @@ def _cut(output: Any, count: int) -> Any:
     return output
 
 
-def _embed(stack: Any, input_ids: Any) -> Tensor:
-    return stack.embed(input_ids) if isinstance(stack, DecoderStack) else stack.get_input_embeddings()(input_ids)
+def _embed(stack: nn.Module, input_ids: Any) -> Tensor:
+    return stack.embed(input_ids) if isinstance(stack, DecoderStack) else _table(stack)(input_ids)
 
 
-def _random_words(stack: Any, count: int) -> Tensor:
+def _table(stack: Any) -> Any:
+    return stack.embed_tokens if isinstance(stack, DecoderStack) else stack.get_input_embeddings()
+
+
+def _random_words(stack: nn.Module, count: int) -> Tensor:
     """(1, count) ids, drawn evenly from the vocabulary."""
-    table = stack.embed_tokens if isinstance(stack, DecoderStack) else stack.get_input_embeddings()
-    return torch.randint(len(table.weight), (1, count), device=table.weight.device)
+    weight = _table(stack).weight
+    return torch.randint(len(weight), (1, count), device=weight.device)
 
 
 def _model_type(module: nn.Module) -> str | None:
