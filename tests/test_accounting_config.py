@@ -118,6 +118,7 @@ def test_biases_are_read(switch, tmp_path):
         ({"quantization_config": {"quant_method": "bitsandbytes"}}, "neither load_in_4bit nor load_in_8bit"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 5}}, "bits is '5'; possible: 2, 3, 4, 8"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "group_size is 'None'"),
+        ({"quantization_config": {"quant_method": "gptq", "dynamic": {"-:.*": {}}}}, "dynamic says that layers differ"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "lm_head": True}}, "lm_head"),
         ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 1]}}, "weight_block_size is"),
         (

@@ -161,6 +161,9 @@ def _bitsandbytes(settings: Mapping[str, Any]) -> Stored:
 
 
 def _gptq(settings: Mapping[str, Any]) -> Stored:
+    for name in ("dynamic", "modules_in_block_to_quantize"):
+        if settings.get(name):
+            raise ValueError(f"quantization_config: {name} says that layers differ, which is not counted here")
     return Stored(Grouped("gptq", *_bits_and_group(settings), group_of_each_input=True))
 
 
@@ -172,7 +175,8 @@ def _fp8(settings: Mapping[str, Any]) -> Stored:
     tile = settings.get("weight_block_size")
     if tile is not None and not (type(tile) is list and len(tile) == 2 and all(_is_count(side) for side in tile)):
         raise ValueError(f"weight_block_size is {str(tile)[:60]!r}, not two whole numbers")
-    return Stored(Tiled("fp8", (tile[0], tile[1]) if tile else None), _names(settings, "modules_to_not_convert"))
+    dense = _names(settings, "modules_to_not_convert") + _names(settings, "ignored_layers")
+    return Stored(Tiled("fp8", (tile[0], tile[1]) if tile else None), dense)
 
 
 CHECKPOINTS: dict[str, Callable[[Mapping[str, Any]], Stored]] = {
