@@ -214,10 +214,9 @@ def remove_adapter(model: Model, name: str) -> Model:
     _check_known(layers.values(), [name])
     if any(layer.which is not None and name in _asked(layer.which) for layer in layers.values()):
         raise ValueError(f"{name!r} is in use: leave `using` first")
-    left = {own: config for own, config in _configs(layers.values()).items() if own != name}
-    _put_in(
-        model, layers, {layer: {k: v for k, v in layer.named.items() if k != name} for layer in layers.values()}, left
-    )
+    configs = {own: config for own, config in _configs(layers.values()).items() if own != name}
+    left = {layer: {own: one for own, one in layer.named.items() if own != name} for layer in layers.values()}
+    _put_in(model, layers, left, configs)
     return model
 
 

@@ -182,12 +182,37 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from([*LLAMA, *PUBLISHED["GPT-2 small"], "head_dim", "num_key_value_heads", "mlp_bias", "n_inner"])
+SPARSE = LLAMA | {
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 8,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "shared_expert_intermediate_size": 16,
+    "mlp_only_layers": [1],
+    "moe_layers": [0],
+    "intermediate_size_mlp": 9,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "q_lora_rank": 3,
+    "kv_lora_rank": 3,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 4,
+    "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32},
+}
+SPARSES = [
+    SPARSE | {"model_type": name} for name in ("qwen2_moe", "qwen3_moe", "deepseek_v3", "llama4_text", "mixtral")
+]
+FIELDS = st.sampled_from(
+    [*SPARSE, *PUBLISHED["GPT-2 small"], "head_dim", "mlp_bias", "n_inner", "text_config", "decoder_sparse_step"]
+)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*only the text model")
+@settings(max_examples=400, deadline=None)
 @given(
-    base=st.sampled_from([*PUBLISHED.values(), {}]),
+    base=st.sampled_from([*PUBLISHED.values(), *SPARSES, {}]),
     changes=st.dictionaries(FIELDS, VALUES, max_size=4),
 )
 def test_any_object_gives_a_shape_or_a_value_error(base, changes, tmp_path_factory):

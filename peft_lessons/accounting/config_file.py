@@ -198,7 +198,7 @@ def _mixtral(settings: Settings, layers: int) -> Experts:
 
 
 def _qwen(settings: Settings, layers: int) -> Experts:
-    step, dense = settings.number("decoder_sparse_step", 1), settings.numbers("mlp_only_layers") or []
+    step, dense = settings.number("decoder_sparse_step", 1), set(settings.numbers("mlp_only_layers") or ())
     count = "num_experts" if settings.content.get("num_experts") is not None else "num_local_experts"
     shared = settings.model_type == "qwen2_moe"
     return Experts(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 from peft_lessons.accounting.layouts import LAYOUTS, Architecture, Llama
-from peft_lessons.accounting.modules import Kind, Module
+from peft_lessons.accounting.modules import Kind, Module, Shapes, size
 from peft_lessons.accounting.storage import Stored
 from peft_lessons.checks import check_count
 from peft_lessons.models.decoder import DecoderConfig
@@ -121,8 +121,13 @@ class ModelShape:
         return tuple(self.architecture.modules(self))
 
     @cached_property
+    def tensors(self) -> Shapes:
+        """Every parameter: name → shape, as in `Module.tensors`."""
+        return {name: shape for module in self.modules for name, shape in module.tensors.items()}
+
+    @cached_property
     def parameters(self) -> int:
-        return sum(module.parameters for module in self.modules)
+        return size(self.tensors)
 
     @cached_property
     def active_parameters(self) -> int:
