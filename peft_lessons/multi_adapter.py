@@ -303,7 +303,8 @@ def using(model: Model, which: Which) -> Iterator[Model]:
 
     A name: that adapter. A list of names, one for each sample of the batch: each its own, None for the base alone;
     where generation starts with several copies of each (beams), they have its adapter. A mapping from names to weights:
-    W + Σ wᵢ (Wᵢ − W) in each linear layer. Adapters that are not named do not train inside.
+    W + Σ wᵢ (Wᵢ − W) in each linear layer. Adapters that are not named do not train inside. With gradient checkpointing
+    the backward pass belongs inside, too.
 
     Raises ValueError when the model has not several adapters, or none of a name.
     """

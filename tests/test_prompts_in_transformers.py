@@ -174,6 +174,16 @@ def test_checkpointing_goes_with_a_prompt_and_is_refused_with_a_prefix():
     assert model.eval()(input_ids=ids).logits.isfinite().all()
 
 
+def test_a_prefix_starts_from_words_read_without_dropout():
+    starts = []
+    for training in (False, True):  # GPT-2 drops a tenth
+        model = base("gpt2").train(training)
+        torch.manual_seed(1)
+        starts.append(trainable_parameters(inject(model, config("gpt2", "prefix")))[0])
+        assert all(module.training == training for module in model.modules())
+    assert torch.equal(*starts)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_other_models_are_refused_by_name(method):
     bert = transformers.BertConfig(

@@ -118,6 +118,18 @@ def test_a_mixed_batch_trains_each_adapter_on_its_own_samples(both, folders) -> 
             close(gradients[path, name], layer.lora_B.grad, 1e-5)
 
 
+def test_a_mixed_batch_goes_with_checkpointing(both) -> None:
+    """Blocks are then called one by one in backward, and still know whose rows they read."""
+    gradients = []
+    for checkpointing in (False, True):
+        both.model.gradient_checkpointing = checkpointing
+        both.zero_grad()
+        with using(both.train(), ROWS):
+            both(inputs("decoder")).square().mean().backward()
+        gradients.append([p.grad.clone() for p in trainable_parameters(both)])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 def test_a_mixed_batch_equals_pefts(both, folders) -> None:
     _, base = decoders()
     theirs = peft.PeftModel.from_pretrained(base, folders["red"], adapter_name="red")

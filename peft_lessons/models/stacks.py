@@ -5,6 +5,8 @@ has none, so that a padded row is what it is alone.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +66,9 @@ def read_words(stack: nn.Module, count: int) -> KeysAndValues:
     """The keys and values of such tokens, read as a text."""
     words = _random_words(stack, count)
     call = call_of(stack, words) if isinstance(stack, DecoderStack) else call_of(stack, input_ids=words)
-    call.remember([])
-    call.run(0)
+    with _without_dropout(stack):
+        call.remember([])
+        call.run(0)
     if isinstance(call.cache, KeyValueCache):
         return list(call.cache.layers.values())
     return [(layer.keys, layer.values) for layer in call.cache.layers]
@@ -229,6 +232,17 @@ def _random_words(stack: nn.Module, count: int) -> Tensor:
     """(1, count) ids, drawn evenly from the vocabulary."""
     weight = _table(stack).weight
     return torch.randint(len(weight), (1, count), device=weight.device)
+
+
+@contextmanager
+def _without_dropout(stack: nn.Module) -> Iterator[None]:
+    training = [module for module in stack.modules() if module.training]
+    stack.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _model_type(module: nn.Module) -> str | None:
