@@ -15,6 +15,7 @@
 # Develop (CONTRIBUTING.md says which of these to run after which change, and how long each takes)
 #   make check   the quick half of the proof: lint, types, unit tests
 #   make test    the whole proof, with the network cut off where the system allows it
+#   make test-cuda  what the tests hold on a CPU, held on this computer's GPU, in some minutes
 #   make bench   measures speed and memory beside other libraries and writes docs/benchmarks.md: some 20 minutes on a
 #                machine that has nothing else to do
 #   make drift   asks the newest releases of other libraries whether what the course says of them still holds
@@ -45,7 +46,7 @@ PROVE := $(PY) -m tools.proof.offline $(PY) -m tools.proof.prove
 export OMP_WAIT_POLICY := passive
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lab reset progress export doctor present site assignment class check test bench drift pins setup setup-test \
+.PHONY: help lab reset progress export doctor present site assignment class check test test-cuda bench drift pins setup setup-test \
 setup-bench setup-class clean
 
 help:
@@ -83,6 +84,9 @@ check: setup-test
 
 test: setup-test
 	$(PROVE)
+
+test-cuda: setup-test
+	$(PY) tests/gpu.py
 
 bench: setup-bench
 	$(PY) -m benchmarks

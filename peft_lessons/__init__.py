@@ -57,7 +57,17 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
-    "multi_adapter": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
+    "multi_adapter": (
+        "SeveralAdapters",
+        "SeveralConfig",
+        "add_adapter",
+        "combine",
+        "concatenate",
+        "load_adapters",
+        "remove_adapter",
+        "save_named_adapter",
+        "using",
+    ),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}
 

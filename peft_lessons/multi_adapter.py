@@ -5,8 +5,8 @@ Serving systems batch requests for many adapters in the same way (S-LoRA, arXiv:
 all the small products at once, where this code takes one adapter after the other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, matches, named_adapters, replace_module
-from peft_lessons.checkpoints.files import fill, read_adapter
+from peft_lessons.checkpoints.files import StoredAdapter, fill, read_adapter, save_adapter
+from peft_lessons.checks import check_count
 from peft_lessons.exact import exact
 from peft_lessons.linear import LinearAdapter
+from peft_lessons.methods.combining import METHODS, OF_UPDATES, combined_factors, combined_updates
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 
@@ -34,10 +36,30 @@ class SeveralAdapters(AdapterLayer):
         self.names = tuple(named)
         self.adapters = nn.ModuleList(named.values())
         self.which: Which = None
+        self.batch: Batch | None = None
+        self.resting: set[nn.Parameter] = set()  # would train if their adapter were in use
 
     def get(self, name: str | None) -> nn.Module:
         """The adapter called `name`; the base when it is None, or when that adapter leaves this module alone."""
         return self.adapters[self.names.index(name)] if name in self.names else self.base_layer
+
+    @property
+    def named(self) -> dict[str, AdapterLayer]:
+        return dict(zip(self.names, self.adapters, strict=True))  # type: ignore[arg-type]
+
+    def use(self, which: Which, batch: "Batch | None" = None) -> None:
+        """Compute with what `which` names from now on. The adapters that it does not name do not train meanwhile."""
+        self.which, self.batch = which, batch
+        for name, adapter in self.named.items():
+            rests = which is not None and name not in _asked(which)
+            for parameter in _own_parameters(adapter):
+                if rests and parameter.requires_grad:
+                    self.resting.add(parameter)
+                elif not rests and parameter in self.resting:
+                    self.resting.remove(parameter)
+                else:
+                    continue
+                parameter.requires_grad_(not rests)
 
     def now(self) -> nn.Module:
         if self.enabled and (self.which is None or isinstance(self.which, str)):
@@ -50,7 +72,7 @@ class SeveralAdapters(AdapterLayer):
             return self.get(which)(*inputs, **options)
         if len(inputs) != 1 or options:
             raise TypeError("an adapter of whole sequences is used alone: neither weighted nor in a mixed batch")
-        return self._weighted(inputs[0], which) if isinstance(which, Mapping) else self._mixed(inputs[0], which)
+        return self._weighted(inputs[0], which) if isinstance(which, Mapping) else self._mixed(inputs[0])
 
     def merged(self) -> nn.Module:
         raise TypeError("several adapters cannot be folded into a plain layer: concatenate(model, weights) first")
@@ -68,12 +90,67 @@ class SeveralAdapters(AdapterLayer):
                 total = total + weight * (layer(x) - y)
         return total
 
-    def _mixed(self, x: Tensor, names: Sequence[str | None]) -> Tensor:
-        if len(names) != len(x):
-            raise ValueError(f"a batch of {len(x)} samples needs as many names, got {len(names)}")
+    def _mixed(self, x: Tensor) -> Tensor:
+        assert self.batch is not None
+        names = self.batch.names_of_rows(x)
         rows = {name: [row for row, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
         order = torch.tensor([row for group in rows.values() for row in group], device=x.device)
         return torch.cat([self.get(name)(x[group]) for name, group in rows.items()])[order.argsort()]
+
+
+class Batch:
+    """What the model was last given: so a layer knows which sample a row of its input belongs to."""
+
+    def __init__(self, names: Sequence[str | None]) -> None:
+        self.names = names  # of adapters, for each sample
+        self.inside = 0  # modules that are computing, each inside of the one before
+        self.shape: tuple[int, ...] = ()  # (samples, tokens), or (samples,) of a model that reads no sequences
+        self.copied = {len(names)}  # batches in which each sample is there as often as the others, one after the other
+
+    def watch(self, module: nn.Module) -> Iterator[Any]:
+        """Note what `module` is given from now on; yields the handles of what has to be removed in the end."""
+        yield module.register_forward_pre_hook(self._enter, with_kwargs=True)
+        yield module.register_forward_hook(self._leave, always_call=True)
+
+    def names_of_rows(self, x: Tensor) -> list[str | None]:
+        """The adapter of each row of `x`, a layer's input.
+
+        Rows of single tokens are told apart only where all tokens of all samples are there.
+        """
+        shape = self.shape or x.shape[: max(1, x.ndim - 1)]
+        samples, each = shape[0], shape[1] if x.ndim == 2 and len(shape) > 1 else 1
+        if len(x) != samples * each:
+            raise ValueError(
+                f"{len(x)} rows of a batch of {' × '.join(map(str, shape))} cannot be told apart by sample, as a layer "
+                "has to that gives each its own adapter: let it compute all tokens, or use one adapter for this layer"
+            )
+        if samples not in self.copied:
+            raise ValueError(f"a batch of {samples} samples needs as many names, got {len(self.names)}")
+        return [name for name in self.names for _ in range(samples // len(self.names) * each)]
+
+    def _enter(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self.inside += 1
+        read = (*inputs, options.get("input_ids"), options.get("inputs_embeds"), *options.values())
+        first = next((one for one in read if isinstance(one, Tensor)), None)
+        if self.inside > 1 or first is None or first.ndim == 0:
+            return
+        is_sequence = first.ndim > 2 or (first.ndim == 2 and not first.is_floating_point())
+        self.shape = tuple(first.shape[: 1 + is_sequence])
+        if len(first) not in self.copied and len(first) % len(self.names) == 0:
+            copies = first.unflatten(0, (len(self.names), -1))  # beams, say, which differ later on
+            if torch.equal(copies, copies[:, :1].expand_as(copies)):
+                self.copied.add(len(first))
+
+    def _leave(self, *_: object) -> None:
+        self.inside -= 1
+
+
+def _own_parameters(adapter: AdapterLayer) -> list[nn.Parameter]:
+    return [parameter for name, parameter in adapter.named_parameters() if not name.startswith("base_layer.")]
+
+
+def _asked(which: Which) -> list[str | None]:
+    return [which] if which is None or isinstance(which, str) else list(which)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,51 +191,165 @@ class SeveralConfig(AdapterConfig):
 def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
     """Load the adapter of each folder under its name into `model`; returns `model`, which computes as its base.
 
-    Raises what `load_adapter` raises; the model then has no adapters.
+    Adapters that it has already under other names stay. Raises what `load_adapter` raises, and ValueError for a name
+    that is taken; the model then is as it was, but frozen.
     """
-    read = {name: read_adapter(folder) for name, folder in folders.items()}
-    inject(model, SeveralConfig(adapters={name: stored.config for name, stored in read.items()}))
-    layers = list(_layers(model))
-    try:
-        for name, stored in read.items():
-            own = [(module, layer.adapters[layer.names.index(name)]) for module, layer in layers if name in layer.names]
-            try:
-                fill(own, stored)  # type: ignore[arg-type]
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-    except BaseException:
-        for module, layer in layers:
-            replace_module(model, module, layer.base_layer)
-        raise
+    return _add(model, {name: read_adapter(folder) for name, folder in folders.items()})
+
+
+def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) -> Model:
+    """Put one more adapter beside those that `model` has, new for a config or from a folder; returns `model`.
+
+    Raises what `inject` and `load_adapter` raise, and ValueError for a name that is taken; the model then is as it was,
+    but frozen.
+    """
+    return _add(model, {name: adapter if isinstance(adapter, AdapterConfig) else read_adapter(adapter)})
+
+
+def remove_adapter(model: Model, name: str) -> Model:
+    """Take the adapter called `name` out of `model`; returns `model`, without adapters if it was the last.
+
+    Raises ValueError for a name that is not there or in use at the moment.
+    """
+    layers = _layers(model)
+    _check_known(layers.values(), [name])
+    if any(layer.which is not None and name in _asked(layer.which) for layer in layers.values()):
+        raise ValueError(f"{name!r} is in use: leave `using` first")
+    configs = {own: config for own, config in _configs(layers.values()).items() if own != name}
+    left = {layer: {own: one for own, one in layer.named.items() if own != name} for layer in layers.values()}
+    _put_in(model, layers, left, configs)
     return model
+
+
+def save_named_adapter(model: nn.Module, name: str, folder: str | Path, base_model: str | None = None) -> Path:
+    """Write the adapter called `name` to `folder` as `save_adapter` does; returns the folder.
+
+    Raises ValueError for a name that is not there, and what `save_adapter` raises.
+    """
+    layers = _layers(model)
+    _check_known(layers.values(), [name])
+    try:
+        for module, layer in layers.items():
+            replace_module(model, module, layer.get(name))
+        return save_adapter(model, _configs(layers.values())[name], folder, base_model)
+    finally:
+        for module, layer in layers.items():
+            replace_module(model, module, layer)
+
+
+def _add(model: Model, new: Mapping[str, AdapterConfig | StoredAdapter]) -> Model:
+    present = _found(model)
+    configs = _configs(present.values())
+    if taken := [name for name in new if name in configs]:
+        raise ValueError(f"the model has an adapter called {taken[0]!r} already; it has {list(configs)}")
+    added = {name: one.config if isinstance(one, StoredAdapter) else one for name, one in new.items()}
+    for module, layer in present.items():
+        replace_module(model, module, layer.base_layer)
+    try:
+        inject(model, SeveralConfig(adapters=added))
+        layers = _layers(model)
+        for name, one in new.items():
+            if isinstance(one, StoredAdapter):
+                _fill(layers, name, one)
+        for module in (*present, *layers):
+            if inside := [other for other in (*present, *layers) if other.startswith(f"{module}.")]:
+                raise ValueError(f"{inside[0]} lies inside of {module}, and both would be adapted: name one of them")
+    except BaseException:
+        for module, layer in _found(model).items():
+            replace_module(model, module, layer.base_layer)
+        for module, layer in present.items():
+            replace_module(model, module, layer)
+        raise
+    if present:
+        one_of_them = next(iter(present.values()))  # all compute with the same
+        for layer in layers.values():
+            layer.use(one_of_them.which, one_of_them.batch)
+    named: dict[SeveralAdapters, dict[str, AdapterLayer]] = {}
+    for module in dict.fromkeys((*present, *layers)):
+        old, young = present.get(module), layers.get(module)
+        named[old or young] = (old.named if old else {}) | (young.named if young else {})  # type: ignore[index]
+    _put_in(model, layers | present, named, configs | added)
+    return model
+
+
+def _fill(layers: Mapping[str, SeveralAdapters], name: str, stored: StoredAdapter) -> None:
+    try:
+        fill([(module, layer.named[name]) for module, layer in layers.items() if name in layer.names], stored)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _put_in(
+    model: nn.Module,
+    layers: Mapping[str, SeveralAdapters],
+    named: Mapping[SeveralAdapters, Mapping[str, AdapterLayer]],
+    configs: Mapping[str, AdapterConfig],
+) -> None:
+    """Replace each of `layers` by one with the adapters that `named` says, or by the base where there are none."""
+    config = SeveralConfig(adapters=configs) if configs else None
+    made: dict[SeveralAdapters, nn.Module] = {}  # a shared one is made once
+    for module, layer in layers.items():
+        if layer not in made:
+            made[layer] = layer.base_layer
+            if config and named[layer]:
+                one = made[layer] = SeveralAdapters(layer.base_layer, config, named[layer]).train(layer.training)
+                one.enabled, one.resting = layer.enabled, layer.resting
+                one.use(layer.which, layer.batch)
+        replace_module(model, module, made[layer])
 
 
 @contextmanager
 def using(model: Model, which: Which) -> Iterator[Model]:
     """Inside this context `model` computes with the adapters that `which` says. Contexts may nest.
 
-    A name: that adapter. A list of names, one for each sample of the batch: each its own, None for the base alone. A
-    mapping from names to weights: W + Σ wᵢ (Wᵢ − W) in each linear layer.
+    A name: that adapter. A list of names, one for each sample of the batch: each its own, None for the base alone;
+    where generation starts with several copies of each (beams), they have its adapter. A mapping from names to weights:
+    W + Σ wᵢ (Wᵢ − W) in each linear layer. Adapters that are not named do not train inside. With gradient checkpointing
+    the backward pass belongs inside, too.
 
     Raises ValueError when the model has not several adapters, or none of a name.
     """
-    layers = [layer for _, layer in _layers(model)]
+    layers = _layers(model)
     if isinstance(which, Mapping):
         which = dict(which)  # what the caller does to it later changes nothing
     elif which is not None and not isinstance(which, str):
         which = tuple(which)
+        if not which:
+            raise ValueError("the list of names is empty: name an adapter, or None, for each sample of the batch")
+    _check_known(layers.values(), _asked(which))
+    before = {module: (layer.which, layer.batch) for module, layer in layers.items()}
+    with ExitStack() as hooks:
+        batch = None
+        if isinstance(which, tuple):
+            batch = Batch(which)
+            for module in _around(model, layers):
+                for handle in batch.watch(module):
+                    hooks.callback(handle.remove)
+        try:
+            for layer in layers.values():
+                layer.use(which, batch)
+            yield model
+        finally:
+            for name, layer in _found(model).items():  # some may have been added or taken out
+                layer.use(*before.get(name, (None, None)))
+
+
+def _around(model: nn.Module, names: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """The modules that modules of these names lie in, `model` first, each once."""
+    outer = dict.fromkeys(
+        ".".join(parts[:i]) for parts in (name.split(".") for name in names if name) for i in range(len(parts))
+    )
+    return list(dict.fromkeys(model.get_submodule(name) for name in outer))
+
+
+def _check_known(layers: Iterable[SeveralAdapters], asked: Iterable[str | None]) -> None:
     known = list(dict.fromkeys(name for layer in layers for name in layer.names))
-    asked = [which] if which is None or isinstance(which, str) else list(which)
     if strangers := [name for name in asked if name is not None and name not in known]:
         raise ValueError(f"no adapter is called {strangers[0]!r}; this model has {known}")
-    before = [layer.which for layer in layers]
-    try:
-        for layer in layers:
-            layer.which = which
-        yield model
-    finally:
-        for layer, one in zip(layers, before, strict=True):
-            layer.which = one
+
+
+def _configs(layers: Iterable[SeveralAdapters]) -> dict[str, AdapterConfig]:
+    return dict(next((layer.config.adapters for layer in layers), {}))
 
 
 @exact()
@@ -166,49 +357,128 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     """Replace several LoRA adapters by the one that is their weighted sum; returns `model` and the new config.
 
     Stacked ranks add updates up exactly: [w₁s₁B₁ w₂s₂B₂] [A₁; A₂] = w₁s₁B₁A₁ + w₂s₂B₂A₂. The new rank is the sum of the
-    ranks and the scaling is 1. Dropout is left out.
+    ranks and the scaling is 1. Dropout is left out. `combine` knows other ways.
 
     Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
     ranks; TypeError when one is no plain LoRA. The model then is as it was.
     """
-    layers = list(_layers(model))
-    if not weights:
-        raise ValueError("weights is empty: name at least one adapter")
-    with using(model, weights):  # checks the names
-        pass
-    configs = {name: layers[0][1].config.adapters[name] for name in weights}
-    for name, config in configs.items():
-        if type(config) not in (LoRAConfig, LoRAFAConfig):
-            raise TypeError(f"only plain LoRA can be concatenated, {name!r} is a {type(config).__name__}")
-    rank = sum(config.rank for config in configs.values())  # type: ignore[attr-defined]
-    targets = tuple(dict.fromkeys(target for config in configs.values() for target in config.targets))
-    sum_config = LoRAConfig(rank=rank, alpha=rank, targets=targets)
-    # all are made before the first is put in; a shared one is made once
-    stacked = {layer: _stacked(layer, weights, sum_config) for layer in dict.fromkeys(layer for _, layer in layers)}
-    for module, layer in layers:
-        replace_module(model, module, stacked[layer])
-    return model, sum_config
+    configs = _plain_lora(model, weights)
+    sum_config = _joint_config(configs, sum(config.rank for config in configs.values()))
+    return _replace_all(model, lambda layer: _stacked(layer, weights, sum_config)), sum_config
+
+
+@exact()
+@torch.no_grad()
+def combine(
+    model: Model,
+    weights: Mapping[str, float],
+    method: str,
+    *,
+    density: float = 1.0,
+    rank: int | None = None,
+    seed: int = 0,
+) -> tuple[Model, LoRAConfig]:
+    """Replace several LoRA adapters by one that `method` makes of them; returns `model` and the new config.
+
+    The methods are those of `methods.combining`. `density`, in (0, 1], is the share of entries that pruning and
+    dropping leave. `rank` is that of a method with "svd" in its name, at most what the layers allow; if not given, the
+    largest of the adapters'. Otherwise all have one rank, and keep it. `seed` decides which entries are dropped. The
+    new scaling is 1. Dropout is left out.
+
+    Raises ValueError for an unknown method, a density out of range, a rank where none can be chosen, ranks that differ,
+    and what `concatenate` raises. The model then is as it was.
+    """
+    if method not in METHODS | OF_UPDATES:
+        raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")
+    if not 0 < density <= 1:
+        raise ValueError(f"density is the share of entries that stay, in (0, 1]; got {density}")
+    configs = _plain_lora(model, weights)
+    ranks = [config.rank for config in configs.values()]
+    if method in METHODS:
+        if rank is not None:
+            raise ValueError(f"rank is for the methods {', '.join(OF_UPDATES)}; {method} keeps the adapters' own")
+        if len(set(ranks)) > 1:
+            raise ValueError(f"{method} needs adapters of one rank, got {ranks}; possible: {', '.join(OF_UPDATES)}")
+    elif rank is not None:
+        check_count("rank", rank)
+    config = _joint_config(configs, max(ranks) if rank is None else rank)
+    generator = torch.Generator().manual_seed(seed)
+
+    def make(layer: SeveralAdapters) -> nn.Module:
+        parts = _parts(layer, weights)
+        if not parts:
+            return layer.base_layer
+        one = LoRALinear(layer.base_layer, config).train(layer.training)
+        if method in METHODS:
+            scaled = [weights[name] * part.scaling for name, part in parts.items()]
+            factors = [(part.lora_A, part.lora_B) for part in parts.values()]
+            A, B = combined_factors(method, factors, scaled, density, generator)
+        else:
+            updates = [part.delta() for part in parts.values()]
+            A, B = combined_updates(method, updates, [weights[name] for name in parts], config.rank, density, generator)
+        one.lora_A.copy_(A)
+        one.lora_B.copy_(B)
+        return one
+
+    return _replace_all(model, make), config
 
 
 @torch.no_grad()
 def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAConfig) -> nn.Module:
     """One LoRA layer of all parts; ranks of adapters that leave this module alone stay zero. The base without parts."""
-    parts = {name: layer.get(name) for name in weights if name in layer.names}
+    parts = _parts(layer, weights)
     if not parts:
         return layer.base_layer
     stacked = LoRALinear(layer.base_layer, config).train(layer.training)
     stacked.lora_A.zero_()
     start = 0
     for name, part in parts.items():
-        assert isinstance(part, LoRALinear)
-        ranks = slice(start, start := start + part.config.rank)
+        ranks = slice(start, start := start + len(part.lora_A))
         stacked.lora_A[ranks] = part.lora_A
         stacked.lora_B[:, ranks] = weights[name] * part.scaling * part.lora_B
     return stacked
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, SeveralAdapters]]:
-    found = [(name, layer) for name, layer in named_adapters(model) if isinstance(layer, SeveralAdapters)]
-    if not found:
-        raise ValueError("the model has not several adapters: load_adapters(model, {name: folder, …}) first")
-    yield from found
+def _plain_lora(model: nn.Module, weights: Mapping[str, float]) -> dict[str, LoRAConfig]:
+    """The configs of the adapters that `weights` names. Raises as `concatenate`."""
+    layers = list(_layers(model).values())
+    if not weights:
+        raise ValueError("weights is empty: name at least one adapter")
+    _check_known(layers, weights)
+    configs = {name: layers[0].config.adapters[name] for name in weights}
+    for name, config in configs.items():
+        if type(config) not in (LoRAConfig, LoRAFAConfig):
+            raise TypeError(f"only plain LoRA can be concatenated, {name!r} is a {type(config).__name__}")
+    return configs  # type: ignore[return-value]
+
+
+def _parts(layer: SeveralAdapters, names: Iterable[str]) -> dict[str, LoRALinear]:
+    return {name: part for name in names if isinstance(part := layer.get(name), LoRALinear)}
+
+
+def _joint_config(configs: Mapping[str, LoRAConfig], rank: int) -> LoRAConfig:
+    """That of one adapter in the places of all, with scaling 1."""
+    targets = dict.fromkeys(target for config in configs.values() for target in config.targets)
+    return LoRAConfig(rank=rank, alpha=rank, targets=tuple(targets))
+
+
+def _replace_all(model: Model, make: Callable[[SeveralAdapters], nn.Module]) -> Model:
+    """Replace each layer of several adapters by what `make` makes of it; returns `model`.
+
+    All are made before the first is put in. A shared one is made once.
+    """
+    layers = _layers(model)
+    made = {layer: make(layer) for layer in dict.fromkeys(layers.values())}
+    for module, layer in layers.items():
+        replace_module(model, module, made[layer])
+    return model
+
+
+def _layers(model: nn.Module) -> dict[str, SeveralAdapters]:
+    if found := _found(model):
+        return found
+    raise ValueError("the model has not several adapters: load_adapters(model, {name: folder, …}) first")
+
+
+def _found(model: nn.Module) -> dict[str, SeveralAdapters]:
+    return {name: layer for name, layer in named_adapters(model) if isinstance(layer, SeveralAdapters)}

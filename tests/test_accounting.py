@@ -20,7 +20,7 @@ from peft_lessons.accounting import (
     parameter_break_even_rank,
     trained_parameters,
 )
-from peft_lessons.accounting.shapes import size
+from peft_lessons.accounting.modules import size
 from peft_lessons.adapters import AdapterConfig, named_adapters
 from peft_lessons.methods.adalora import AdaLoRAConfig
 from peft_lessons.methods.bitfit import BitFitConfig

@@ -1,21 +1,27 @@
 """Activations: what autograd really keeps, and what it really allocates."""
 
+import peft
 import pytest
 import torch
-from accounting_cases import METHODS, QV, SHAPE, plain_loss, tiny
+from accounting_cases import ADAPTERS, METHODS, QV, SHAPE, TINY, plain_loss, tiny
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.training import in_transformers
 from peft_lessons import inject
 from peft_lessons.accounting import FullFineTuning, activations, model_shape, training_memory
 from peft_lessons.accounting.memory import TRAIN_FP32
+from peft_lessons.methods.adalora import AdaLoRAConfig
+from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
-from peft_lessons.models.decoder import DecoderStack
+from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.models.decoder import Decoder, DecoderStack
 
 TOKENS = 11
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "plain": SDPBackend.MATH}
@@ -65,12 +71,15 @@ def alive_bytes(model, forward, *given):
     return sum(size for storage, size in allocations.alive.items() if storage not in own)
 
 
-def for_each_sequence(measure, model):
-    """How `measure` of a training step's forward pass grows with the batch: from 2 to 5 sequences, over 3."""
+def for_each_sequence(measure, model, own=None):
+    """How `measure` of a training step's forward pass grows with the batch: from 2 to 5 sequences, over 3.
+
+    `own` is the module whose weights do not count, if `model` is only a function around it.
+    """
     found = []
     for batch in (2, 5):
         ids = torch.arange(batch * TOKENS).view(batch, TOKENS) % SHAPE.vocab_size
-        found.append(measure(model, lambda ids=ids: plain_loss(model, ids), ids))
+        found.append(measure(own or model, lambda ids=ids: plain_loss(model, ids), ids))
     growth = found[1] - found[0]
     assert growth % 3 == 0
     return growth // 3
@@ -157,6 +166,119 @@ def test_freezing_layers_does_save():
         for method in (LoRAConfig(), LoRAConfig(targets=QV), LoRAFAConfig())
     ]
     assert counts == sorted(counts, reverse=True)
+
+
+# ------------------------------------------------------------------------------------------------ dropout, peft's LoRA
+
+
+def fused_dropout(x, p=0.5, training=True, inplace=False):
+    """A GPU's kernel, which keeps a byte for each number; a CPU's keeps one in the input's dtype."""
+    return torch.native_dropout(x, p, training)[0]
+
+
+DROPS = {
+    "LoRA": LoRAConfig(rank=4, dropout=0.1),
+    "LoRA q, v": LoRAConfig(rank=4, dropout=0.1, targets=QV),
+    "LoRA with head": LoRAConfig(rank=4, dropout=0.1, targets=("v_proj", "lm_head")),
+    "LoRA-FA": LoRAFAConfig(rank=4, dropout=0.1),
+    "PiSSA": PiSSAConfig(rank=4, dropout=0.1),
+    "DoRA": DoRAConfig(rank=4, dropout=0.1),
+    "AdaLoRA": AdaLoRAConfig(rank=4, target_rank=2, dropout=0.1),
+    "VeRA": VeRAConfig(rank=16, dropout=0.1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", DROPS)
+def test_what_dropout_keeps(name, dtype, monkeypatch):
+    monkeypatch.setattr(nn.functional, "dropout", fused_dropout)
+    model = tiny(DROPS[name], dtype).train()
+    counted = activations(SHAPE, DROPS[name], batch=1, tokens=TOKENS, bytes_per_number=dtype.itemsize)
+    with sdpa_kernel(KERNELS["flash"]):
+        assert counted.total == for_each_sequence(kept_bytes, model)
+
+
+def in_peft(model, method):
+    """The same adapters, put in by peft, in fp32."""
+    config = peft.LoraConfig(
+        r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, target_modules=list(method.targets)
+    )
+    return peft.get_peft_model(model, config).train()
+
+
+PEFTS = {name: config for name, config in ADAPTERS.items() if type(config) is LoRAConfig}
+PEFTS |= {f"{name}, dropout": config for name, config in DROPS.items() if type(config) is LoRAConfig}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "adapters"),
+    [(torch.float32, "peft"), (torch.bfloat16, "peft"), (torch.bfloat16, "peft, autocast")],
+    ids=["fp32", "bf16", "autocast"],
+)
+@pytest.mark.parametrize("name", PEFTS)
+def test_what_peft_keeps(name, dtype, adapters, monkeypatch):
+    monkeypatch.setattr(nn.functional, "dropout", fused_dropout)
+    method = PEFTS[name]
+    torch.manual_seed(0)
+    model = in_peft(Decoder(TINY).to(dtype), method)
+    with sdpa_kernel(KERNELS["flash"]), torch.autocast("cpu", torch.bfloat16, enabled="autocast" in adapters):
+        kept = for_each_sequence(kept_bytes, model)
+    counted = activations(SHAPE, method, batch=1, tokens=TOKENS, bytes_per_number=dtype.itemsize, adapters=adapters)
+    assert counted.total == kept
+
+
+@pytest.mark.parametrize("adapters", ["peft", "peft, autocast"])
+@pytest.mark.parametrize("name", ["LoRA", "LoRA, dropout", "LoRA q, v, dropout"])
+def test_what_peft_keeps_in_transformers_llama(name, adapters, monkeypatch):
+    monkeypatch.setattr(nn.functional, "dropout", fused_dropout)
+    torch.manual_seed(0)
+    model = in_peft(in_transformers(Decoder(TINY)).bfloat16(), PEFTS[name])
+    with torch.autocast("cpu", torch.bfloat16, enabled="autocast" in adapters):
+        kept = for_each_sequence(kept_bytes, lambda ids: model(ids).logits, model)
+    assert activations(SHAPE, PEFTS[name], batch=1, tokens=TOKENS, adapters=adapters).total == kept
+
+
+def test_units_of_three_layers_that_read_the_same_input():
+    """x in bf16 is one unit: peft keeps three copies in fp32, three in bf16 under autocast; ours is one for all."""
+    shape = model_shape("Llama-3.1-8B")
+    every = ("ours", "peft", "peft, autocast")
+
+    def bare(method):
+        return activations(shape, method, batch=1, tokens=512).blocks
+
+    def units(adapters, dropout):
+        def count(method):
+            return activations(shape, method, batch=1, tokens=512, adapters=adapters).blocks
+
+        one = LoRAConfig(rank=1, dropout=dropout, targets=("q_proj", "k_proj", "v_proj"))
+        other = LoRAConfig(rank=2, dropout=dropout, targets=("q_proj", "k_proj", "v_proj"))
+        kept = 2 * count(one) - count(other)  # at rank 0
+        frozen_A = [LoRAFAConfig(rank=rank, targets=one.targets) for rank in (1, 2)]  # which needs no input
+        base = 2 * bare(frozen_A[0]) - bare(frozen_A[1])
+        return (kept - base) / (2 * 512 * shape.hidden_size * shape.num_hidden_layers)
+
+    assert {name: units(name, 0.0) for name in every} == {"ours": 1, "peft": 6, "peft, autocast": 3}
+    assert {name: round(units(name, 0.05), 1) for name in every} == {"ours": 4.5, "peft": 7.5, "peft, autocast": 4.5}
+
+
+def test_what_pefts_copies_cost_a_large_model():
+    """Llama-3.1-8B, 2,048 tokens, all linear layers: 6.7 GB more than needed, and under autocast 1.6."""
+    options = {"batch": 1, "tokens": 2048}
+    ours, theirs, autocast = (
+        activations(model_shape("Llama-3.1-8B"), LoRAConfig(rank=16), **options, adapters=adapters).total / 1e9
+        for adapters in ("ours", "peft", "peft, autocast")
+    )
+    assert theirs - ours == pytest.approx(6.73, abs=0.01)
+    assert autocast - ours == pytest.approx(1.61, abs=0.01)
+
+
+def test_pefts_habit_is_not_counted_of_other_methods():
+    with pytest.raises(ValueError, match="what peft keeps of DoRAConfig is not counted here, only of LoRAConfig"):
+        activations(SHAPE, DoRAConfig(rank=4), batch=1, tokens=8, adapters="peft")
+    with pytest.raises(ValueError, match="adapters is 'hf'; possible: ours; peft; peft, autocast"):
+        activations(SHAPE, LoRAConfig(rank=4), batch=1, tokens=8, adapters="hf")
+    full = {"batch": 1, "tokens": 8}
+    assert activations(SHAPE, FullFineTuning(), **full, adapters="peft") == activations(SHAPE, FullFineTuning(), **full)
 
 
 # --------------------------------------------------------------------------------------- GPT-style, arXiv:2205.05198

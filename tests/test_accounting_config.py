@@ -95,7 +95,7 @@ def test_biases_are_read(switch, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mixtral"}, "'mixtral' is not .* possible: llama, mistral, qwen2, gemma2, gpt2, roberta"),
+        ({"model_type": "mamba"}, "'mamba' is not .* possible: llama, mistral, qwen2, gemma2, gpt2, roberta"),
         ({"model_type": None}, "model_type None"),
         ({"model_type": ["llama"]}, r"model_type \['llama'\]"),
         ({"model_type": "x" * 10_000}, "model_type 'xxx.{40,60} is not"),
@@ -112,6 +112,19 @@ def test_biases_are_read(switch, tmp_path):
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no', not true or false"),
         ({"attention_bias": 1}, "attention_bias is '1', not true or false"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder is true"),
+        ({"quantization_config": "nf4"}, "quantization_config is 'nf4', not an object"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "quantized by 'mxfp4'.*possible: bitsandbytes, gptq, awq"),
+        ({"quantization_config": {}}, "quantized by None, which is not counted here"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "neither load_in_4bit nor load_in_8bit"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 5}}, "bits is '5'; possible: 2, 3, 4, 8"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "group_size is 'None'"),
+        ({"quantization_config": {"quant_method": "gptq", "dynamic": {"-:.*": {}}}}, "dynamic says that layers differ"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "lm_head": True}}, "lm_head"),
+        ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 1]}}, "weight_block_size is"),
+        (
+            {"quantization_config": {"quant_method": "fp8", "modules_to_not_convert": ["(a+)+$"]}},
+            "modules_to_not_convert holds the pattern",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(change, message, tmp_path):
@@ -169,12 +182,37 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = st.sampled_from([*LLAMA, *PUBLISHED["GPT-2 small"], "head_dim", "num_key_value_heads", "mlp_bias", "n_inner"])
+SPARSE = LLAMA | {
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 8,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "shared_expert_intermediate_size": 16,
+    "mlp_only_layers": [1],
+    "moe_layers": [0],
+    "intermediate_size_mlp": 9,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 4,
+    "q_lora_rank": 3,
+    "kv_lora_rank": 3,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 4,
+    "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32},
+}
+SPARSES = [
+    SPARSE | {"model_type": name} for name in ("qwen2_moe", "qwen3_moe", "deepseek_v3", "llama4_text", "mixtral")
+]
+FIELDS = st.sampled_from(
+    [*SPARSE, *PUBLISHED["GPT-2 small"], "head_dim", "mlp_bias", "n_inner", "text_config", "decoder_sparse_step"]
+)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*only the text model")
+@settings(max_examples=400, deadline=None)
 @given(
-    base=st.sampled_from([*PUBLISHED.values(), {}]),
+    base=st.sampled_from([*PUBLISHED.values(), *SPARSES, {}]),
     changes=st.dictionaries(FIELDS, VALUES, max_size=4),
 )
 def test_any_object_gives_a_shape_or_a_value_error(base, changes, tmp_path_factory):

@@ -151,6 +151,15 @@ def test_a_padded_batch_equals_its_rows_alone(model: Decoder, side: str) -> None
         assert torch.allclose(plain[mask.bool()], logits[mask.bool()], atol=1e-4)
 
 
+def test_padding_between_tokens_moves_nothing(model: Decoder) -> None:
+    """As between a prompt and its text: positions count the tokens that are seen."""
+    mask = torch.tensor([[1, 1, 0, 0, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]])
+    batch = ids(2, 8)
+    logits = model(batch, attention_mask=mask)
+    assert torch.allclose(logits[0][mask[0].bool()], model(batch[:1, mask[0].bool()])[0], atol=1e-4)
+    assert torch.allclose(logits[1], model(batch)[1], atol=1e-4)
+
+
 def test_padding_on_the_left_matters_without_a_mask(model: Decoder) -> None:
     row = ids(1, 6)
     batch = torch.cat((torch.zeros(1, 4, dtype=torch.long), row), dim=1)

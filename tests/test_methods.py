@@ -53,6 +53,7 @@ from peft_lessons.adapters import named_adapters
 from peft_lessons.methods.oft import cayley
 from peft_lessons.methods.pissa import principal_part
 from peft_lessons.models import Decoder, DecoderConfig, generate
+from peft_lessons.models.decoder import KeyValueCache
 
 
 def trained(model: nn.Module) -> int:
@@ -532,14 +533,26 @@ class TestPrompts:
             ids = torch.cat((ids, model(ids)[:, -1:].argmax(-1)), dim=1)
         assert torch.equal(written, ids[:, -6:])
 
-    def test_padding_on_the_left_is_not_seen(self, model: Decoder, ids: torch.Tensor) -> None:
-        """Positions count from the prompt, so only the mask may not matter: other padding, same logits."""
+    def test_a_padded_row_is_what_it_is_alone(self, model: Decoder, ids: torch.Tensor) -> None:
+        """Padding lies between the prompt and the text, and yet moves nothing: positions count what is seen."""
         mask = torch.ones_like(ids)
         mask[0, :3] = 0
-        other = ids.clone()
-        other[0, :3] = 5
         with torch.no_grad():
-            assert torch.equal(model(ids, attention_mask=mask)[:, 3:], model(other, attention_mask=mask)[:, 3:])
+            padded, alone = model(ids, attention_mask=mask), model(ids[:1, 3:])
+            torch.testing.assert_close(padded[:1, 3:], alone, rtol=0, atol=1e-5)
+            torch.testing.assert_close(padded[1:], model(ids[1:]), rtol=0, atol=1e-5)
+            other = ids.clone()
+            other[0, :3] = 5
+            assert torch.equal(padded[:, 3:], model(other, attention_mask=mask)[:, 3:])
+
+    def test_a_padded_row_goes_on_in_a_cache(self, model: Decoder, ids: torch.Tensor) -> None:
+        mask = torch.ones_like(ids)
+        mask[0, :3] = 0
+        cache = KeyValueCache()
+        with torch.no_grad():
+            pieces = [model(ids[:, :5], mask[:, :5], cache), model(ids[:, 5:7], mask[:, :7], cache)]
+            pieces += [model(ids[:, 7:8], mask[:, :8], cache), model(ids[:, 8:], mask, cache)]
+            torch.testing.assert_close(torch.cat(pieces, 1)[:1, 3:], model(ids[:1, 3:]), rtol=0, atol=1e-5)
 
     def test_a_mask_without_padding_hides_nothing(self, model: Decoder, ids: torch.Tensor) -> None:
         with torch.no_grad():

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import itertools
 import pickle
+import random
 import re
 import struct
 import subprocess
@@ -299,6 +300,14 @@ def text(value: str) -> bytes:
     return struct.pack("<Q", len(value.encode())) + value.encode()
 
 
+def align(kind: int, code: str, value: float) -> bytes:
+    """Metadata with an alignment of some kind."""
+    return text("general.alignment") + struct.pack(f"<I{code}", kind, value)
+
+
+NESTED = struct.pack("<IQ", 9, 1)  # an array of one array
+
+
 def write_gguf(
     path: Path,
     tensors: dict[str, tuple[tuple[int, ...], int, bytes]],
@@ -319,10 +328,10 @@ def write_gguf(
 
 def example(path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
     """A small file and what it means, computed one weight at a time."""
-    random = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
 
     def codes(count: int) -> list[int]:
-        return torch.randint(256, (count,), generator=random).tolist()
+        return torch.randint(256, (count,), generator=generator).tolist()
 
     q4, q4_values, q8, q8_values = b"", [], b"", []
     for scale, minimum in [(0.5, -3.0), (0.01, 0.25), (1e-4, -7e-5), (2.0, 0.0)]:
@@ -412,6 +421,24 @@ def test_every_way_to_cut_a_file_short_is_an_error(tmp_path: Path) -> None:
         (lambda p: write_gguf(p, {"w": ((32,), 12, b"")}), "w has tensor type 12"),
         (lambda p: write_gguf(p, {"w": ((40,), Q8_0, b"\0" * 99)}), r"w has shape \(40,\), not whole blocks of 32"),
         (lambda p: write_gguf(p, {}, metadata=text("x") + struct.pack("<I", 77), count=1), "unknown type 77"),
+        (lambda p: write_gguf(p, {}, metadata=align(4, "I", 0), count=1), "alignment is 0, not a multiple of 8"),
+        (lambda p: write_gguf(p, {}, metadata=align(4, "I", 12), count=1), "alignment is 12, not"),
+        (lambda p: write_gguf(p, {}, metadata=align(6, "f", 32.0), count=1), r"alignment is 32\.0, not"),
+        (lambda p: write_gguf(p, {}, metadata=align(7, "?", True), count=1), "alignment is True, not"),
+        (
+            lambda p: write_gguf(p, {}, text("general.alignment") + struct.pack("<I", 8) + text("32"), count=1),
+            "alignment is '32', not",
+        ),
+        (lambda p: write_gguf(p, {}, text("x") + struct.pack("<I", 9) + NESTED * 5000, count=1), "more than 8 deep"),
+        (lambda p: write_gguf(p, {}, text("x") + struct.pack("<IIQ", 9, 0, 2**40), count=1), "bytes do not fit"),
+        (lambda p: write_gguf(p, {}, text("x") + struct.pack("<IIQ", 9, 8, 2**63), count=1), "bytes do not fit"),
+        (lambda p: write_gguf(p, {}, struct.pack("<Q", 2**64 - 1), count=1), "bytes do not fit"),
+        (lambda p: write_gguf(p, {}, count=2**62), "bytes do not fit"),
+        (lambda p: write_gguf(p, {}, (text("x") + struct.pack("<IB", 0, 1)) * 2, count=2), "names 'x' twice"),
+        (lambda p: write_gguf(p, {"w": ((2**40, 32), Q8_0, b"")}), "is cut short: .* its tensors need"),
+        (lambda p: write_gguf(p, {"w": ((0, 32), Q8_0, b"")}), r"w has shape \(0, 32\), not whole blocks"),
+        (lambda p: write_gguf(p, {"w": ((), F32, b"")}), "w has 0 dimensions; possible: 1 to 4"),
+        (lambda p: write_gguf(p, {"w": ((1,) * 5, F32, b"1234")}), "w has 5 dimensions; possible: 1 to 4"),
     ],
 )
 def test_foreign_files_are_named(tmp_path: Path, write, message: str) -> None:
@@ -419,6 +446,27 @@ def test_foreign_files_are_named(tmp_path: Path, write, message: str) -> None:
     write(path)
     with pytest.raises(ValueError, match=message):
         GGUFFile(path)
+
+
+def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path: Path) -> None:
+    """Any damage to the header: never another error, and never more memory than the file is large."""
+    path, _ = example(tmp_path / "a.gguf")
+    content = path.read_bytes()
+    generator = random.Random(0)
+    refused = 0
+    for _ in range(2000):
+        damaged = bytearray(content)
+        for _ in range(generator.randint(1, 4)):
+            damaged[generator.randrange(4, 320)] = generator.choice((0, 1, 8, 9, 127, 255, generator.randrange(256)))
+        path.write_bytes(damaged)
+        try:
+            file = GGUFFile(path)
+        except ValueError as error:
+            refused += 1
+            assert len(str(error)) < 400 + len(str(path))
+        else:
+            assert all(file.blocks(name).nbytes <= len(content) for name in file.tensors)
+    assert refused > 1000
 
 
 def test_a_tensor_that_is_not_there_is_named(tmp_path: Path) -> None:

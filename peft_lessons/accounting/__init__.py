@@ -8,21 +8,15 @@ step_flops(shape, method, batch=1, tokens=512).total
 adapter_file_bytes(shape, method)
 """
 
-from peft_lessons.accounting.activations import Activations, Attention, activations
+from peft_lessons.accounting.activations import Activations, Adapters, Attention, activations
 from peft_lessons.accounting.config_file import shape_from_config
 from peft_lessons.accounting.files import adapter_bytes, adapter_file_bytes, safetensors_bytes, stored_tensors
 from peft_lessons.accounting.flops import Flops, flops_break_even_rank, linear_flops, step_flops
 from peft_lessons.accounting.measured import TensorMemory
 from peft_lessons.accounting.memory import (
     ADAMW,
-    BF16,
-    FP32,
-    INT8,
-    NF4,
-    NF4_DOUBLE,
     SGD,
     SGD_MOMENTUM,
-    STORAGES,
     TRAIN_BF16,
     TRAIN_BF16_FP32_MOMENTS,
     TRAIN_FP32,
@@ -30,10 +24,10 @@ from peft_lessons.accounting.memory import (
     Memory,
     Optimizer,
     Precision,
-    Storage,
     model_states,
     training_memory,
 )
+from peft_lessons.accounting.modules import Module
 from peft_lessons.accounting.plan import (
     FullFineTuning,
     HeadOnly,
@@ -44,7 +38,8 @@ from peft_lessons.accounting.plan import (
     parameter_break_even_rank,
     trained_parameters,
 )
-from peft_lessons.accounting.shapes import MODELS, ModelShape, Module, decoder_shape, model_shape
+from peft_lessons.accounting.shapes import MODELS, Experts, Latent, ModelShape, decoder_shape, model_shape
+from peft_lessons.accounting.storage import BF16, FP32, INT8, NF4, NF4_DOUBLE, STORAGES, Storage, Stored
 
 __all__ = [
     "ADAMW",
@@ -62,11 +57,14 @@ __all__ = [
     "TRAIN_FP32",
     "TRAIN_MIXED",
     "Activations",
+    "Adapters",
     "Attention",
+    "Experts",
     "Flops",
     "FullFineTuning",
     "HeadOnly",
     "LastLayers",
+    "Latent",
     "Memory",
     "Method",
     "ModelShape",
@@ -75,6 +73,7 @@ __all__ = [
     "Plan",
     "Precision",
     "Storage",
+    "Stored",
     "TensorMemory",
     "activations",
     "adapter_bytes",

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import singledispatch
 
-from peft_lessons.accounting.shapes import Module, Shapes
+from peft_lessons.accounting.modules import Module, Shapes
 from peft_lessons.adapters import AdapterConfig
 from peft_lessons.checks import check_rank_fits
 from peft_lessons.methods.adalora import AdaLoRAConfig

@@ -3,8 +3,9 @@
 import json
 from math import prod
 
+from peft_lessons.accounting.modules import Shapes, size
 from peft_lessons.accounting.plan import Method, Plan, lay_out
-from peft_lessons.accounting.shapes import ModelShape, Shapes, size
+from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
 from peft_lessons.checkpoints.peft_names import layout_of
 

@@ -18,16 +18,19 @@ FlopCounterMode has no formula for its CPU version, which it counts as nothing. 
 from dataclasses import dataclass
 
 from peft_lessons.accounting.added import Product, added
+from peft_lessons.accounting.modules import Module
 from peft_lessons.accounting.plan import (
     FullFineTuning,
     Method,
     Plan,
     Visit,
+    attention_gradients,
     by_layer,
+    check_length,
     lay_out,
     parameter_break_even_rank,
 )
-from peft_lessons.accounting.shapes import ModelShape, Module
+from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
 from peft_lessons.checks import check_count
 
@@ -66,14 +69,14 @@ def step_flops(shape: ModelShape, method: Method, *, batch: int, tokens: int, ch
 
     OFT's inverses are left out of the forward pass, as FlopCounterMode leaves them out. With checkpointing torch stops
     computing a block again once it has all that backward asks for, which spares a part of its last layer; here the
-    whole block counts.
+    whole block counts. Warns and raises as `activations` for texts that are too long.
     """
     check_count("batch", batch)
     check_count("tokens", tokens)
     plan = lay_out(shape, method)
     if checkpointing and plan.prefix:
         raise ValueError("prefix tuning puts its keys into a cache, which does not go with gradient checkpointing")
-    length = plan.prompt + tokens
+    length = check_length(plan, tokens)
     total = NOTHING
     for layer, inside in by_layer(plan).items():
         rows = batch * (tokens if layer is None else length)  # a prompt's outputs are cut off before the head
@@ -115,10 +118,10 @@ def flops_break_even_rank(d_in: int, d_out: int) -> float:
 
 def _visit(visit: Visit, rows: int) -> Flops:
     module, total = visit.module, NOTHING
-    if module.kind == "linear":
-        reads_trained = visit.added is not None and visit.added.rewrites_input
-        base = Product(module.in_features, module.out_features, visit.trains, inside=reads_trained)
-        total += _product(rows, base, visit.input_gradient)
+    reads_trained = visit.added is not None and visit.added.rewrites_input
+    for outputs, inputs in module.matrices:
+        base = Product(inputs, outputs, visit.trains, inside=reads_trained)
+        total += _product(rows * module.times, base, visit.input_gradient)
     if visit.added:
         for product in visit.added.products:
             total += _product(rows, product, visit.input_gradient)
@@ -135,10 +138,11 @@ def _product(rows: int, product: Product, input_gradient: bool) -> Flops:
 
 def _attention(plan: Plan, visits: list[Visit], batch: int, length: int) -> Flops:
     """Scores and mixture: two products forward, and backward one more for each factor that has a gradient."""
-    q, k, v = (
-        any(x.output_gradient for x in visits if x.module.role in (role, "query_key_value") or x.module.kind == "slice")
-        for role in ("query", "key", "value")
+    q, k, v = attention_gradients(plan, visits)
+    pairs = 2 * batch * length * (plan.prefix + length)
+    scores, mixture = pairs * plan.shape.attention_size, pairs * plan.shape.mixed_size
+    return Flops(
+        forward=scores + mixture,
+        input_gradients=scores * (q + k) + mixture * ((q or k) + v),
+        weight_gradients=0,
     )
-    k, v = k or plan.prefix > 0, v or plan.prefix > 0
-    one = 2 * batch * length * (plan.prefix + length) * plan.shape.attention_size
-    return Flops(forward=2 * one, input_gradients=one * ((q or k) + q + k + v), weight_gradients=0)

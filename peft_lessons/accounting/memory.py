@@ -11,87 +11,13 @@ hold. On Hugging Face's benchmark of PEFT methods the former came to about 0.35 
 """
 
 from dataclasses import dataclass, replace
+from math import prod
 
-from peft_lessons.accounting.activations import Attention, activations
+from peft_lessons.accounting.activations import Adapters, Attention, activations
+from peft_lessons.accounting.modules import Module, Shapes, size
 from peft_lessons.accounting.plan import Method, Plan, lay_out
-from peft_lessons.accounting.shapes import ModelShape, Shapes, size
-
-# ---------------------------------------------------------------------------------------------- how weights are stored
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Each weight on its own."""
-
-    name: str
-    bytes_per_weight: int
-
-    @property
-    def bits_per_weight(self) -> float:
-        return 8.0 * self.bytes_per_weight
-
-    def nbytes(self, rows: int, columns: int) -> int:
-        return rows * columns * self.bytes_per_weight
-
-
-@dataclass(frozen=True)
-class RowScaled:
-    """8-bit integers and one fp32 scale for each row, as LLM.int8() stores weights (arXiv:2208.07339, §2.1)."""
-
-    name: str
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Without the scales, which are 32 bits for a whole row."""
-        return 8.0
-
-    def nbytes(self, rows: int, columns: int) -> int:
-        return rows * columns + 4 * rows
-
-
-@dataclass(frozen=True)
-class Blockwise:
-    """4-bit codes and one fp32 scale for each 64 weights of the flattened matrix, as `quantize` stores them."""
-
-    name: str
-    block_size: int = 64
-
-    @property
-    def bits_per_weight(self) -> float:
-        return 4 + 32 / self.block_size
-
-    def nbytes(self, rows: int, columns: int) -> int:
-        return -(-rows * columns // 2) + 4 * self.blocks(rows * columns)
-
-    def blocks(self, weights: int) -> int:
-        return -(-weights // self.block_size)
-
-
-@dataclass(frozen=True)
-class DoubleBlockwise(Blockwise):
-    """`Blockwise` with 8-bit scales, and one fp32 scale for each 256 of those (arXiv:2305.14314, §3)."""
-
-    second_block_size: int = 256
-
-    @property
-    def bits_per_weight(self) -> float:
-        return 4 + 8 / self.block_size + 32 / (self.block_size * self.second_block_size)
-
-    def nbytes(self, rows: int, columns: int) -> int:
-        blocks = self.blocks(rows * columns)
-        mean = 4  # of the scales, which is subtracted before they are rounded
-        return -(-rows * columns // 2) + blocks + 4 * -(-blocks // self.second_block_size) + mean
-
-
-Storage = Dense | RowScaled | Blockwise
-
-FP32 = Dense("fp32", 4)
-BF16 = Dense("bf16", 2)
-INT8 = RowScaled("int8")
-NF4 = Blockwise("nf4")
-NF4_DOUBLE = DoubleBlockwise("nf4, double")
-STORAGES: dict[str, Storage] = {storage.name: storage for storage in (FP32, BF16, INT8, NF4, NF4_DOUBLE)}
-
+from peft_lessons.accounting.shapes import ModelShape
+from peft_lessons.accounting.storage import BF16, Dense, Storage, Stored
 
 # ------------------------------------------------------------------------------------------------- how numbers train
 
@@ -157,39 +83,65 @@ class Memory:
 
 
 def model_states(
-    shape: ModelShape, method: Method, *, precision: Precision, storage: Storage = BF16, optimizer: Optimizer = ADAMW
+    shape: ModelShape,
+    method: Method,
+    *,
+    precision: Precision,
+    storage: Storage | None = None,
+    optimizer: Optimizer = ADAMW,
 ) -> Memory:
     """What is held between two steps: all but activations.
 
-    `storage` is that of frozen linear layers in the blocks. Embeddings, norms, biases and the head stay dense: in
-    `storage` when that is dense itself, else in bf16, as QLoRA leaves them. What trains is stored as `precision` says,
-    and so is what a method keeps frozen beside the model.
+    `storage` is that of frozen linear layers in the blocks: if it is not given, as the checkpoint stores them, which is
+    bf16 unless its config says otherwise. Embeddings, norms, biases, routers and the head stay dense: in `storage` when
+    that is dense itself, else in bf16, as QLoRA leaves them. So do stacks of experts, which are no linear layers, but
+    in a checkpoint that has quantized them. What trains is stored as `precision` says, and so is what a method keeps
+    frozen beside the model.
+
+    Raises what `lay_out` raises; ValueError for a `storage` other than that of a quantized checkpoint, and for a method
+    that trains what is quantized there.
     """
     plan = lay_out(shape, method)
     trained = plan.all_trained
     added = size(plan.adapter_trained) + size(plan.adapter_frozen)
     return Memory(
-        base=_base_bytes(plan, storage) + size(plan.own_trained) * precision.weight,
+        base=_base_bytes(plan, _stored(shape, storage)) + size(plan.own_trained) * precision.weight,
         adapter=added * precision.weight,
         gradients=size(trained) * precision.gradient,
         optimizer=optimizer.nbytes(trained, precision),
     )
 
 
-def _base_bytes(plan: Plan, storage: Storage) -> int:
+def _stored(shape: ModelShape, storage: Storage | None) -> Stored:
+    stored = shape.stored
+    if storage is None:
+        return stored or Stored(BF16)
+    if stored is not None and storage != stored.storage:
+        raise ValueError(
+            f"storage is {storage.name!r}, but this checkpoint's weights are stored as {stored.storage.name!r}: leave "
+            "storage out, or take the config of the model that was quantized"
+        )
+    return stored or Stored(storage, experts=False)
+
+
+def _base_bytes(plan: Plan, stored: Stored) -> int:
     """Bytes of the model's own weights that do not train."""
-    dense = storage if isinstance(storage, Dense) else BF16
+    dense = stored.storage if isinstance(stored.storage, Dense) else BF16
     total = 0
     for module in plan.shape.modules:
+        matrices = module.matrices if _is_quantized(module, stored) else []
         if module.name in plan.own:
+            if plan.shape.stored and matrices:
+                raise ValueError(f"{module.name} cannot train: the checkpoint stores it as {stored.storage.name!r}")
             continue
-        quantized = module.kind == "linear" and module.layer is not None
-        for name, tensor in module.tensors.items():
-            if quantized and name.endswith(".weight"):
-                total += storage.nbytes(module.out_features, module.in_features)
-            else:
-                total += dense.nbytes(1, size({name: tensor}))
+        total += module.count * sum(stored.storage.nbytes(*matrix) for matrix in matrices)
+        total += dense.nbytes(1, module.parameters - module.count * sum(map(prod, matrices)))
     return total
+
+
+def _is_quantized(module: Module, stored: Stored) -> bool:
+    quantizable = module.kind == "linear" or (module.kind == "experts" and stored.experts)
+    return quantizable and module.layer is not None and stored.holds(module.name)
 
 
 def training_memory(
@@ -199,13 +151,14 @@ def training_memory(
     batch: int,
     tokens: int,
     precision: Precision,
-    storage: Storage = BF16,
+    storage: Storage | None = None,
     optimizer: Optimizer = ADAMW,
     compute: Dense = BF16,
     attention: Attention = "flash",
+    adapters: Adapters = "ours",
     checkpointing: bool = False,
 ) -> Memory:
-    """What is held in a step at most: `model_states`, gradients included, and the activations, in `compute`."""
+    """What is held in a step at most: `model_states`, gradients included, and the `activations`, in `compute`."""
     states = model_states(shape, method, precision=precision, storage=storage, optimizer=optimizer)
     kept = activations(
         shape,
@@ -214,6 +167,7 @@ def training_memory(
         tokens=tokens,
         bytes_per_number=compute.bytes_per_weight,
         attention=attention,
+        adapters=adapters,
         checkpointing=checkpointing,
     )
     return replace(states, activations=kept.total)

@@ -3,12 +3,14 @@
 Beside adapters there are the contrasts that train the model's own weights, as `methods.partial` does.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from peft_lessons.accounting.added import Added, added, counted
-from peft_lessons.accounting.shapes import Kind, ModelShape, Module, Shapes, size
+from peft_lessons.accounting.modules import Kind, Module, Role, Shapes, size
+from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
 from peft_lessons.checks import check_count
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
@@ -54,6 +56,7 @@ class Plan:
     own: frozenset[str] = frozenset()  # names of modules whose own weights train
     prompt: int = 0  # tokens in front of every sequence
     prefix: int = 0  # keys and values in front of every sequence, in each layer
+    drops: bool = False  # whether adapters drop numbers of their input in training
 
     @property
     def adapter_trained(self) -> dict[str, tuple[int, ...]]:
@@ -102,11 +105,14 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
         case PromptTuningConfig(tokens=n, targets=(target, *_)):
             return Plan(shape, trained={f"{target}.prompt": (n, shape.hidden_size)}, prompt=n)
         case PrefixTuningConfig(tokens=n, targets=(target, *_)):
+            if shape.latent:
+                raise ValueError(f"a prefix of {shape.model_type}'s latent keys and values is not counted here")
             per_token = (shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim)
             return Plan(shape, trained={f"{target}.prefix": (n, *per_token)}, prefix=n)
         case AdapterConfig():
             modules = shape.select(method.targets, *_kinds(method))
-            return Plan(shape, {m.name: added(method, m) for m in modules}, frozen=_shared(method, modules))
+            placed = {m.name: added(method, m) for m in modules}
+            return Plan(shape, placed, frozen=_shared(method, modules), drops=getattr(method, "dropout", 0) > 0)
     possible = sorted(
         {"FullFineTuning", "HeadOnly", "LastLayers", "PrefixTuningConfig", "PromptTuningConfig"} | counted()
     )
@@ -146,13 +152,16 @@ class Visit:
 
 def visits(plan: Plan) -> Iterator[Visit]:
     """The modules in order of the forward pass; backward goes no further down than the first that trains."""
-    gradient = before = bool(plan.prompt)
+    gradient = bool(plan.prompt)  # whether what trains has been met
+    read: dict[tuple[int | None, str], bool] = {}  # by layer: whether what its modules read has a gradient
     for module in plan.shape.modules:
-        if module.role not in ("key", "value", "up") and module.kind != "slice":
-            before = gradient  # those read the same input as the linear layer before them
         if plan.prefix and module.role == "output":
-            gradient = before = True  # the attention of this layer has read trained keys and values
+            gradient = True  # the attention of this layer has read trained keys and values
+        # those that read the same input as a module before them know no more than that did
+        before = read.setdefault((module.layer, module.reads), gradient) if module.reads else gradient
         visit = Visit(module, before, module.name in plan.own, plan.modules.get(module.name))
+        if module.role:
+            read[module.layer, module.role] = visit.output_gradient
         gradient = gradient or visit.output_gradient
         yield visit
 
@@ -163,6 +172,34 @@ def by_layer(plan: Plan) -> dict[int | None, list[Visit]]:
     for visit in visits(plan):
         layers.setdefault(visit.module.layer, []).append(visit)
     return layers
+
+
+def check_length(plan: Plan, tokens: int) -> int:
+    """Tokens that the model reads for a text of `tokens`, a prompt before them.
+
+    Raises ValueError where a table of positions ends before; warns where positions are turned, which goes on beyond
+    what the model has seen.
+    """
+    shape, length = plan.shape, plan.prompt + tokens
+    if length > shape.longest_text:
+        message = f"{length:,} tokens; this {shape.model_type} was made for at most {shape.longest_text:,}"
+        if shape.architecture.learned_positions:
+            raise ValueError(f"{message}, and its table of positions has no row for more")
+        warnings.warn(f"{message} (max_position_embeddings); the count is of a model made longer", stacklevel=3)
+    return length
+
+
+def attention_gradients(plan: Plan, layer: list[Visit]) -> tuple[bool, bool, bool]:
+    """Whether backward needs the gradient of a layer's queries, keys and values, as attention reads them."""
+
+    def has(*roles: Role) -> bool:
+        return any(visit.output_gradient for visit in layer if visit.module.role in roles)
+
+    return (
+        has("query", "query_norm", "query_key_value"),
+        has("key", "key_norm", "key_value", "query_key_value") or plan.prefix > 0,
+        has("value", "key_value", "query_key_value") or plan.prefix > 0,
+    )
 
 
 def trained_parameters(shape: ModelShape, method: Method) -> int:

@@ -1,6 +1,6 @@
-"""What is trained where: full fine-tuning and LoRA on the same matrices of the tiny GPT, with and without its embedding.
+"""What is trained where: full fine-tuning and LoRA on the same matrices of the tiny GPT, and with its embedding.
 
-The task is the zoo's: 60 steps on hacker slang. Full fine-tuning trains the embedding, which is the output head as well;
+The task is the zoo's: 60 steps on hacker slang. Full fine-tuning trains the embedding, which is the output head, too;
 LoRA as it is usually set does not. Here each of them does it both ways, at several learning rates and three seeds.
 
 kl: mean Kullback-Leibler divergence of the model from its base on Austen, nats a token. intruders: of the ten leading
@@ -66,9 +66,7 @@ def measure(trained_in: str, learning_rate: float, seed: int) -> dict[str, Any]:
             return {}
         embedding = model.model.embed_tokens.weight
         adapters = [parameter for parameter in trainable_parameters(model) if parameter is not embedding]
-        return {
-            "groups": [{"params": adapters, "lr": learning_rate}, {"params": [embedding], "lr": EMBEDDING_RATE}]
-        }
+        return {"groups": [{"params": adapters, "lr": learning_rate}, {"params": [embedding], "lr": EMBEDDING_RATE}]}
 
     def look(model: Decoder) -> dict[str, Any]:
         kl = divergence(model)

@@ -10,50 +10,43 @@ small network in training; gradient checkpointing, which does not go with a cach
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
-from peft_lessons.methods.prompt import mask_with_prefix, random_words, require_stack
-from peft_lessons.models.decoder import DecoderStack, KeyValueCache
+from peft_lessons.models.stacks import StackAdapter, call_of, read_words
 
 
-class PrefixTuning(AdapterLayer):
-    """A decoder's stack with a past that was never read. int64 ids (batch, tokens) → (batch, tokens, hidden_size).
+class PrefixTuning(StackAdapter):
+    """A decoder's stack with a past that was never read. Called as that stack is, and returns what it returns.
 
-    Raises TypeError when `base_layer` is no DecoderStack.
+    For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
+    Raises what `StackAdapter` raises; ValueError when a layer keeps fewer tokens than the prefix has.
     """
 
-    base_layer: DecoderStack
-
     def __init__(self, base_layer: nn.Module, config: "PrefixTuningConfig") -> None:
-        base_layer = require_stack(base_layer, type(self).__name__)
         super().__init__(base_layer, config)
-        shape = base_layer.config
-        # (tokens, layers, key or value, heads, head_dim): the order in which peft stores it
-        self.prefix = self.new_parameter(
-            config.tokens, shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim
-        )
         with torch.no_grad():
-            cache = KeyValueCache()
-            base_layer(random_words(base_layer, config.tokens), cache=cache)
-            for layer, (keys, values) in cache.layers.items():
+            words = read_words(base_layer, config.tokens)
+            if short := [keys.shape[2] for keys, _ in words if keys.shape[2] != config.tokens]:
+                raise ValueError(f"a prefix of {config.tokens} tokens: a layer of this model keeps only {short[0]}")
+            _, heads, _, head_dim = words[0][0].shape
+            # (tokens, layers, key or value, heads, head_dim): the order in which peft stores it
+            self.prefix = self.new_parameter(config.tokens, len(words), 2, heads, head_dim)
+            for layer, (keys, values) in enumerate(words):
                 self.prefix[:, layer, 0] = keys[0].transpose(0, 1)
                 self.prefix[:, layer, 1] = values[0].transpose(0, 1)
 
-    def adapted(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
-        cache = KeyValueCache() if cache is None else cache
-        if not cache.tokens:
-            dtype = self.base_layer.embed_tokens.weight.dtype
-            prefix = self.prefix.to(dtype).permute(1, 2, 3, 0, 4)  # (layers, 2, heads, tokens, head_dim)
-            for layer, (keys, values) in enumerate(prefix):
-                cache.append(layer, keys.expand(len(input_ids), -1, -1, -1), values.expand(len(input_ids), -1, -1, -1))
-        return self.base_layer(input_ids, mask_with_prefix(attention_mask, len(self.prefix)), cache)
+    def adapted(self, *inputs: Any, **options: Any) -> Any:
+        call = call_of(self.base_layer, *inputs, **options)
+        if not call.past:
+            prefix = self.prefix.to(call.x.dtype).permute(1, 2, 3, 0, 4)  # (layers, 2, heads, tokens, head_dim)
+            shape = (len(call.x), *prefix.shape[2:])
+            call.remember([(keys.expand(shape), values.expand(shape)) for keys, values in prefix])
+        return call.run(len(self.prefix))
 
 
 @dataclass(frozen=True, kw_only=True)

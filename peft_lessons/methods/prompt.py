@@ -11,58 +11,34 @@ longer. Left out: starting from the words of a text or the names of classes, whi
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
-from peft_lessons.models.decoder import DecoderStack, KeyValueCache
+from peft_lessons.models.stacks import StackAdapter, call_of, embedded_words
 
 
-class PromptTuning(AdapterLayer):
-    """A decoder's stack that reads the prompt first. int64 ids (batch, tokens) → (batch, tokens, hidden_size).
+class PromptTuning(StackAdapter):
+    """A decoder's stack that reads the prompt first. Called as that stack is, and returns what it returns.
 
-    Raises TypeError when `base_layer` is no DecoderStack.
+    For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
+    Raises what `StackAdapter` raises.
     """
 
-    base_layer: DecoderStack
-
     def __init__(self, base_layer: nn.Module, config: "PromptTuningConfig") -> None:
-        base_layer = require_stack(base_layer, type(self).__name__)
         super().__init__(base_layer, config)
-        self.prompt = self.new_parameter(config.tokens, base_layer.config.hidden_size)
         with torch.no_grad():
-            self.prompt.copy_(base_layer.embed(random_words(base_layer, config.tokens))[0])
+            words = embedded_words(base_layer, config.tokens)
+            self.prompt = self.new_parameter(*words.shape)
+            self.prompt.copy_(words)
 
-    def adapted(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Tensor:
-        x = self.base_layer.embed(input_ids)
-        mask = mask_with_prefix(attention_mask, len(self.prompt))
-        if cache is not None and cache.tokens:
-            return self.base_layer.from_embeddings(x, mask, cache)  # the cache has the prompt already
-        x = torch.cat((self.prompt.to(x.dtype).expand(len(x), -1, -1), x), dim=1)
-        return self.base_layer.from_embeddings(x, mask, cache)[:, len(self.prompt) :]
-
-
-def require_stack(module: nn.Module, method: str) -> DecoderStack:
-    if not isinstance(module, DecoderStack):
-        raise TypeError(f"{method} adapts the DecoderStack of a Decoder, its `model`; got {type(module).__name__}")
-    return module
-
-
-def random_words(stack: DecoderStack, count: int) -> Tensor:
-    """(1, count) ids, drawn evenly from the vocabulary."""
-    return torch.randint(stack.config.vocab_size, (1, count), device=stack.embed_tokens.weight.device)
-
-
-def mask_with_prefix(attention_mask: Tensor | None, count: int) -> Tensor | None:
-    """The mask of the tokens with `count` visible ones before them."""
-    if attention_mask is None:
-        return None
-    return torch.cat((attention_mask.new_ones(len(attention_mask), count), attention_mask), dim=1)
+    def adapted(self, *inputs: Any, **options: Any) -> Any:
+        call = call_of(self.base_layer, *inputs, **options)
+        # a cache has the prompt already
+        return call.run(len(self.prompt), prompt=None if call.past else self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)

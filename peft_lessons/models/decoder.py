@@ -93,8 +93,8 @@ def _written(room: Tensor, old: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
 class Context:
     """What every layer needs to know about the tokens of one forward pass."""
 
-    cos: Tensor  # (tokens, head_dim / 2)
-    sin: Tensor  # (tokens, head_dim / 2)
+    cos: Tensor  # (tokens, head_dim / 2), or (batch, 1, tokens, head_dim / 2) where padding moves positions
+    sin: Tensor  # of the same shape
     visible: Tensor | None  # bool, (batch or 1, 1, tokens, all tokens); None: each token sees itself and those before
     cache: KeyValueCache | None
 
@@ -192,8 +192,13 @@ class DecoderStack(nn.Module):
         total = past + x.shape[1]
         if total > self.config.max_position_embeddings:
             raise ValueError(f"{total} tokens; this model takes at most {self.config.max_position_embeddings}")
-        cos, sin = rotary_angles(past, total, self.config, x)
-        context = Context(cos, sin, _visible(past, total, attention_mask, x.device), cache)
+        visible = _visible(past, total, attention_mask, x.device)
+        if attention_mask is None:
+            cos, sin = rotary_angles(past, total, self.config, x)
+        else:  # padding has no position: a token is as far from a prompt before the padding as without it
+            positions = (attention_mask.bool().cumsum(1) - 1).clamp(min=0)[:, past:]
+            cos, sin = (angles[positions][:, None] for angles in rotary_angles(0, total, self.config, x))
+        context = Context(cos, sin, visible, cache)
         checkpointing = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
         for block in self.layers:  # checkpoints without re-entry find trainable weights below frozen embeddings too
             x = checkpoint(block, x, context, use_reentrant=False) if checkpointing else block(x, context)
@@ -248,9 +253,9 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """int64 ids (batch, tokens) → logits (batch, tokens, vocab_size): what may follow each token.
 
-        `attention_mask` (batch, all tokens) is 1 for a token and 0 for padding; logits at padding mean nothing. Padding
-        on the right needs no mask, since no token sees what follows it. With a `cache` the ids continue the tokens that
-        it holds, and are added to it.
+        `attention_mask` (batch, all tokens) is 1 for a token and 0 for padding; logits at padding mean nothing, and
+        positions count tokens alone. Padding on the right needs no mask, since no token sees what follows it. With a
+        `cache` the ids continue the tokens that it holds, and are added to it.
         """
         return self.lm_head(self.model(input_ids, attention_mask, cache))
 

@@ -11,9 +11,10 @@ Source: the specification, ggml's docs/gguf.md. Block formats, from ggml's `bloc
 import math
 import mmap
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ F32, Q4_1, Q8_0 = 0, 3, 8
 BLOCKS = {F32: (1, 4), Q4_1: (32, 20), Q8_0: (32, 34)}  # (weights, bytes) in a block, by type
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+DEEPEST = 8  # arrays within arrays: no writer makes more than two
+DIMENSIONS = 4  # of a tensor, as in ggml
+Value = TypeVar("Value")
 PIECE = 4096  # blocks that are dequantized at once, which keeps the tensors on the way small
 
 
@@ -46,7 +50,9 @@ class TensorInfo:
 class GGUFFile:
     """An open GGUF file: `metadata`, a dict, and `tensors`, their infos by name.
 
-    Raises ValueError when the file is not GGUF, is cut short, or holds tensors of another type than F32, Q4_1 and Q8_0.
+    Counts are compared with the file's length before anything is made of them, so a damaged file asks for no memory.
+    Raises ValueError when it is not GGUF, is cut short or damaged, or holds tensors of another type than F32, Q4_1 and
+    Q8_0.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -58,7 +64,7 @@ class GGUFFile:
         self._position = len(MAGIC)
         try:
             self.metadata, self.tensors = self._header()
-        except (struct.error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise ValueError(f"{self.path} is cut short or damaged: {error}") from error
         end = max((info.start + info.bytes for info in self.tensors.values()), default=0)
         if end > len(self._bytes):
@@ -89,43 +95,76 @@ class GGUFFile:
         if version not in VERSIONS:
             raise ValueError(f"{self.path} is GGUF version {version}; versions {VERSIONS} can be read")
         tensor_count, metadata_count = self._scalar("Q"), self._scalar("Q")
-        metadata = {self._string(): self._value(self._scalar("I")) for _ in range(metadata_count)}
-        entries = [self._tensor_entry() for _ in range(tensor_count)]
+        metadata = self._named(metadata_count, 8 + 4 + 1, lambda _: self._value(self._scalar("I")))
+        entries = self._named(tensor_count, 8 + 4 + 8 + 4 + 8, self._tensor_entry)
         alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 8 or alignment % 8:
+            raise ValueError(f"{self.path}: general.alignment is {alignment!r:.60}, not a multiple of 8")
         data = -(-self._position // alignment) * alignment
-        return metadata, {name: TensorInfo(shape, kind, data + offset) for name, shape, kind, offset in entries}
+        return metadata, {
+            name: TensorInfo(shape, kind, data + offset) for name, (shape, kind, offset) in entries.items()
+        }
 
-    def _tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self._string()
-        shape = tuple(self._scalar("Q") for _ in range(self._scalar("I")))[::-1]  # the file has the fastest axis first
+    def _named(self, count: int, smallest: int, read: Callable[[str], Value]) -> dict[str, Value]:
+        """`count` names and what `read` finds behind each, of at least `smallest` bytes together."""
+        self._require_room(count, smallest)
+        found: dict[str, Value] = {}
+        for _ in range(count):
+            name = self._string()
+            if name in found:
+                raise ValueError(f"{self.path} is damaged: it names {name!r:.60} twice")
+            found[name] = read(name)
+        return found
+
+    def _tensor_entry(self, name: str) -> tuple[tuple[int, ...], int, int]:
+        dimensions = self._scalar("I")
+        if not 1 <= dimensions <= DIMENSIONS:
+            raise ValueError(f"{self.path}: {name:.60} has {dimensions} dimensions; possible: 1 to {DIMENSIONS}")
+        shape = tuple(self._scalar("Q") for _ in range(dimensions))[::-1]  # the file has the fastest axis first
         kind, offset = self._scalar("I"), self._scalar("Q")
         if kind not in BLOCKS:
-            raise ValueError(f"{self.path}: {name} has tensor type {kind}; F32 (0), Q4_1 (3) and Q8_0 (8) can be read")
-        if not shape or shape[-1] % BLOCKS[kind][0]:
-            raise ValueError(f"{self.path}: {name} has shape {shape}, not whole blocks of {BLOCKS[kind][0]}")
-        return name, shape, kind, offset
+            raise ValueError(
+                f"{self.path}: {name:.60} has tensor type {kind}; F32 (0), Q4_1 (3) and Q8_0 (8) can be read"
+            )
+        if shape[-1] % BLOCKS[kind][0] or 0 in shape:
+            raise ValueError(f"{self.path}: {name:.60} has shape {shape}, not whole blocks of {BLOCKS[kind][0]}")
+        return shape, kind, offset
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == STRING:
             return self._string()
         if kind == ARRAY:
+            if depth == DEEPEST:
+                raise ValueError(f"{self.path} is damaged: arrays lie more than {DEEPEST} deep in each other")
             inner, count = self._scalar("I"), self._scalar("Q")
-            return [self._value(inner) for _ in range(count)]
+            if inner in SCALARS:
+                return self._scalars(SCALARS[inner], count)
+            self._require_room(count, 8 if inner == STRING else 12)
+            return [self._value(inner, depth + 1) for _ in range(count)]
         if kind not in SCALARS:
             raise ValueError(f"{self.path} is damaged: metadata of unknown type {kind}")
         return self._scalar(SCALARS[kind])
 
     def _scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from(f"<{code}", self._bytes, self._position)
-        self._position += struct.calcsize(code)
-        return value
+        return self._scalars(code, 1)[0]
+
+    def _scalars(self, code: str, count: int) -> list[Any]:
+        size = struct.calcsize(code)
+        self._require_room(count, size)
+        start, self._position = self._position, self._position + count * size
+        return list(struct.unpack_from(f"<{count}{code}", self._bytes, start))
 
     def _string(self) -> str:
         length = self._scalar("Q")
+        self._require_room(length, 1)
         start, self._position = self._position, self._position + length
-        if self._position > len(self._bytes):
-            raise ValueError(f"{self.path} is cut short or damaged: a text of {length} bytes does not fit")
         return self._bytes[start : self._position].decode()
+
+    def _require_room(self, count: int, size: int) -> None:
+        if count * size > (left := len(self._bytes) - self._position):
+            raise ValueError(
+                f"{self.path} is cut short or damaged: {count} × {size} bytes do not fit into the {left} that are left"
+            )
 
 
 def _f32(blocks: Tensor) -> Tensor:

@@ -25,6 +25,14 @@ RAN = """() => {
 }"""
 SOLUTION = ".cm-content:has-text('share_exercise.solution()')"
 ON_SCREEN = ".jp-deck-mod-onscreen.jp-deck-mod-visible"
+SMALLEST = 18  # px, as a room sees it; indices, formulas, drawings and prompts are left out
+SMALL = """(cells, smallest) => cells.flatMap(cell => [...cell.querySelectorAll("*")]).filter(node =>
+    [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim())
+    && node.checkVisibility()
+    && node.getClientRects().length
+    && !node.closest("sub, sup, svg, mjx-container, .jp-InputPrompt, .jp-OutputPrompt, .jp-InputPlaceholder")
+    && parseFloat(getComputedStyle(node).fontSize) < smallest - 0.5
+).map(node => [getComputedStyle(node).fontSize, node.tagName, node.className, node.textContent.trim().slice(0, 40)])"""
 
 
 class Talk(lab.Lesson):
@@ -92,6 +100,7 @@ def test_a_talk_from_start_to_end(tmp_path, browser):
     before = (lab.NOTEBOOKS / f"{NAME}.ipynb").read_bytes()
     command = present("0", PEFT_LESSONS_HOME=str(own), TMPDIR=str(tmp_path))
     context = lab.new_context(browser, width=1280, height=800)
+    small: list[list[str]] = []
     try:
         printed = ""
         while not (address := re.search(r"(http://127\.0\.0\.1:\d+)/doc/tree/(\w+)\.ipynb\?token=(\w+)", printed)):
@@ -126,6 +135,9 @@ def test_a_talk_from_start_to_end(tmp_path, browser):
         while turn(page):
             pass
         assert heading(page) == "Next step"
+        while turn(page, "PageUp"):
+            small += page.locator(ON_SCREEN).evaluate_all(SMALL, SMALLEST)
+        assert small == []
         assert lesson.page_errors == []  # later a restart cancels what JupyterLab asked the old kernel: its own errors
 
         page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"

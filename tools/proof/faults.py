@@ -152,9 +152,9 @@ METHODS = (
     ),
     Fault(
         "a padded batch does not see its prompt",
-        "peft_lessons/methods/prompt.py",
-        "attention_mask.new_ones(",
-        "attention_mask.new_zeros(",
+        "peft_lessons/models/stacks.py",
+        "self.mask.new_ones(",
+        "self.mask.new_zeros(",
         ("unit: prompt or prefix",),
     ),
     Fault(
@@ -239,6 +239,27 @@ METHODS = (
         "weights[name] * part.scaling * part.lora_B",
         "weights[name] * part.lora_B",
     ),
+    Fault(
+        "a batch of other texts passes for beams",
+        "peft_lessons/multi_adapter.py",
+        "if torch.equal(copies, copies[:, :1].expand_as(copies)):",
+        "if len(copies):",
+        ("unit: wrong_is_said or fit_the_batch",),
+    ),
+    Fault(
+        "an adapter goes on training while another is in use",
+        "peft_lessons/multi_adapter.py",
+        "rests = which is not None and name not in _asked(which)",
+        "rests = False",
+        ("unit: rest",),
+    ),
+    Fault(
+        "TIES divides by all adapters, not by those that agree",
+        "peft_lessons/methods/combining.py",
+        "/ agree.sum(0).clamp(min=1)",
+        "/ len(agree)",
+        ("unit: combined",),
+    ),
 )
 
 QUANTIZATION = (
@@ -306,6 +327,13 @@ MODELS = (
         ("unit: tensors_and_metadata or capital or logits",),
     ),
     Fault(
+        "GGUF's alignment may be nothing",
+        "peft_lessons/models/gguf.py",
+        "type(alignment) is not int or alignment < 8 or alignment % 8",
+        "type(alignment) is not int",
+        ("unit: foreign",),
+    ),
+    Fault(
         "GGUF's signed and unsigned 16-bit numbers change places",
         "peft_lessons/models/gguf.py",
         '2: "H", 3: "h"',
@@ -355,6 +383,13 @@ MODELS = (
         "b * cos + a * sin",
         "b * cos - a * sin",
         ("unit: rotation or logits",),
+    ),
+    Fault(
+        "padding takes positions",
+        "peft_lessons/models/decoder.py",
+        "(attention_mask.bool().cumsum(1) - 1)",
+        "(torch.ones_like(attention_mask).cumsum(1) - 1)",
+        ("unit: padding",),
     ),
     Fault(
         "a row that has ended goes on writing",
@@ -462,7 +497,7 @@ ACCOUNTING = (
     Fault(
         "a prompt's tokens cost no operations",
         "peft_lessons/accounting/flops.py",
-        "    length = plan.prompt + tokens\n    total = NOTHING",
+        "    length = check_length(plan, tokens)\n    total = NOTHING",
         "    length = tokens\n    total = NOTHING",
         ("unit: flops and (prompt or whole)",),
     ),
@@ -475,7 +510,7 @@ ACCOUNTING = (
     ),
     Fault(
         "double quantization's second scales are left out of the bytes",
-        "peft_lessons/accounting/memory.py",
+        "peft_lessons/accounting/storage.py",
         " + blocks + 4 * -(-blocks // self.second_block_size) + mean",
         " + blocks + mean",
         ("unit: quantize",),
@@ -495,10 +530,31 @@ ACCOUNTING = (
         ("unit: formulas or real_model or lowest",),
     ),
     Fault(
+        "a token passes all experts",
+        "peft_lessons/accounting/modules.py",
+        "return self.parameters // self.count * self.times if",
+        "return self.parameters if",
+        ("unit: published_sizes",),
+    ),
+    Fault(
+        "RoBERTa's table of positions is taken for whole",
+        "peft_lessons/accounting/shapes.py",
+        "return self.max_position_embeddings - self.architecture.lost_positions",
+        "return self.max_position_embeddings",
+        ("unit: table_of_positions",),
+    ),
+    Fault(
+        "peft's copies of an input are counted in the model's dtype",
+        "peft_lessons/accounting/activations.py",
+        'return 4 if self.adapters == "peft" else self.e',
+        "return self.e",
+        ("unit: what_peft_keeps",),
+    ),
+    Fault(
         "the gradient of a norm's input needs no 1/rms",
         "peft_lessons/accounting/activations.py",
-        "(4 * visit.module.in_features + 4)",
-        "(4 * visit.module.in_features)",
+        "visit.input_gradient * (width + 4)",
+        "visit.input_gradient * width",
         ("unit: activations and autograd",),
     ),
 )

@@ -68,6 +68,7 @@ TESTS = {"unit": "tests", "slow": "tests/notebooks", "browser": "tests/browser",
 
 # Which unit tests look at a file: how its path begins, and how the names of theirs go on after test_.
 AREAS = {
+    "peft_lessons/methods/combining.py": "several",
     "peft_lessons/methods/": "adapters contract methods peft_parity lora_elsewhere exact",
     "peft_lessons/adapters.py": "adapters contract bases",
     "peft_lessons/bases.py": "bases contract",
@@ -80,6 +81,7 @@ AREAS = {
     "peft_lessons/quantization/": "quantization exact",
     "peft_lessons/models/tiny_gpt": "tiny_gpt",
     "peft_lessons/models/decoder.py": "decoder",
+    "peft_lessons/models/stacks.py": "methods prompts_in_transformers",
     "peft_lessons/models/": "smollm2 hub security",
     "peft_lessons/training.py": "training imports",
     "peft_lessons/multi_adapter.py": "several",
