@@ -198,7 +198,7 @@ def test_what_has_no_next_tokens_asks_for_a_loss() -> None:
         ValueError, match=r"logits of \(6, 3\), and next-token loss needs \(batch, tokens, vocabulary\)"
     ):
         train(bert(), [(ids, ids)], steps=1, learning_rate=0.1)
-    with pytest.raises(TypeError, match="this one has pixel_values, labels. For others give a `loss`"):
+    with pytest.raises(TypeError, match=r"this one has pixel_values, labels\. For others give a `loss`"):
         train(vit(), images(), steps=1, learning_rate=0.1)
     headless = transformers.BertModel(bert().config)
     with pytest.raises(TypeError, match="without logits: give a `loss`"):
