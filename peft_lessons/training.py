@@ -279,7 +279,7 @@ def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor, **i
     Raises ValueError when all labels are ignored, or the shapes are not those of a language model; TypeError for a
     model that returns no logits.
     """
-    return _mean(_token_losses(model, input_ids, labels, **inputs))
+    return _mean(token_losses(model, input_ids, labels, **inputs))
 
 
 def _losses(model: nn.Module, batch: AnyBatch, loss: Loss | None) -> tuple[Tensor, int]:
@@ -294,7 +294,7 @@ def _losses(model: nn.Module, batch: AnyBatch, loss: Loss | None) -> tuple[Tenso
             f"next-token loss needs batches of input_ids and labels; this one has {', '.join(map(str, found))}. "
             "For others give a `loss` of your own"
         )
-    call = loss or _token_losses
+    call = loss or token_losses
     if isinstance(batch, Mapping):
         losses = call(model, **{name: _on(device, part) for name, part in batch.items()})
         labels = batch.get("labels")
@@ -316,7 +316,7 @@ def _kind(value: Any) -> str:
     return f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def _token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
+def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
     """Cross-entropy of each scored label, (scored,), in fp32."""
     if labels.shape != input_ids.shape or labels.ndim != 2:
         raise ValueError(

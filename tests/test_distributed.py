@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ from peft_lessons import LoRAConfig, distributed, inject, load_adapter, trainabl
 from peft_lessons.distributed import STRATEGIES, Loss, connect, fine_tune, jargon, main, own_rows, parse
 from peft_lessons.methods.lora import LoRALinear
 from peft_lessons.models import Decoder, DecoderConfig, load_tiny_gpt
-from peft_lessons.training import train, windows
+from peft_lessons.training import IGNORED, train, windows
 
 pytestmark = pytest.mark.slow
 
@@ -93,8 +92,8 @@ def work(runs: list[list[str]]) -> None:
         together = copy.deepcopy(alone)
         wrapped = wrap(together, mesh)
         own = rows[2 * mesh.get_rank() :][:2]
-        wrapped(own, own).backward()
-        alone(rows, rows).backward()
+        wrapped(own, own, 2 * 8).backward()
+        alone(rows, rows, 4 * 8).backward()
         for mine, expected in zip(together.parameters(), alone.parameters(), strict=True):
             assert (mine.grad is None) == (expected.grad is None)
             if mine.grad is not None:
@@ -149,16 +148,24 @@ def test_full_fine_tuning_equals_one_process_and_writes_no_adapter(runs) -> None
 
 
 def test_each_process_takes_its_own_rows() -> None:
-    tokenizer = SimpleNamespace(encode=lambda text: list(range(1000)))
-
-    def rows(rank: int, processes: int, batch: int) -> Iterator[torch.Tensor]:
+    def rows(rank: int, processes: int, count: int) -> Iterator[tuple[torch.Tensor, float]]:
         mesh = SimpleNamespace(get_rank=lambda: rank, size=lambda: processes)
-        options = Namespace(batch=batch, length=8, seed=3)
-        return (input_ids for input_ids, _ in islice(own_rows(tokenizer, options, mesh), 5))
+        batches = (
+            (input_ids, unequal(input_ids)) for input_ids, _ in windows(range(1000), batch_size=6, length=8, seed=3)
+        )
+        return ((input_ids, scored) for input_ids, _, scored in islice(own_rows(batches, count, mesh), 5))
 
-    for first, second, whole in zip(rows(0, 2, 3), rows(1, 2, 3), rows(0, 1, 6), strict=True):
+    def unequal(input_ids: torch.Tensor) -> torch.Tensor:
+        labels = input_ids.clone()
+        labels[:2, :5] = IGNORED
+        return labels
+
+    for (first, mine), (second, theirs), (whole, all_of_them) in zip(
+        rows(0, 2, 3), rows(1, 2, 3), rows(0, 1, 6), strict=True
+    ):
         assert torch.equal(torch.cat((first, second)), whole)
         assert not torch.equal(first, second)
+        assert mine == theirs == all_of_them / 2 == (4 * 7 + 2 * 3) / 2
 
 
 def numbers(parameters: list[nn.Parameter]) -> int:

@@ -19,7 +19,7 @@ LAYERS = [
     {"adapters", "checks", "course", "files", "interrupts", "linear", "low_rank", "quantization"},
     {"models", "data"},
     {"methods"},
-    {"training", "training_state", "checkpoints", "multi_adapter", "accounting", "tasks", "distributed"},
+    {"checkpoints", "training", "training_state", "multi_adapter", "accounting", "tasks", "distributed"},
     {"experiments"},
     {"classroom", "lessons"},
     {"doctor", "jupyter"},

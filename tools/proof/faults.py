@@ -383,8 +383,8 @@ TRAINING = (
     Fault(
         "all processes take the same rows",
         "peft_lessons/distributed.py",
-        "rows = slice(mesh.get_rank() * options.batch, (mesh.get_rank() + 1) * options.batch)",
-        "rows = slice(options.batch)",
+        "rows = slice(mesh.get_rank() * count, (mesh.get_rank() + 1) * count)",
+        "rows = slice(count)",
     ),
     Fault(
         "held-out definitions are learnt from",
