@@ -200,10 +200,13 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
     with Traffic(module) as traffic, StopRequests(mesh, traffic) as requests:
         wrapped = STRATEGIES[options.strategy](module, mesh)
         kept = _bytes([p.to_local() if isinstance(p, DTensor) else p for p in module.parameters()])
-        before, made = traffic.bytes.copy(), []
+        before, step, made = traffic.bytes.copy(), Counter[str](), 0
 
         def after_step(_: int) -> None:
-            made.append(traffic.bytes - before if not made else None)
+            nonlocal made
+            made += 1
+            if made == 1:
+                step.update(traffic.bytes - before)
 
         history = train(
             wrapped,
@@ -228,7 +231,6 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
         if not options.full:
             gather_trained(model)
 
-        step = made[0] if made else Counter[str]()
         settings = {name: value for name, value in vars(options).items() if name not in ("out", "resume")}
         report = settings | {
             "world_size": mesh.size(),
@@ -238,7 +240,7 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
             "parameter_bytes": {"whole": whole, "kept": kept, "peak": kept + traffic.gathered},
             "bytes": {
                 # DDP agrees on its buckets in the second step: what does not belong to every step happens once
-                "once": after - Counter({kind: size * len(made) for kind, size in step.items()}),
+                "once": after - Counter({kind: size * made for kind, size in step.items()}),
                 "step": step,
                 "end": traffic.bytes - after,
             },

@@ -109,13 +109,15 @@ def train(
         raise ValueError(f"warmup is a share of the steps, from 0 to 1; got {warmup}")
     if not max_norm > 0:
         raise ValueError(f"max_norm must be positive (math.inf clips nothing), got {max_norm}")
-    parameters = trainable_parameters(model)
-    if not parameters:
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trained:
         raise ValueError("nothing to train: no parameter requires a gradient (inject an adapter first?)")
 
     # SIGTERM ends the process, as ever, when there is no folder to save anything in.
     with Interrupts(signal.SIGINT, *([signal.SIGTERM] if checkpoint else [])) as interrupts, _at_rest(model):
-        optimizer = torch.optim.AdamW(groups or parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            groups or trained.values(), lr=learning_rate, weight_decay=weight_decay, fused=True
+        )
         rates = [group["lr"] for group in optimizer.param_groups]
         torch.manual_seed(seed)
         source = _supply(batches, steps, accumulate)
@@ -143,7 +145,7 @@ def train(
                     state.begin_step()
                 optimizer.zero_grad()
                 value, last = _gradients(model, source, accumulate, loss, step)
-                _clip_gradients(model, max_norm, step)
+                _clip_gradients(trained, max_norm, step)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * learning_rate_factor(step, steps, warmup)
                 history.losses.append(value)  # before the step: an interrupt loses no step that was made
@@ -224,7 +226,8 @@ def _gradients(
 
     They are a running mean, so that there is one set of them. Returns the mean loss and the last batch.
     """
-    mean, total, batch = 0.0, 0, ()
+    mean, total = 0.0, 0
+    batch: AnyBatch = ()
     for batch in islice(source, accumulate):
         losses, labels = _losses(model, batch, loss)
         if not labels:
@@ -244,15 +247,15 @@ def _gradients(
     return mean, batch
 
 
-def _clip_gradients(model: nn.Module, max_norm: float, step: int) -> None:
+def _clip_gradients(trained: dict[str, nn.Parameter], max_norm: float, step: int) -> None:
     """Shorten the gradients to a total norm of at most `max_norm`. Raises ValueError unless all are finite."""
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+    gradients = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
     norm = nn.utils.get_total_norm(gradients.values())
     if not torch.isfinite(norm):
         broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         which = f"of {broken[0]} ({len(broken)} of {len(gradients)} in all) is not finite" if broken else "overflows"
         raise ValueError(f"the gradient {which} at step {step}, and was not applied: try a lower learning rate")
-    nn.utils.clip_grads_with_norm_(trainable_parameters(model), max_norm, norm)
+    nn.utils.clip_grads_with_norm_(trained.values(), max_norm, norm)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:

@@ -145,7 +145,7 @@ class TrainingState:
                 f"{self.folder} holds a checkpoint of training on other batches. Give `train` the same ones again, "
                 "from the first on (made anew from the same data, with the same sizes and seed): it skips what was seen"
             )
-        moments: dict[nn.Parameter, dict[str, Tensor]] = {}
+        moments: dict[Tensor, dict[str, Tensor]] = {}
         with torch.no_grad():
             for name, tensor in stored.tensors.items():
                 if name.startswith(MODEL):
@@ -234,7 +234,7 @@ def digest(batch: Any) -> str:
     for part in batch.values() if isinstance(batch, Mapping) else batch:
         if isinstance(part, Tensor):
             sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            sha.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            sha.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

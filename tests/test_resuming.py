@@ -1,6 +1,7 @@
 """Training that is stopped anywhere and goes on: nothing is lost, and nothing differs from a run that never stopped."""
 
 import contextlib
+import doctest
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from peft_lessons import (
     RankAllocator,
     files,
     inject,
+    interrupts,
     lora_plus_groups,
     training,
     training_state,
@@ -468,6 +470,10 @@ def test_waiting_signals_do_at_the_end_what_they_did_before() -> None:
         done = True
     assert done
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_example_of_interrupts_is_true() -> None:
+    assert doctest.testmod(interrupts) == (0, 1)
 
 
 def test_a_hosts_handler_is_called_and_not_replaced(tmp_path: Path) -> None:
