@@ -22,10 +22,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from peft_lessons import (
     AdaLoRAConfig,
     LoRAConfig,
+    QuantizedLinear,
     RankAllocator,
     files,
     inject,
@@ -36,7 +38,7 @@ from peft_lessons import (
 )
 from peft_lessons.interrupts import Interrupts
 from peft_lessons.training import History, train, windows
-from peft_lessons.training_state import files_in
+from peft_lessons.training_state import files_in, fingerprint
 
 VOCABULARY, STEPS = 11, 12
 TEXT = [i * i % VOCABULARY for i in range(300)]
@@ -149,6 +151,58 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(make, stop: int, tmp_p
     resumed, history = go(make, tmp_path)
     assert not history.interrupted
     assert_same(outcome(resumed, history), expected)
+
+
+def test_a_data_loader_goes_on(tmp_path: Path) -> None:
+    """Its order comes from torch's global generator, as dropout does."""
+    rows = torch.randint(VOCABULARY, (40, 6), generator=torch.Generator().manual_seed(0))
+
+    def run(**settings: Any) -> tuple:
+        model, _ = lora()
+        loader = DataLoader(TensorDataset(rows, rows), batch_size=3, shuffle=True)
+        random.seed(5)
+        np.random.seed(5)
+        return outcome(
+            model, train(model, loader, steps=STEPS, learning_rate=0.02, bar=settings.pop("bar", iter), **settings)
+        )
+
+    expected = run()
+    assert len(run(checkpoint=tmp_path, bar=pressing(signal.SIGINT, 7))[1]) == 8
+    assert_same(run(checkpoint=tmp_path), expected)
+
+
+def test_a_quantized_base_is_neither_stored_nor_confused(tmp_path: Path) -> None:
+    def quantized(seed: int = 0) -> tuple[nn.Module, dict[str, Any]]:
+        torch.manual_seed(seed)
+        base = nn.Sequential(nn.Embedding(VOCABULARY, 64), nn.Linear(64, 64), nn.Linear(64, VOCABULARY))
+        base[1] = QuantizedLinear.from_linear(base[1])
+        return inject(base, LoRAConfig(rank=2, dropout=0.2, targets=("1",))), {}
+
+    expected = outcome(*go(quantized))
+    go(quantized, tmp_path, bar=pressing(signal.SIGINT, 4))
+    with safe_open(files_in(tmp_path)[-1], "pt") as file:
+        assert {name for name in file.keys() if name.startswith("model.")} == {"model.1.lora_A", "model.1.lora_B"}  # noqa: SIM118
+    with pytest.raises(ValueError, match=r"1\.base_layer\.\w+ has other values"):
+        go(lambda: quantized(seed=1), tmp_path)
+    assert_same(outcome(*go(quantized, tmp_path)), expected)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float64, torch.uint8, torch.bool, torch.complex64]
+)
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (4, 8)])
+def test_any_other_value_has_another_fingerprint(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    whole = torch.zeros(math.prod(shape) + 1).to(dtype)
+    tensor = whole[1:].view(shape)  # its bytes may begin anywhere
+    before = fingerprint(tensor)
+    for index in range(tensor.numel()):
+        tensor.view(-1)[index] = 1
+        assert fingerprint(tensor) != before
+        assert (
+            fingerprint(tensor) == fingerprint(tensor.clone()) == fingerprint(nn.Parameter(tensor, requires_grad=False))
+        )
+        tensor.view(-1)[index] = 0
+    assert fingerprint(tensor) == before == 0
 
 
 def test_the_same_objects_go_on(tmp_path: Path) -> None:
