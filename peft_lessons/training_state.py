@@ -99,7 +99,8 @@ class TrainingState:
             "untrained": self.untrained,
             "history": history,
             "last": digest(self.last),
-            **{key: self.generators[key] for key in ("python", "numpy")},
+            "python": self.generators["python"],
+            "numpy": self.generators["numpy"],
         }
         content = {name: _local(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
         content |= {GENERATOR + device: state for device, state in self.generators["torch"].items()}
@@ -156,13 +157,7 @@ class TrainingState:
         self.optimizer.state.update(moments)
         self.untrained = stored.facts["untrained"]
         self.saved = len(stored.history["losses"])
-        _set_generators(
-            {
-                "torch": _named(stored.tensors, GENERATOR),
-                "python": stored.facts["python"],
-                "numpy": stored.facts["numpy"],
-            }
-        )
+        _set_generators(stored.facts | {"torch": _named(stored.tensors, GENERATOR)})
         self.end_step(last)
 
     def _holder(self, name: str) -> Tensor:
@@ -181,18 +176,14 @@ class TrainingState:
         theirs = stored.facts["untrained"]
         for name in theirs | self.untrained:
             if MODEL + name not in stored.tensors and theirs.get(name) != self.untrained.get(name):
-                yield (
-                    f"{name} has other values"
-                    if name in theirs and name in self.untrained
-                    else f"{name} is in one only"
-                )
+                yield f"{name} has other values" if name in self.untrained.keys() & theirs else f"{name} is in one only"
 
     def _check_shapes(self, stored: Stored) -> None:
-        """ValueError unless each tensor has a place and its shape, KeyError for one that is missing."""
+        """Raise ValueError unless what trains is all there, and each tensor has a place and its shape."""
         if len(stored.history["losses"]) != steps_of(stored.path):
             raise ValueError("its name says another step than its history")
-        for name in self.trained:
-            stored.tensors[MODEL + name]
+        if missing := [name for name in self.trained if MODEL + name not in stored.tensors]:
+            raise ValueError(f"{missing[0]} is missing")
         for name, tensor in stored.tensors.items():
             if name.startswith(MODEL):
                 fits = tensor.shape == _local(self._holder(name.removeprefix(MODEL))).shape

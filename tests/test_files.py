@@ -18,7 +18,10 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -
         assert unfinished.parent == tmp_path
 
     write_atomically(path, write)
-    assert path.read_text() == "new"
+    with path.open() as reader:
+        write_text(path, "newest")
+        assert reader.read() == "new"  # whoever has it open goes on reading the old one
+    assert path.read_text() == "newest"
     write_bytes(path, b"newer")
     assert path.read_bytes() == b"newer"
     assert os.listdir(tmp_path) == ["notes.txt"]

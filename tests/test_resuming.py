@@ -53,12 +53,15 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm1d(8)
         self.hidden = nn.Linear(8, 8)
         self.head = nn.Linear(8, VOCABULARY)
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         x = self.norm(self.embed(input_ids).transpose(1, 2)).transpose(1, 2)
         x = F.dropout(torch.tanh(self.hidden(x)), 0.1, self.training)
         if self.training:
-            x = x * (1 + 0.01 * random.random()) * (1 + 0.01 * np.random.rand())
+            if self.scale == 1:  # set once, from the first batch
+                self.scale.fill_(1 + x.std().item())
+            x = x * self.scale * (1 + 0.01 * random.random()) * (1 + 0.01 * np.random.rand())
         return self.head(x)
 
 
@@ -208,8 +211,31 @@ def test_any_other_value_has_another_fingerprint(dtype: torch.dtype, shape: tupl
 def test_the_same_objects_go_on(tmp_path: Path) -> None:
     """As in a notebook whose cell is run again: the model is the one that was stopped."""
     expected = outcome(*go(full))
-    model, _ = go(full, tmp_path, bar=pressing(signal.SIGINT, 4))
-    assert_same(outcome(*go(lambda: (model, {"weight_decay": 0.1}), tmp_path)), expected)
+    model, own = full()
+    for stop in (4, 7):
+        assert go(lambda: (model, own), tmp_path, bar=pressing(signal.SIGINT, stop))[1].interrupted
+    assert_same(outcome(*go(full, tmp_path)), expected)
+    assert_same(outcome(*go(lambda: (model, own), tmp_path)), expected)
+
+
+def test_what_an_allocator_measured_goes_on(tmp_path: Path) -> None:
+    """One that came to the final steps with nothing measured would refuse them."""
+    made = []
+
+    def remembered() -> tuple[nn.Module, dict[str, Any]]:
+        model, _ = adalora()
+        made.append(RankAllocator(model))
+        return model, {"after_step": made[-1].step}
+
+    go(remembered)
+    go(remembered, tmp_path, bar=pressing(signal.SIGINT, STEPS - 2))
+    _, history = go(remembered, tmp_path)
+    assert len(history.losses) == STEPS
+    whole, _, resumed = made
+    assert resumed.ranks == whole.ranks and sum(whole.ranks) < 12
+    for mean in ("sensitivity", "uncertainty"):
+        pairs = zip(getattr(resumed, mean).values(), getattr(whole, mean).values(), strict=True)
+        assert all(torch.equal(mine, expected) and expected.any() for mine, expected in pairs)
 
 
 def test_keeping_a_checkpoint_changes_nothing(tmp_path: Path) -> None:
@@ -237,7 +263,9 @@ def test_nothing_of_a_frozen_base_is_stored(tmp_path: Path) -> None:
     with safe_open(files_in(tmp_path)[-1], "pt") as file:
         stored = {name for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
     factors = {f"model.{layer}.lora_{part}" for layer in ("hidden", "head") for part in "AB"}
-    assert stored == factors | {f"model.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    assert stored == factors | {
+        f"model.norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")
+    } | {"model.scale"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
