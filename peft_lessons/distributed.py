@@ -197,7 +197,7 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
     whole, total = _bytes(list(module.parameters())), sum(p.numel() for p in module.parameters())
     trainable = sum(p.numel() for p in trainable_parameters(module))
 
-    with Traffic(module) as traffic, StopRequests(mesh, traffic) as requests:
+    with Traffic(module) as traffic, StopRequests(mesh, traffic) as stop:
         wrapped = STRATEGIES[options.strategy](module, mesh)
         kept = _bytes([p.to_local() if isinstance(p, DTensor) else p for p in module.parameters()])
         before, step, made = traffic.bytes.copy(), Counter[str](), 0
@@ -216,7 +216,7 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
             seed=options.seed,
             loss=lambda module, *batch: module(*batch),
             after_step=after_step,
-            bar=lambda steps: requests.heeded(terminal_bar(steps) if first else steps),
+            bar=lambda steps: stop.heeded(terminal_bar(steps) if first else steps),
             checkpoint=state,
         )
         if history.interrupted:

@@ -31,6 +31,7 @@ from peft_lessons.training_state import TrainingState
 
 IGNORED = -100
 POOL = 8  # batches
+CPU = "cpu"  # where batches are made, whatever the default device
 NOTHING_SCORED = f"nothing to score: every label after the first of its row is ignored ({IGNORED})"
 
 Batch = tuple[Tensor, Tensor]
@@ -114,7 +115,11 @@ def train(
         raise ValueError("nothing to train: no parameter requires a gradient (inject an adapter first?)")
 
     # SIGTERM ends the process, as ever, when there is no folder to save anything in.
-    with Interrupts(signal.SIGINT, *([signal.SIGTERM] if checkpoint else [])) as interrupts, _at_rest(model):
+    with (
+        Interrupts(signal.SIGINT, *([signal.SIGTERM] if checkpoint else [])) as interrupts,
+        _at_rest(model),
+        torch.enable_grad(),
+    ):
         optimizer = torch.optim.AdamW(
             groups or trained.values(), lr=learning_rate, weight_decay=weight_decay, fused=True
         )
@@ -415,24 +420,26 @@ def evaluate_loss(model: nn.Module, batches: Iterable[AnyBatch], loss: Loss | No
     finally:
         for module in training:
             module.training = True
-    return _mean(torch.cat([losses.double().expand(labels) for losses, labels in found] or [torch.zeros(0)])).item()
+    return _mean(
+        torch.cat([losses.double().expand(labels) for losses, labels in found] or [torch.zeros(0, device=CPU)])
+    ).item()
 
 
 def windows(token_ids: Sequence[int], *, batch_size: int, length: int, seed: int) -> Iterator[Batch]:
     """Endless batches of random windows of `length` tokens from one long text; the seed fixes them."""
-    ids = torch.as_tensor(token_ids)
+    ids = torch.as_tensor(token_ids, device=CPU)
     if len(ids) < length:
         raise ValueError(f"the text has {len(ids)} tokens, too few for windows of {length}")
     generator = torch.Generator().manual_seed(seed)
     while True:
-        starts = torch.randint(len(ids) - length + 1, (batch_size,), generator=generator)
+        starts = torch.randint(len(ids) - length + 1, (batch_size,), generator=generator, device=CPU)
         batch = torch.stack([ids[start : start + length] for start in starts])
         yield batch, batch
 
 
 def consecutive_windows(token_ids: Sequence[int], *, batch_size: int, length: int) -> list[Batch]:
     """The text cut into windows of `length` tokens, in order, for evaluation; a rest that is too short is left out."""
-    ids = torch.as_tensor(token_ids)
+    ids = torch.as_tensor(token_ids, device=CPU)
     count = len(ids) // length
     if count == 0:
         raise ValueError(f"the text has {len(ids)} tokens, too few for a window of {length}")
@@ -445,12 +452,12 @@ def padded(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int)
     Padding needs no mask: attention is causal, so no scored token sees what stands to its right.
     """
     length = max(len(prompt) + len(answer) for prompt, answer in examples)
-    input_ids = torch.full((len(examples), length), pad_id)
-    labels = torch.full((len(examples), length), IGNORED)
+    input_ids = torch.full((len(examples), length), pad_id, device=CPU)
+    labels = torch.full((len(examples), length), IGNORED, device=CPU)
     for row, (prompt, answer) in enumerate(examples):
         end = len(prompt) + len(answer)
-        input_ids[row, :end] = torch.tensor([*prompt, *answer])
-        labels[row, len(prompt) : end] = torch.tensor(answer)
+        input_ids[row, :end] = torch.tensor([*prompt, *answer], device=CPU)
+        labels[row, len(prompt) : end] = torch.tensor(answer, device=CPU)
     return input_ids, labels
 
 
@@ -467,8 +474,10 @@ def shuffled(
     lengths = [len(prompt) + len(answer) for prompt, answer in examples]
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(examples), generator=generator)[: len(examples) // batch_size * batch_size]
+        order = torch.randperm(len(examples), generator=generator, device=CPU)[
+            : len(examples) // batch_size * batch_size
+        ]
         for pool in order.split(POOL * batch_size):
             by_length = sorted(pool.tolist(), key=lengths.__getitem__)
-            for start in batch_size * torch.randperm(len(pool) // batch_size, generator=generator):
+            for start in batch_size * torch.randperm(len(pool) // batch_size, generator=generator, device=CPU):
                 yield padded([examples[i] for i in by_length[start : start + batch_size]], pad_id)

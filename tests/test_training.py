@@ -448,6 +448,32 @@ def test_shuffled_brings_together_examples_of_like_length() -> None:
     assert [batch[:, 0].tolist() for batch in one_pass(1)] != [batch[:, 0].tolist() for batch in batches]
 
 
+def test_the_callers_defaults_do_not_matter(tmp_path) -> None:
+    """Of gradients, device and dtype."""
+    examples = [([1, 2], [3, 4]), ([5], [6, 7, 8])]
+
+    def made() -> list[tuple[Tensor, Tensor]]:
+        return [
+            next(shuffled(examples, batch_size=2, pad_id=0, seed=0)),
+            *consecutive_windows(TEXT, batch_size=9, length=9),
+        ]
+
+    def learnt(**settings) -> list[float]:
+        model = bigram()
+        return [*run(model, steps=3, **settings).losses, evaluate_loss(model, made())]
+
+    expected = learnt()
+    model = bigram()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            losses = [run(model, steps=3, checkpoint=tmp_path).losses for _ in range(2)][1]
+            found = [*losses, evaluate_loss(model, made())]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
+
+
 DECODER = DecoderConfig(
     vocab_size=VOCABULARY,
     hidden_size=16,

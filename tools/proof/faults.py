@@ -369,8 +369,8 @@ TRAINING = (
     Fault(
         "the prompt is scored with the answer",
         "peft_lessons/training.py",
-        "labels[row, len(prompt) : end] = torch.tensor(answer)",
-        "labels[row, :end] = torch.tensor([*prompt, *answer])",
+        "labels[row, len(prompt) : end] = torch.tensor(answer, device=CPU)",
+        "labels[row, :end] = torch.tensor([*prompt, *answer], device=CPU)",
         ("unit: labels",),
     ),
     Fault(
