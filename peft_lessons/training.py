@@ -325,7 +325,10 @@ def _kind(value: Any) -> str:
 
 
 def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
-    """Cross-entropy of each scored label, (scored,), in fp32."""
+    """Cross-entropy of the next token for each label that is not ignored, in nats. (scored,) in fp32.
+
+    Raises as `language_model_loss` does, but for labels that are all ignored: then there are no losses.
+    """
     if labels.shape != input_ids.shape or labels.ndim != 2:
         raise ValueError(
             "next-token loss needs input_ids and labels of one shape, (batch, tokens); got "

@@ -125,7 +125,7 @@ class TrainingState:
             differences = list(self._differences(stored))
             if not differences:
                 self._check_shapes(stored)
-        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {error!r}. Delete it to go on from an earlier step") from error
         if differences:
             listed = "; ".join(differences[:6]) + (f"; and {len(differences) - 6} more" if len(differences) > 6 else "")
@@ -145,6 +145,7 @@ class TrainingState:
                 f"{self.folder} holds a checkpoint of training on other batches. Give `train` the same ones again, "
                 "from the first on (made anew from the same data, with the same sizes and seed): it skips what was seen"
             )
+        _set_generators(stored.facts | {"torch": _named(stored.tensors, GENERATOR)})
         moments: dict[Tensor, dict[str, Tensor]] = {}
         with torch.no_grad():
             for name, tensor in stored.tensors.items():
@@ -157,7 +158,6 @@ class TrainingState:
         self.optimizer.state.update(moments)
         self.untrained = stored.facts["untrained"]
         self.saved = len(stored.history["losses"])
-        _set_generators(stored.facts | {"torch": _named(stored.tensors, GENERATOR)})
         self.end_step(last)
 
     def _holder(self, name: str) -> Tensor:
