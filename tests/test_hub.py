@@ -140,6 +140,10 @@ def test_the_end_token_may_come_from_the_model(tmp_path: Path, said: object, exp
     change(tmp_path / "config.json", eos_token_id=1_000_000)
     with pytest.raises(ValueError, match=r"tokenizer.json has no token 1000000"):
         load_from_hub(tmp_path)
+    for wrong in ("</s>", [], 2.0, True):
+        change(tmp_path / "config.json", eos_token_id=wrong)
+        with pytest.raises(ValueError, match="eos_token_id must be an id or a list of ids; got"):
+            load_from_hub(tmp_path)
 
 
 def test_pickled_weights_are_never_read(tmp_path: Path) -> None:

@@ -95,12 +95,15 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 def _eos_id(folder: Path) -> int:
     """The end token that the model's own settings name, the first where they name several."""
-    found = _read_json(folder / "config.json").get("eos_token_id")
-    if found in (None, []):
+    said = _read_json(folder / "config.json").get("eos_token_id")
+    if said is None:
         raise FileNotFoundError(
             f"{folder} names no end token: neither eos_token in tokenizer_config.json nor eos_token_id in config.json"
         )
-    return found[0] if isinstance(found, list) else found
+    first = said[0] if isinstance(said, list) and said else said
+    if type(first) is not int:
+        raise ValueError(f"{folder / 'config.json'}: eos_token_id must be an id or a list of ids; got {said!r:.60}")
+    return first
 
 
 def _token(settings: dict[str, Any], name: str) -> str:
