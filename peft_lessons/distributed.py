@@ -1,9 +1,10 @@
 """Data-parallel fine-tuning on any number of processes and machines, which counts what they send each other.
 
-    torchrun --nproc-per-node 2 -m peft_lessons.distributed --strategy ddp --out FOLDER
+    torchrun --nproc-per-node 2 -m peft_lessons.distributed --strategy ddp --out FOLDER --data FILE.jsonl
 
-Each process takes its own rows of every batch, and all take the same step with the mean of their gradients. As each row
-scores equally many tokens, n processes do what one process does with batches n times as large.
+Each process takes its own rows of every batch, and all take the same step with the mean of their gradients. Each counts
+the scored tokens of all rows, which it can, since all make the whole batch; so n processes do what one process does
+with batches n times as large.
 
 ddp     (arXiv:2006.15704) keeps the whole model in every process. The first sends it to the others at the start; a step
         all-reduces the gradients of what trains, and nothing else.
@@ -16,14 +17,21 @@ sends 2 (n − 1)/n · b to all-reduce them, (n − 1)/n · b to all-gather or t
 CPUs, reduce-scatters by an all-reduce, and so sends twice as much for it.
 
 More machines need only torchrun's own flags: --nnodes, --node-rank, --rdzv-endpoint. Without torchrun n is 1.
+
+Before each step the processes ask each other whether one of them got SIGINT or SIGTERM, in one more number, which is
+not counted. If so all stop there, and each writes its state to FOLDER, as it does every tenth of the steps; with
+--resume the same command goes on from the newest state that all have.
 """
 
 import argparse
 import json
 import os
+import shutil
+import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,14 +50,19 @@ from peft_lessons import data
 from peft_lessons.adapters import inject, trainable_parameters
 from peft_lessons.checkpoints.files import save_adapter
 from peft_lessons.checks import check_count, check_positive
+from peft_lessons.files import write_text
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models import Tokenizer, load_from_hub, load_smollm2, load_tiny_gpt
 from peft_lessons.models.decoder import Block
-from peft_lessons.training import Batch, language_model_loss, train, windows
+from peft_lessons.tasks import read_examples
+from peft_lessons.training import IGNORED, Batch, shuffled, terminal_bar, token_losses, train, windows
+from peft_lessons.training_state import files_in, steps_of
 
 PROGRAM = "python -m peft_lessons.distributed"
 TIMEOUT = timedelta(minutes=5)  # how long a process waits for the others in one exchange before it gives up
+INTERRUPTED = 130  # exit status, as a shell gives it to what Ctrl+C has ended
+STATES = "training_state"  # folder in --out
 MODELS = {"tiny": load_tiny_gpt, "smollm2": load_smollm2}
 
 
@@ -60,8 +73,9 @@ class Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, labels: Tensor) -> Tensor:
-        return language_model_loss(self.model, input_ids, labels)
+    def forward(self, input_ids: Tensor, labels: Tensor, scored: float) -> Tensor:
+        """The sum over the labels of this process, divided by `scored`, the labels that a process has on average."""
+        return token_losses(self.model, input_ids, labels).sum() / scored
 
 
 def ddp(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
@@ -92,17 +106,26 @@ class Traffic(TorchDispatchMode):
         self.module = module
         self.bytes: Counter[str] = Counter()
         self.gathered = 0
+        self.counts = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if DTensor in types:
             return NotImplemented  # it turns into operations on plain tensors, which come here in their turn
         result = func(*args, **(kwargs or {}))
-        if func.namespace in ("c10d", "_c10d_functional"):
+        if self.counts and func.namespace in ("c10d", "_c10d_functional"):
             spelling = func.overloadpacket.__name__.replace("_", "")  # allreduce_, _allgather_base_, all_reduce, …
             for kind in self.KINDS:
                 if kind.replace("_", "") in spelling:
                     self._count(kind, max(_bytes(part) for part in (*args, result)))
         return result
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        self.counts = False
+        try:
+            yield
+        finally:
+            self.counts = True
 
     def _count(self, kind: str, size: int) -> None:
         self.bytes[kind] += size
@@ -112,9 +135,46 @@ class Traffic(TorchDispatchMode):
             self.gathered = max(self.gathered, _bytes(in_use) + size)
 
 
-def fine_tune(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains together with the other processes and returns the report; the first process writes it, and the adapter.
+class StopRequests:
+    """A context in which SIGINT and SIGTERM do nothing but ask for training to stop, which all processes agree on."""
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, mesh: DeviceMesh, traffic: Traffic) -> None:
+        self.mesh, self.traffic = mesh, traffic
+        self.asked = False
+
+    def __enter__(self) -> "StopRequests":
+        self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+    def heeded(self, steps: Iterable[int]) -> Iterator[int]:
+        """The steps. Once one of the processes is asked to stop, all raise KeyboardInterrupt before the same step."""
+        for step in steps:
+            with self.traffic.uncounted():
+                if least(self.mesh, -int(self.asked)):
+                    raise KeyboardInterrupt
+            yield step
+
+
+def least(mesh: DeviceMesh, number: int) -> int:
+    """The smallest of the numbers that the processes give."""
+    found = torch.tensor(number, device=mesh.device_type)
+    dist.all_reduce(found, dist.ReduceOp.MIN)
+    return int(found)
+
+
+def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Train together with the other processes and return the report; the first process writes it, and the adapter.
+
+    Returns None when training was stopped; its state then lies in `options.out`.
     Raises ValueError or TypeError for options that make no sense, and whatever loading and training raise.
     """
     check_count("steps", options.steps)
@@ -123,63 +183,104 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any]:
     check_positive("learning rate", options.learning_rate)
     config = LoRAConfig(rank=options.rank, alpha=options.alpha, targets=tuple(options.targets))
     mesh = connect()
-    if mesh.get_rank() == 0:
+    first = mesh.get_rank() == 0
+    if first:
         options.out.mkdir(parents=True, exist_ok=True)  # rather fail now than after hours
+    state = state_folder(options, mesh)
 
     model, tokenizer = MODELS.get(options.model, lambda: load_from_hub(options.model))()
+    longest = model.config.max_position_embeddings
+    batches = own_rows(whole_batches(tokenizer, options, options.batch * mesh.size(), longest), options.batch, mesh)
     torch.manual_seed(options.seed)  # the same adapter everywhere, since FSDP2 takes each shard from its own process
     model = model.requires_grad_(True) if options.full else inject(model, config)
     module = Loss(model)
     whole, total = _bytes(list(module.parameters())), sum(p.numel() for p in module.parameters())
     trainable = sum(p.numel() for p in trainable_parameters(module))
 
-    with Traffic(module) as traffic:
+    with Traffic(module) as traffic, StopRequests(mesh, traffic) as stop:
         wrapped = STRATEGIES[options.strategy](module, mesh)
         kept = _bytes([p.to_local() if isinstance(p, DTensor) else p for p in module.parameters()])
-        before, step = traffic.bytes.copy(), Counter[str]()
+        before, step, made = traffic.bytes.copy(), Counter[str](), 0
+
+        def after_step(_: int) -> None:
+            nonlocal made
+            made += 1
+            if made == 1:
+                step.update(traffic.bytes - before)
+
         history = train(
             wrapped,
-            own_rows(tokenizer, options, mesh),
+            batches,
             steps=options.steps,
             learning_rate=options.learning_rate,
             seed=options.seed,
             loss=lambda module, *batch: module(*batch),
-            after_step=lambda number: step.update(traffic.bytes - before) if number == 1 else None,
-            bar=None if mesh.get_rank() == 0 else iter,
+            after_step=after_step,
+            bar=lambda steps: stop.heeded(terminal_bar(steps) if first else steps),
+            checkpoint=state,
         )
         if history.interrupted:
-            raise KeyboardInterrupt  # after different steps, perhaps: what the processes hold need not fit together
+            dist.barrier()  # nobody leaves before all states are written
+            if first:
+                done = len(history.losses)
+                print(f"stopped after {done} of {options.steps} steps; --resume goes on from there", flush=True)
+            return None
         after = traffic.bytes.copy()
         losses = torch.tensor(history.losses, dtype=torch.float64, device=mesh.device_type)
         dist.all_reduce(losses)
         if not options.full:
             gather_trained(model)
 
-    settings = {name: value for name, value in vars(options).items() if name != "out"}
-    report = settings | {
-        "world_size": mesh.size(),
-        "device": mesh.device_type,
-        "trainable": trainable,
-        "total": total,
-        "parameter_bytes": {"whole": whole, "kept": kept, "peak": kept + traffic.gathered},
-        "bytes": {
-            # DDP agrees on its buckets in the second step: what does not belong to every step happens once
-            "once": after - Counter({kind: size * options.steps for kind, size in step.items()}),
-            "step": step,
-            "end": traffic.bytes - after,
-        },
-        "seconds": round(history.seconds, 3),
-        "losses": (losses / mesh.size()).tolist(),
-    }
-    if mesh.get_rank() == 0:
-        if not options.full:
-            save_adapter(model, config, options.out)
-        partial = options.out / "report.json.partial"
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        partial.replace(options.out / "report.json")
-        print(summary(report), flush=True)
-    dist.barrier()  # nobody leaves before the files are there
+        settings = {name: value for name, value in vars(options).items() if name not in ("out", "resume")}
+        report = settings | {
+            "world_size": mesh.size(),
+            "device": mesh.device_type,
+            "trainable": trainable,
+            "total": total,
+            "parameter_bytes": {"whole": whole, "kept": kept, "peak": kept + traffic.gathered},
+            "bytes": {
+                # DDP agrees on its buckets in the second step: what does not belong to every step happens once
+                "once": after - Counter({kind: size * made for kind, size in step.items()}),
+                "step": step,
+                "end": traffic.bytes - after,
+            },
+            "seconds": round(history.seconds, 3),
+            "losses": (losses / mesh.size()).tolist(),
+        }
+        if first:
+            if not options.full:
+                save_adapter(model, config, options.out)
+            write_text(options.out / "report.json", json.dumps(report, indent=2, default=str) + "\n")
+            print(summary(report), flush=True)
+        dist.barrier()  # nobody leaves before the files are there
+        shutil.rmtree(state)
+        with suppress(OSError):  # while others of the processes have theirs in it
+            state.parent.rmdir()
     return report
+
+
+def state_folder(options: argparse.Namespace, mesh: DeviceMesh) -> Path:
+    """The folder for this process's state, without states that other processes do not have.
+
+    One that was killed may not have come to write what others have: all go on from the oldest of their newest states.
+
+    Raises ValueError for the state of an unfinished run, unless `options.resume` says to go on with it, and for that of
+    another number of processes.
+    """
+    root = options.out / STATES
+    own = root / f"{mesh.get_rank()}-of-{mesh.size()}"
+    found = [folder.name.partition("-of-")[2] for folder in root.glob("*-of-*") if files_in(folder)]
+    if others := set(found) - {str(mesh.size())}:
+        raise ValueError(f"{root} is of {others.pop()} processes, and these are {mesh.size()}: --resume needs as many")
+    if not options.resume and files_in(own):
+        raise ValueError(f"{root} holds an unfinished run: --resume goes on with it, another --out begins anew")
+    common = least(mesh, max(map(steps_of, files_in(own)), default=0))
+    for path in files_in(own):
+        if steps_of(path) > common:
+            path.unlink()
+    if common != max(map(steps_of, files_in(own)), default=0):
+        raise ValueError(f"{own} lacks the state after step {common}, which the other processes have")
+    return own
 
 
 def connect() -> DeviceMesh:
@@ -202,14 +303,23 @@ def jargon() -> str:
     return "\n".join(entry["text"] for number, entry in enumerate(data.jargon()) if number % 10)
 
 
-def own_rows(tokenizer: Tokenizer, options: argparse.Namespace, mesh: DeviceMesh) -> Iterator[Batch]:
-    """This process's `options.batch` windows of each batch, which all processes draw alike from one seed."""
-    rows = slice(mesh.get_rank() * options.batch, (mesh.get_rank() + 1) * options.batch)
-    size = options.batch * mesh.size()
-    for input_ids, labels in windows(
-        tokenizer.encode(jargon()), batch_size=size, length=options.length, seed=options.seed
-    ):
-        yield input_ids[rows], labels[rows]
+def whole_batches(tokenizer: Tokenizer, options: argparse.Namespace, size: int, longest: int) -> Iterator[Batch]:
+    """Batches of `size` rows: examples of `options.data`, at most `longest` tokens each, or windows of text."""
+    if options.data is None:
+        return windows(tokenizer.encode(jargon()), batch_size=size, length=options.length, seed=options.seed)
+    examples = read_examples(options.data, tokenizer, longest)
+    return shuffled(examples, batch_size=size, pad_id=tokenizer.eos_id, seed=options.seed)
+
+
+def own_rows(batches: Iterable[Batch], count: int, mesh: DeviceMesh) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """This process's `count` rows of each batch, which all processes make alike.
+
+    With them comes the number of labels that are scored in the rows of one process, on average over the processes.
+    """
+    rows = slice(mesh.get_rank() * count, (mesh.get_rank() + 1) * count)
+    for input_ids, labels in batches:
+        scored = int((labels[:, 1:] != IGNORED).sum())
+        yield input_ids[rows], labels[rows], scored / mesh.size()
 
 
 def gather_trained(model: nn.Module) -> None:
@@ -241,6 +351,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROGRAM, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for the adapter and report.json")
+    add("--resume", action="store_true", help="go on with the run that was stopped in the folder, if there is one")
+    add("--data", type=Path, help='file of lines {"prompt": …, "answer": …} to learn; without it, the Jargon File')
     add("--strategy", choices=STRATEGIES, default="ddp", help="what the processes share")
     add("--model", default="tiny", help="tiny, smollm2, a folder or a name on Hugging Face's hub")
     add("--full", action="store_true", help="train all parameters, no adapter, and write the report alone")
@@ -248,24 +360,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--alpha", type=float, default=16.0, help="of LoRA")
     add("--targets", nargs="+", default=LLAMA_LINEAR_LAYERS, help="layers that LoRA adapts")
     add("--steps", type=int, default=60, help="updates")
-    add("--batch", type=int, default=8, help="windows of text that a process takes in a step")
-    add("--length", type=int, default=64, help="tokens of a window")
+    add("--batch", type=int, default=8, help="examples, or windows of text, that a process takes in a step")
+    add("--length", type=int, default=64, help="tokens of a window of text")
     add("--learning-rate", type=float, default=0.01, help="peak of AdamW's; 0.01 suits LoRA in the tiny model")
     add("--seed", type=int, default=0, help="of the adapter's start and the order of the windows")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what cannot be done as it was asked."""
+    """The command line; returns the exit status, 2 for what cannot be done as it was asked, 130 for a stopped run."""
     try:
-        fine_tune(parse(arguments))
+        status = 0 if fine_tune(parse(arguments)) else INTERRUPTED
     except (ValueError, TypeError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2  # at once: torchrun ends the other processes when it sees this one's status
     # Only now that DDP is gone: were it the last to hold the group, it would wait with Python's lock in hand for gloo's
     # thread to end, and that thread may need the lock.
     dist.destroy_process_group()
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write files that are there whole or not at all, and read the paths that a user gives."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +15,15 @@ def user_path(path: str) -> Path:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a reader sees the old file or the new, never half."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Let `write` fill a file beside `path`, then rename it: a reader sees the old file or the new, never half.
+
+    The new file is on the disk before it takes the old one's place, so that not even a loss of power leaves half.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # named before it is there: nothing can leak
     try:
         write(temporary)
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Training examples for the lessons: the shipped texts as (prompt ids, answer ids), split once and for all."""
+"""Training examples, as (prompt ids, answer ids): the shipped texts, split once and for all, and files of your own."""
 
 import json
 from pathlib import Path
@@ -72,9 +72,58 @@ def country_json(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
 
 
+def read_examples(path: str | Path, tokenizer: Tokenizer, longest: int) -> list[Example]:
+    """The examples in a file of JSON lines, {"prompt": …, "answer": …} each, at most `longest` tokens together.
+
+    A prompt is put into the model's chat template, if it has one. Blank lines and other keys are passed over.
+    Raises OSError when the file cannot be read, ValueError that names each line which is no example.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}") from error
+    examples, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            example = _example(*_prompt_and_answer(line), tokenizer)
+            if (tokens := sum(map(len, example))) > longest:
+                raise ValueError(f"{tokens:,} tokens, and the model takes at most {longest:,}")
+            examples.append(example)
+        except ValueError as error:
+            problems.append(f"line {number}: {error}")
+    if problems:
+        listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise ValueError(f"{path}: {listed}")
+    if not examples:
+        raise ValueError(f'{path} holds no example; a line of it is such as {{"prompt": "2 + 2?", "answer": "4"}}')
+    return examples
+
+
+def _prompt_and_answer(line: str) -> tuple[str, str]:
+    """Of one line of JSON. Raises ValueError for one that is no such object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"no JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"a JSON object is wanted, got {found!r:.60}")
+    for key in ("prompt", "answer"):
+        if not isinstance(found.get(key), str):
+            raise ValueError(
+                f"{key!r} must be a string, got {found[key]!r:.60}" if key in found else f"{key!r} is missing"
+            )
+    if not found["answer"]:
+        raise ValueError("'answer' is empty")
+    return found["prompt"], found["answer"]
+
+
 def _record(row: dict[str, Any], form: str, tokenizer: Tokenizer) -> Example:
     return _example(country_question(row, form), country_json(row), tokenizer)
 
 
 def _example(question: str, answer: str, tokenizer: Tokenizer) -> Example:
-    return prompt_ids(tokenizer, question), [*tokenizer.encode(answer), tokenizer.eos_id]
+    """The ids of a question, as a chat if the model is one for that, and of its answer with the end token."""
+    prompt = prompt_ids(tokenizer, question) if tokenizer.chat_template else tokenizer.encode(question)
+    return prompt, [*tokenizer.encode(answer), tokenizer.eos_id]

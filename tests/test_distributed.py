@@ -3,8 +3,10 @@
 import copy
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
@@ -15,19 +17,23 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from peft_lessons import LoRAConfig, distributed, inject, load_adapter, trainable_parameters
 from peft_lessons.distributed import STRATEGIES, Loss, connect, fine_tune, jargon, main, own_rows, parse
 from peft_lessons.methods.lora import LoRALinear
 from peft_lessons.models import Decoder, DecoderConfig, load_tiny_gpt
-from peft_lessons.training import train, windows
+from peft_lessons.models.tiny_gpt import FOLDER
+from peft_lessons.training import IGNORED, shuffled, train, windows
+from peft_lessons.training_state import files_in, steps_of
 
 pytestmark = pytest.mark.slow
 
 STEPS, WINDOWS, LENGTH, RATE = 4, 4, 16, 0.01
 SMALL = ["--steps", str(STEPS), "--length", str(LENGTH), "--learning-rate", str(RATE), "--rank", "4"]
 TEXT = jargon()[:30_000]  # all of it would take seconds to encode in each run
+DATA = "".join(json.dumps({"prompt": f"{n} and 1 are", "answer": "x" * n}) + "\n" for n in range(1, 13))
 DECODER = DecoderConfig(
     vocab_size=31,
     hidden_size=16,
@@ -55,12 +61,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of finished runs, all on the same batches of four windows."""
     folder = tmp_path_factory.mktemp("runs")
 
+    (folder / "data.jsonl").write_text(DATA)
+
     def arguments(name: str) -> list[str]:
-        strategy, processes, *full = name.split()
+        strategy, processes, *kind = name.split()
         rows = str(WINDOWS // int(processes))
-        return ["--strategy", strategy, "--batch", rows, "--out", str(folder / name), *SMALL, *(f"--{f}" for f in full)]
+        more = {"full": ["--full"], "data": ["--data", str(folder / "data.jsonl")], "stopped": ["--resume"]}
+        added = [word for of in kind for word in more[of]]
+        return ["--strategy", strategy, "--batch", rows, "--out", str(folder / name), *SMALL, *added]
 
     alone, together = ["ddp 1", "fsdp2 1"], ["ddp 2", "fsdp2 2", "ddp 2 full", "fsdp2 2 full"]
+    together += ["ddp 2 stopped", "fsdp2 2 stopped", "ddp 2 data", "fsdp2 2 data"]
     done = python(*TORCHRUN, __file__, json.dumps([arguments(name) for name in together]))  # work() below, twice
     assert done.returncode == 0, done.stderr
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +94,10 @@ def work(runs: list[list[str]]) -> None:
     distributed.jargon = lambda: TEXT
     distributed.connect = lambda: mesh  # torchrun arranges one meeting, not one a run
     for arguments in runs:
-        fine_tune(parse(arguments))
+        options = parse(arguments)
+        if options.resume:
+            stop_and_lose_a_state(options, mesh)
+        assert fine_tune(options)["steps"] == STEPS
     rows = torch.arange(4 * 9).view(4, 9) * 7 % 31
     for wrap in STRATEGIES.values():
         torch.manual_seed(0)
@@ -93,14 +107,35 @@ def work(runs: list[list[str]]) -> None:
         together = copy.deepcopy(alone)
         wrapped = wrap(together, mesh)
         own = rows[2 * mesh.get_rank() :][:2]
-        wrapped(own, own).backward()
-        alone(rows, rows).backward()
+        wrapped(own, own, 2 * 8).backward()
+        alone(rows, rows, 4 * 8).backward()
         for mine, expected in zip(together.parameters(), alone.parameters(), strict=True):
             assert (mine.grad is None) == (expected.grad is None)
             if mine.grad is not None:
                 gradient = mine.grad.full_tensor() if isinstance(mine.grad, DTensor) else mine.grad
                 torch.testing.assert_close(gradient, expected.grad, rtol=1e-4, atol=1e-6)
     dist.barrier()
+
+
+def stop_and_lose_a_state(options: Namespace, mesh: DeviceMesh) -> None:
+    """The second process gets SIGTERM in step 3, and all stop after it; the first then loses what it wrote last."""
+
+    def asked_in_step_3(*inputs) -> Iterator[tuple]:
+        for number, batch in enumerate(own_rows(*inputs), start=1):
+            if number == 3 and mesh.get_rank() == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    distributed.own_rows = asked_in_step_3
+    before = signal.getsignal(signal.SIGTERM)
+    assert fine_tune(options) is None
+    assert signal.getsignal(signal.SIGTERM) is before
+    distributed.own_rows = own_rows
+    states = files_in(options.out / "training_state" / f"{mesh.get_rank()}-of-2")
+    assert [steps_of(path) for path in states] == [2, 3]
+    assert not (options.out / "report.json").exists()
+    if mesh.get_rank() == 0:
+        states[-1].unlink()
 
 
 def start_of_lora() -> Decoder:
@@ -148,17 +183,70 @@ def test_full_fine_tuning_equals_one_process_and_writes_no_adapter(runs) -> None
     ]
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(strategy: str, runs) -> None:
+    expected, found = runs[f"{strategy} 2"], runs[f"{strategy} 2 stopped"]
+    assert report(found)["losses"] == report(expected)["losses"]
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+    assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
+    assert report(found)["bytes"]["step"] == report(expected)["bytes"]["step"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_rows_that_score_unequally_many_tokens_weigh_as_in_one_process(strategy: str, runs) -> None:
+    model, tokenizer = start_of_lora(), load_tiny_gpt()[1]
+    examples = [
+        (tokenizer.encode(f"{n} and 1 are"), [*tokenizer.encode("x" * n), tokenizer.eos_id]) for n in range(1, 13)
+    ]
+    batches = shuffled(examples, batch_size=WINDOWS, pad_id=tokenizer.eos_id, seed=0)
+    losses = train(model, batches, steps=STEPS, learning_rate=RATE, bar=iter).losses
+    found = runs[f"{strategy} 2 data"]
+    assert report(found)["losses"] == pytest.approx(losses, rel=1e-4)
+    loaded, start = load_adapter(load_tiny_gpt()[0], found), start_of_lora()
+    for mine, expected, before in zip(*map(trainable_parameters, (loaded, model, start)), strict=True):
+        assert (mine - expected).norm() < 0.01 * (expected - before).norm()
+
+
+def test_ctrl_c_to_torchrun_leaves_a_state_of_one_step(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(DATA)
+    command = [sys.executable, *TORCHRUN, "-m", "peft_lessons.distributed", "--out", str(tmp_path / "out")]
+    command += ["--data", str(tmp_path / "data.jsonl"), "--batch", "1", "--rank", "2", "--steps", "200"]
+    environment = os.environ | ENVIRONMENT
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    states = tmp_path / "out" / "training_state"
+    try:
+        started = time.monotonic()
+        while len(list(states.glob("*-of-2/step-00000020.safetensors"))) < 2 and time.monotonic() < started + 120:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        output, errors = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    newest = {folder.name: steps_of(files_in(folder)[-1]) for folder in states.iterdir()}
+    assert newest.keys() == {"0-of-2", "1-of-2"} and len(set(newest.values())) == 1, errors
+    assert f"stopped after {newest['0-of-2']} of 200 steps; --resume goes on from there" in output
+
+
 def test_each_process_takes_its_own_rows() -> None:
-    tokenizer = SimpleNamespace(encode=lambda text: list(range(1000)))
-
-    def rows(rank: int, processes: int, batch: int) -> Iterator[torch.Tensor]:
+    def rows(rank: int, processes: int, count: int) -> Iterator[tuple[torch.Tensor, float]]:
         mesh = SimpleNamespace(get_rank=lambda: rank, size=lambda: processes)
-        options = Namespace(batch=batch, length=8, seed=3)
-        return (input_ids for input_ids, _ in islice(own_rows(tokenizer, options, mesh), 5))
+        batches = (
+            (input_ids, unequal(input_ids)) for input_ids, _ in windows(range(1000), batch_size=6, length=8, seed=3)
+        )
+        return ((input_ids, scored) for input_ids, _, scored in islice(own_rows(batches, count, mesh), 5))
 
-    for first, second, whole in zip(rows(0, 2, 3), rows(1, 2, 3), rows(0, 1, 6), strict=True):
+    def unequal(input_ids: torch.Tensor) -> torch.Tensor:
+        labels = input_ids.clone()
+        labels[:2, :5] = IGNORED
+        return labels
+
+    for (first, mine), (second, theirs), (whole, all_of_them) in zip(
+        rows(0, 2, 3), rows(1, 2, 3), rows(0, 1, 6), strict=True
+    ):
         assert torch.equal(torch.cat((first, second)), whole)
         assert not torch.equal(first, second)
+        assert mine == theirs == all_of_them / 2 == (4 * 7 + 2 * 3) / 2
 
 
 def numbers(parameters: list[nn.Parameter]) -> int:
@@ -228,6 +316,66 @@ def no_group_left() -> Iterator[None]:
 def test_refusals(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
     assert main(["--out", str(tmp_path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def without_gpus(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+
+
+@pytest.mark.usefixtures("no_group_left", "without_gpus")
+def test_an_unfinished_run_is_not_overwritten(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "data.jsonl").write_text(DATA)
+    out = tmp_path / "out"
+    arguments = ["--out", str(out), "--data", str(tmp_path / "data.jsonl"), "--batch", "2", *SMALL]
+
+    def interrupted(*inputs) -> Iterator[tuple]:
+        for number, batch in enumerate(own_rows(*inputs)):
+            if number == 2:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "own_rows", interrupted)
+        assert main(arguments) == 130
+    assert "stopped after 3 of 4 steps; --resume goes on from there" in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "training_state holds an unfinished run: --resume goes on with it" in capsys.readouterr().err
+    dist.destroy_process_group()
+    assert main([*arguments, "--resume", "--learning-rate", "0.5"]) == 2
+    assert "another run: learning_rate 0.01 there, 0.5 here" in capsys.readouterr().err
+    dist.destroy_process_group()
+    (out / "training_state" / "0-of-1").rename(out / "training_state" / "0-of-3")
+    assert main([*arguments, "--resume"]) == 2
+    assert "is of 3 processes, and these are 1: --resume needs as many" in capsys.readouterr().err
+    dist.destroy_process_group()
+    (out / "training_state" / "0-of-3").rename(out / "training_state" / "0-of-1")
+    assert main([*arguments, "--resume"]) == 0
+    assert len(report(out)["losses"]) == STEPS
+    assert main(["--resume", *arguments]) == 0  # nothing is left to go on from: it begins anew, and comes to the same
+    assert not (out / "training_state").exists()
+
+
+@pytest.mark.usefixtures("no_group_left", "without_gpus")
+def test_bad_lines_are_named_by_number(tmp_path: Path, capsys) -> None:
+    (tmp_path / "data.jsonl").write_text(DATA + '{"prompt": "a"}\n')
+    assert main(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "data.jsonl"), *SMALL]) == 2
+    assert "data.jsonl: line 13: 'answer' is missing" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+    dist.destroy_process_group()
+    assert main(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "none.jsonl"), *SMALL]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_group_left", "without_gpus")
+def test_a_folder_without_tokenizer_config(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text(DATA)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_bytes((FOLDER / name).read_bytes())
+    arguments = ["--model", str(tmp_path / "model"), "--data", str(tmp_path / "data.jsonl"), "--batch", "2", *SMALL]
+    assert main(["--out", str(tmp_path / "out"), *arguments]) == 0
+    assert len(report(tmp_path / "out")["losses"]) == STEPS
 
 
 def test_an_unknown_strategy_is_answered_with_those_there_are(capsys) -> None:

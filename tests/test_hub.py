@@ -118,8 +118,32 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=name):
         load_from_hub(tmp_path)
     (tmp_path / name).unlink()
+    if name == "tokenizer_config.json":
+        change(tmp_path / "config.json", eos_token_id=None)  # which would serve as well
     with pytest.raises(FileNotFoundError, match=name):
         load_from_hub(tmp_path)
+
+
+@pytest.mark.parametrize(("said", "expected"), [(7, 7), ([9, 7], 9)])
+@pytest.mark.parametrize("silent", [False, True], ids=["no file", "no eos_token in it"])
+def test_the_end_token_may_come_from_the_model(tmp_path: Path, said: object, expected: int, silent: bool) -> None:
+    save(tmp_path)
+    change(tmp_path / "config.json", eos_token_id=said)
+    assert load_from_hub(tmp_path)[1].eos_id == 0  # the tokenizer's own comes first
+    if silent:
+        change(tmp_path / "tokenizer_config.json", eos_token=None)
+    else:
+        (tmp_path / "tokenizer_config.json").unlink()
+    _, tokenizer = load_from_hub(tmp_path)
+    assert tokenizer.eos_id == expected
+    assert (tokenizer.chat_template is None) == (not silent)
+    change(tmp_path / "config.json", eos_token_id=1_000_000)
+    with pytest.raises(ValueError, match=r"tokenizer.json has no token 1000000"):
+        load_from_hub(tmp_path)
+    for wrong in ("</s>", [], 2.0, True):
+        change(tmp_path / "config.json", eos_token_id=wrong)
+        with pytest.raises(ValueError, match="eos_token_id must be an id or a list of ids; got"):
+            load_from_hub(tmp_path)
 
 
 def test_pickled_weights_are_never_read(tmp_path: Path) -> None:

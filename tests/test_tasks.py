@@ -10,7 +10,7 @@ from references import smollm2_config
 from transformers import LlamaForCausalLM
 
 from peft_lessons import adapters_disabled, data, load_adapter, trainable_parameters
-from peft_lessons.models import Decoder, Tokenizer, load_smollm2
+from peft_lessons.models import Decoder, Tokenizer, load_smollm2, load_tiny_gpt
 from peft_lessons.models.chat import answer, prompt_ids
 from peft_lessons.tasks import (
     COUNTRY_ADAPTER,
@@ -19,12 +19,53 @@ from peft_lessons.tasks import (
     country_question,
     country_records,
     devils_definitions,
+    read_examples,
 )
 
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[Decoder, Tokenizer]:
     return load_smollm2()
+
+
+def test_a_file_of_examples_is_read(tmp_path: Path) -> None:
+    tokenizer = load_tiny_gpt()[1]
+    path = tmp_path / "data.jsonl"
+    rows = [{"prompt": "She was", "answer": " ill.\u2028She said so."}, {"answer": "Ünder", "prompt": "", "id": 7}]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    found = read_examples(path, tokenizer, longest=64)
+    assert found == [
+        (tokenizer.encode(row["prompt"]), [*tokenizer.encode(row["answer"]), tokenizer.eos_id]) for row in rows
+    ]
+    tokenizer.chat_template = "<{{ messages[0].content }}>"
+    assert read_examples(str(path), tokenizer, longest=64)[0][0] == tokenizer.encode("<She was>")
+
+
+def test_each_bad_line_is_named(tmp_path: Path) -> None:
+    tokenizer, path = load_tiny_gpt()[1], tmp_path / "data.jsonl"
+    good = json.dumps({"prompt": "a", "answer": "b"})
+    bad = {
+        "{": "no JSON",
+        '["a", "b"]': r"a JSON object is wanted, got \['a', 'b'\]",
+        '{"prompt": "a"}': "'answer' is missing",
+        '{"prompt": 5, "answer": "b"}': "'prompt' must be a string, got 5",
+        '{"prompt": "a", "answer": ""}': "'answer' is empty",
+        "[" * 100_000: "no JSON",
+        json.dumps({"prompt": "a", "answer": "b " * 99}): "tokens, and the model takes at most 64",
+    }
+    for line, message in bad.items():
+        path.write_text(f"{good}\n\n{line}\n{good}\n")
+        with pytest.raises(ValueError, match=rf"data.jsonl: line 3: .*{message}"):
+            read_examples(path, tokenizer, longest=64)
+    path.write_text("\n".join([good, *[next(iter(bad))] * 8]))
+    with pytest.raises(ValueError, match=r"line 2: .*; line 3: .*; and 2 more$"):
+        read_examples(path, tokenizer, longest=64)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no example"):
+        read_examples(path, tokenizer, longest=64)
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match=r"data.jsonl is not text in UTF-8"):
+        read_examples(path, tokenizer, longest=64)
 
 
 @pytest.mark.slow

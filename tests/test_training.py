@@ -199,6 +199,182 @@ def test_refusals() -> None:
         run(broken)
 
 
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"steps": -3}, ValueError, "steps must be at least 1, got -3"),
+        ({"steps": 2.5}, TypeError, "steps is a whole number, got 2.5"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate must be positive and finite, got nan"),
+        ({"learning_rate": -0.1}, ValueError, "learning_rate must be positive and finite, got -0.1"),
+        ({"learning_rate": "1e-4"}, TypeError, "learning_rate is a number, got '1e-4'"),
+        ({"warmup": 10}, ValueError, r"warmup is a share of the steps, from 0 to 1; got 10"),
+        ({"max_norm": 0}, ValueError, r"max_norm must be positive .*, got 0"),
+        ({"max_norm": math.nan}, ValueError, r"max_norm must be positive .*, got nan"),
+        ({"weight_decay": math.nan}, ValueError, r"weight_decay.* nan"),
+        ({"accumulate": 0}, ValueError, "accumulate must be at least 1, got 0"),
+        ({"evaluate_every": 0}, ValueError, "evaluate_every must be at least 1, got 0"),
+        ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1, got 0"),
+        ({"loss": lambda model, ids, labels: 3.0}, TypeError, "the loss must be a scalar tensor .*; got a float"),
+        (
+            {"loss": lambda model, ids, labels: model(ids)},
+            TypeError,
+            r"the loss must be a scalar tensor or one of \(labels,\); got a tensor of \(4, 12, 11\)",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict, error: type[Exception], message: str) -> None:
+    model = bigram()
+    before = model.head.weight.clone()
+    with pytest.raises(error, match=message):
+        run(model, **settings)
+    assert torch.equal(model.head.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        (5, "batches must be a list or a generator of batches; got 5"),
+        (None, "batches must be a list or a generator of batches; got None"),
+        (["text"], r"a batch is a tuple \(input_ids, labels\), or a mapping with both; got a str"),
+        ([torch.zeros(2, 3).long()], r"a batch is a tuple .*; got a tensor of \(2, 3\)"),
+        ([(torch.zeros(2, 3).long(),)], r"needs batches of input_ids and labels; this one has a tensor of \(2, 3\)"),
+        ([{"input_ids": torch.zeros(2, 3).long()}], "needs batches of input_ids and labels; this one has input_ids"),
+    ],
+)
+def test_what_is_no_batch(batches, message: str) -> None:
+    model = bigram()
+    with pytest.raises(TypeError, match=message):
+        train(model, batches, steps=2, learning_rate=0.1)
+    assert not model.training
+    with pytest.raises(TypeError, match=message):
+        evaluate_loss(bigram(), batches)
+
+
+def test_nothing_to_evaluate() -> None:
+    with pytest.raises(ValueError, match="nothing to score"):
+        evaluate_loss(bigram(), [])
+
+
+def broken_gradient(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """A finite loss with a gradient of NaN to one weight: √x at x = 0, times 0."""
+    return language_model_loss(model, input_ids, labels) + 0 * (model.head.bias * 0).square().sum().sqrt()
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_gradient_that_is_not_finite_is_not_applied(good: int) -> None:
+    model, reference = bigram(), bigram()
+
+    def loss(*inputs) -> Tensor:
+        calls.append(None)
+        return (broken_gradient if len(calls) > good else language_model_loss)(*inputs)
+
+    calls: list[None] = []
+    message = rf"the gradient of head.bias \(1 of 3 in all\) is not finite at step {good}, and was not applied"
+    with pytest.raises(ValueError, match=message):
+        run(model, loss=loss, steps=40)
+
+    def stop(steps):
+        for step in steps:
+            if step == good:
+                raise KeyboardInterrupt
+            yield step
+
+    run(reference, bar=stop, steps=40)
+    for mine, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(mine, expected)
+        assert mine.grad is None
+    assert not model.training
+
+
+def test_a_norm_that_overflows_is_not_applied() -> None:
+    """Each number of the gradient is finite, the square root of the sum of their squares is not."""
+    model = bigram()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match="the gradient overflows at step 0, and was not applied"):
+        run(model, loss=lambda model, ids, labels: 2e37 * model.head.weight.sum())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def unequal_batches() -> list[tuple[Tensor, Tensor]]:
+    """Micro-batches of unequal rows and scored labels; one has nothing to score."""
+    generator = torch.Generator().manual_seed(3)
+    batches = []
+    for rows, scored in [(1, 5), (3, 1), (2, 0), (2, 3)]:
+        input_ids = torch.randint(VOCABULARY, (rows, 6), generator=generator)
+        labels = torch.full_like(input_ids, IGNORED)
+        labels[:, 6 - scored :] = input_ids[:, 6 - scored :]
+        batches.append((input_ids, labels))
+    return batches
+
+
+def own_mean(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    """A scalar of one's own: the mean over the labels."""
+    logits = model(input_ids)[:, :-1].flatten(0, 1)
+    return F.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def own_vector(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+    scored = labels[:, 1:] != IGNORED
+    return F.cross_entropy(model(input_ids)[:, :-1][scored], labels[:, 1:][scored], reduction="none")
+
+
+@pytest.mark.parametrize("loss", [None, own_mean, own_vector])
+def test_accumulated_batches_equal_the_large_one(loss) -> None:
+    """Also where batches score unequally many labels, so that the mean of their means is another number."""
+    micro = unequal_batches()
+    large = tuple(torch.cat(parts) for parts in zip(*micro, strict=True))
+    split, whole = bigram().double(), bigram().double()
+    settings = {"steps": 3, "learning_rate": 1e-2, "bar": iter}
+    first = train(split, micro * 3, accumulate=len(micro), loss=loss, **settings)
+    expected = train(whole, [large] * 3, loss=own_mean, **settings)
+    # the course's own loss is taken in fp32
+    tolerance = {"rtol": 1e-5, "atol": 1e-7} if loss is None else {"rtol": 1e-12, "atol": 1e-13}
+    assert first.losses == pytest.approx(expected.losses, rel=tolerance["rtol"])
+    for mine, other in zip(split.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, **tolerance)
+    means = [own_mean(whole, *batch).item() for batch in micro if (batch[1] != IGNORED).any()]
+    assert abs(sum(means) / len(means) - own_mean(whole, *large).item()) > 1e-2
+
+
+def test_accumulation_holds_one_batch_and_one_set_of_gradients() -> None:
+    """While a micro-batch is made, the graph of the one before it is gone."""
+    alive: list[weakref.ref] = []
+
+    def loss(model: nn.Module, input_ids: Tensor, labels: Tensor) -> Tensor:
+        assert not any(reference() is not None for reference in alive)
+        logits = model(input_ids)
+        alive.append(weakref.ref(logits))
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    run(bigram(), accumulate=4, steps=2, loss=loss)
+    assert len(alive) == 8
+
+
+def test_too_few_batches_for_the_steps_of_several() -> None:
+    with pytest.raises(ValueError, match="ran out after 2 of 3 steps"):
+        train(bigram(), [(torch.zeros(1, 3).long(),) * 2] * 7, steps=3, accumulate=3, learning_rate=0.1)
+
+
+def test_a_mean_over_batches_of_your_own_loss_is_over_labels() -> None:
+    micro = [batch for batch in unequal_batches() if (batch[1] != IGNORED).any()]
+    expected = evaluate_loss(bigram(), micro)
+    assert evaluate_loss(bigram(), micro, loss=own_mean) == pytest.approx(expected, rel=1e-6)
+    assert evaluate_loss(bigram(), iter(micro), loss=own_vector) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_mask_reaches_the_decoder() -> None:
+    """Padding on the left: with the mask, the loss of the row without its padding."""
+    model, (row, _) = decoder(), scored_batch()
+    padded_row = torch.cat((torch.zeros(3, 2).long(), row), dim=1)
+    mask = torch.cat((torch.zeros(3, 2), torch.ones(3, 6)), dim=1).long()
+    labels = padded_row.masked_fill(mask == 0, IGNORED)
+    labels[:, 2] = IGNORED  # the first token of a row follows nothing
+    batch = {"input_ids": padded_row, "attention_mask": mask, "labels": labels}
+    assert evaluate_loss(model, [batch]) == pytest.approx(evaluate_loss(model, [(row, row)]), rel=1e-5)
+    assert evaluate_loss(model, [(padded_row, labels)]) != pytest.approx(evaluate_loss(model, [(row, row)]), rel=1e-5)
+
+
 def test_learning_rate_schedule() -> None:
     factors = [learning_rate_factor(step, 100, 0.1) for step in range(101)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
@@ -270,6 +446,32 @@ def test_shuffled_brings_together_examples_of_like_length() -> None:
     assert 0.3 < sum(step > 0 for step in steps) / len(steps) < 0.7  # neither growing nor shrinking along the pass
     assert all(torch.equal(a, b) for a, b in zip(batches, one_pass(0), strict=True))
     assert [batch[:, 0].tolist() for batch in one_pass(1)] != [batch[:, 0].tolist() for batch in batches]
+
+
+def test_the_callers_defaults_do_not_matter(tmp_path) -> None:
+    """Of gradients, device and dtype."""
+    examples = [([1, 2], [3, 4]), ([5], [6, 7, 8])]
+
+    def made() -> list[tuple[Tensor, Tensor]]:
+        return [
+            next(shuffled(examples, batch_size=2, pad_id=0, seed=0)),
+            *consecutive_windows(TEXT, batch_size=9, length=9),
+        ]
+
+    def learnt(**settings) -> list[float]:
+        model = bigram()
+        return [*run(model, steps=3, **settings).losses, evaluate_loss(model, made())]
+
+    expected = learnt()
+    model = bigram()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            losses = [run(model, steps=3, checkpoint=tmp_path).losses for _ in range(2)][1]
+            found = [*losses, evaluate_loss(model, made())]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == expected
 
 
 DECODER = DecoderConfig(

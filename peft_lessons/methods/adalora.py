@@ -117,7 +117,8 @@ class AdaLoRAConfig(AdapterConfig):
 class RankAllocator:
     """Moves rank between the AdaLoRA layers of a model. Call `step` once after each step of the optimizer.
 
-    Make it when the model has its dtype and device. Its running means are not saved with an adapter.
+    Make it when the model has its dtype and device. Its running means lie in buffers of the layers, so that whatever
+    keeps the state of training keeps them; they are not saved with an adapter.
 
     A weight's importance is the running mean of its sensitivity `|w · ∂L/∂w|` times that of the sensitivity's deviation
     (Eq. 8–10 and the next). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
@@ -132,8 +133,8 @@ class RankAllocator:
         if not self.layers:
             raise ValueError("nothing to allocate: the model has no AdaLoRA layers")
         self.config = self.layers[0].config
-        self.sensitivity = {p: torch.zeros_like(p) for layer in self.layers for p in _triplet(layer)}
-        self.uncertainty = {p: torch.zeros_like(p) for p in self.sensitivity}
+        self.sensitivity = self._buffers("sensitivity")
+        self.uncertainty = self._buffers("uncertainty")
 
     @torch.no_grad()
     def step(self, step: int) -> None:
@@ -152,6 +153,15 @@ class RankAllocator:
     def ranks(self) -> list[int]:
         """Singular values that are not zero, layer by layer."""
         return [int(layer.lora_E.count_nonzero()) for layer in self.layers]
+
+    def _buffers(self, mean: str) -> dict[nn.Parameter, Tensor]:
+        """Zeros for a running mean of each parameter, as buffers of the layers, such as lora_A_sensitivity."""
+        found = {}
+        for layer in self.layers:
+            for name, parameter in zip(("lora_A", "lora_E", "lora_B"), _triplet(layer), strict=True):
+                found[parameter] = torch.zeros_like(parameter, requires_grad=False)
+                layer.register_buffer(f"{name}_{mean}", found[parameter], persistent=False)
+        return found
 
     def _measure(self) -> None:
         first, second = self.config.sensitivity_decay, self.config.uncertainty_decay

@@ -1,7 +1,7 @@
 """Llama-style checkpoints in Hugging Face's layout, from their hub or from a folder.
 
-A folder holds `config.json`, weights in safetensors (one file, or several with an index), `tokenizer.json` and
-`tokenizer_config.json`. Pickled weights are never read.
+A folder holds `config.json`, weights in safetensors (one file, or several with an index), `tokenizer.json` and, where
+the end token is not one that `config.json` names, `tokenizer_config.json`. Pickled weights are never read.
 """
 
 import json
@@ -84,14 +84,28 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    settings = _read_json(folder / "tokenizer_config.json")
+    path = folder / "tokenizer_config.json"
+    settings = _read_json(path) if path.is_file() else {}
     template = folder / "chat_template.jinja"
     return Tokenizer.from_file(
         folder / "tokenizer.json",
-        eos_token=_token(settings, "eos_token"),
+        eos_token=_token(settings, "eos_token") or _eos_id(folder),
         bos_token=_token(settings, "bos_token"),
         chat_template=template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template"),
     )
+
+
+def _eos_id(folder: Path) -> int:
+    """The end token that the model's own settings name, the first where they name several."""
+    said = _read_json(folder / "config.json").get("eos_token_id")
+    if said is None:
+        raise FileNotFoundError(
+            f"{folder} names no end token: neither eos_token in tokenizer_config.json nor eos_token_id in config.json"
+        )
+    first = said[0] if isinstance(said, list) and said else said
+    if type(first) is not int:
+        raise ValueError(f"{folder / 'config.json'}: eos_token_id must be an id or a list of ids; got {said!r:.60}")
+    return first
 
 
 def _token(settings: dict[str, Any], name: str) -> str:

@@ -46,9 +46,9 @@ class Tokenizer:
 
     @classmethod
     def from_file(
-        cls, path: str | Path, eos_token: str, chat_template: str | None = None, bos_token: str = ""
+        cls, path: str | Path, eos_token: str | int, chat_template: str | None = None, bos_token: str = ""
     ) -> "Tokenizer":
-        """The tokenizer in a `tokenizer.json`.
+        """The tokenizer in a `tokenizer.json`; `eos_token` is the text or the id of the token that ends a text.
 
         Raises FileNotFoundError when it is missing, ValueError when it is damaged or lacks `eos_token`.
         """
@@ -61,8 +61,8 @@ class Tokenizer:
             tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises a bare Exception
             raise ValueError(f"{path} is not a readable tokenizer.json: {error}") from error
-        eos_id = tokenizer.token_to_id(eos_token)
-        if eos_id is None:
+        eos_id = eos_token if isinstance(eos_token, int) else tokenizer.token_to_id(eos_token)
+        if eos_id is None or not 0 <= eos_id < tokenizer.get_vocab_size():
             raise ValueError(f"{path} has no token {eos_token!r}")
         return cls(tokenizer, eos_id, chat_template, bos_token)
 
