@@ -43,6 +43,19 @@ def test_the_table_of_methods_has_each_with_its_config_page_and_paper(monkeypatc
     assert [row[:6] for row in listed] == [[cell.strip() for cell in row.strip("|").split("|")][:6] for row in known]
 
 
+INNER = {"files", "checks", "course"}  # what no reader of the library calls
+
+
+def test_the_site_has_a_page_for_each_module_of_the_library():
+    pages = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/site/api").glob("*.md"))
+    named = set(re.findall(r"automodule:: peft_lessons\.(\S+)", pages))
+    package = ROOT / "peft_lessons"
+    rooms = [package / "methods", package / "accounting", package / "models"]
+    modules = {f"{room.name}.{path.stem}" for room in rooms for path in room.glob("[!_]*.py")} - {"models.gguf"}
+    modules |= {path.stem for path in package.glob("[!_]*.py")} - {"cli", "doctor"} - INNER
+    assert modules - named == set()
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_to_files_lead_somewhere(path):
     targets = re.findall(r"\]\((?![a-z]+:)([^)#\s]+)", path.read_text(encoding="utf-8"))
