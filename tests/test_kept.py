@@ -26,7 +26,7 @@ class Lesson:
     def __init__(self, interrupted=False):
         self.calls, self.interrupted = 0, interrupted
 
-    def run(self, config=CONFIG):
+    def run(self, config=CONFIG, on=None):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(8, 6))
 
@@ -36,7 +36,7 @@ class Lesson:
                 nn.init.normal_(parameter)
             return History([2.0, 1.5], [(0, 2.5), (2, 1.0)], 3.25, self.interrupted)
 
-        return model, trained_once("08-test", model, config, training)
+        return model, trained_once("08-test", model, config, training, on)
 
 
 def test_the_second_time_loads_what_the_first_trained(capsys):
@@ -56,6 +56,13 @@ def test_another_config_is_trained_anew():
     lesson.run()
     lesson.run(LoRAConfig(rank=3, alpha=6, targets=("0",)))
     assert lesson.calls == 2
+
+
+def test_other_data_are_trained_on_anew():
+    lesson = Lesson()
+    for on in (None, [([1, 2], [3])], [([1, 2], [4])], [([1, 2], [3])]):
+        lesson.run(on=on)
+    assert lesson.calls == 3
 
 
 def test_interrupted_training_is_not_kept():

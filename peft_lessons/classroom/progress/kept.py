@@ -17,15 +17,18 @@ from peft_lessons.training import History
 HISTORY_FILE = "history.json"
 
 
-def trained_once(name: str, model: nn.Module, config: AdapterConfig, training: Callable[[], History]) -> History:
-    """Inject `config` into `model` and call `training`, or load what an earlier call with this name and config kept.
+def trained_once(
+    name: str, model: nn.Module, config: AdapterConfig, training: Callable[[], History], on: object = None
+) -> History:
+    """Inject `config` into `model` and call `training`, or load what an earlier call with the same arguments kept.
 
-    Kept are the adapter and the history, in the folder `kept_folder(name, config)`; delete it to train again. Training
-    that was interrupted is not kept. A folder that cannot be read is put aside under another name, never deleted; one
-    that cannot be written is said so, and the lesson goes on with what was trained.
+    `on` is whatever else the result depends on, such as the examples and the number of steps: with other ones it is
+    trained anew. Kept are the adapter and the history, in the folder `kept_folder(name, config, on)`; delete it to
+    train again. Training that was interrupted is not kept. A folder that cannot be read is put aside under another
+    name, never deleted; one that cannot be written is said so, and the lesson goes on with what was trained.
     """
     try:
-        folder = kept_folder(name, config)
+        folder = kept_folder(name, config, on)
     except OSError as error:
         inject(model, config)
         print(f"What is trained here will not be kept: {error}")
@@ -52,9 +55,9 @@ def trained_once(name: str, model: nn.Module, config: AdapterConfig, training: C
     return history
 
 
-def kept_folder(name: str, config: AdapterConfig) -> Path:
-    """Where `trained_once` keeps the adapter: another config has another folder."""
-    digest = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+def kept_folder(name: str, config: AdapterConfig, on: object = None) -> Path:
+    """Where `trained_once` keeps the adapter: another config, or other data, has another folder."""
+    digest = hashlib.sha256(repr((config, on)).encode()).hexdigest()[:8]
     return progress.home() / "trained" / f"{name}-{digest}"
 
 
