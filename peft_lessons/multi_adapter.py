@@ -14,11 +14,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, matches, named_adapters, replace_module
-from peft_lessons.checkpoints.files import fill, read_adapter
+from peft_lessons.adapters import (
+    AdapterConfig,
+    AdapterLayer,
+    Model,
+    attach,
+    named_adapters,
+    naming,
+    replace_module,
+    require_no_adapters,
+)
+from peft_lessons.checkpoints.files import read_adapter, restore
 from peft_lessons.linear import LinearAdapter
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.targets import Targets, own_name
 
 Which = str | None | Sequence[str | None] | Mapping[str, float]
 
@@ -77,59 +87,47 @@ class SeveralAdapters(AdapterLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralConfig(AdapterConfig):
-    """The configs of several adapters, by their names. Targets are all of theirs.
+    """The configs of several adapters, by their names. Each says where its own go.
 
     Raises ValueError when there is none, or when a name is empty.
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
     adapters: Mapping[str, AdapterConfig]
-    targets: tuple[str, ...] = ()
+    targets: Targets = ()
 
     def __post_init__(self) -> None:
         if not self.adapters or not all(self.adapters):
             raise ValueError(f"adapters needs at least one name and no empty one, got {list(self.adapters)}")
-        everything = dict.fromkeys(target for config in self.adapters.values() for target in config.targets)
-        object.__setattr__(self, "targets", tuple(everything))
-        super().__post_init__()
 
-    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        return SeveralAdapters(
-            base_layer,
-            self,
-            {
-                own: config.wrap(name, base_layer)
-                for own, config in self.adapters.items()
-                if any(matches(name, target) for target in config.targets)
-            },
-        )
+    def modules(self, model: nn.Module) -> dict[nn.Module, str]:
+        found = [config.modules(model) for config in self.adapters.values()]
+        return {module: name for modules in found for module, name in modules.items()}
 
-    def connect(self, layers: list[AdapterLayer]) -> None:
-        several = [layer for layer in layers if isinstance(layer, SeveralAdapters)]
-        for name, config in self.adapters.items():
-            config.connect([layer.adapters[layer.names.index(name)] for layer in several if name in layer.names])  # type: ignore[misc]
+    def build(self, model: nn.Module) -> dict[nn.Module, AdapterLayer]:
+        return self.group({own: config.build(model) for own, config in self.adapters.items()})
+
+    def group(self, parts: Mapping[str, Mapping[nn.Module, AdapterLayer]]) -> dict[nn.Module, AdapterLayer]:
+        """One layer for all adapters of a module, from each adapter's own."""
+        return {
+            module: SeveralAdapters(module, self, {own: part[module] for own, part in parts.items() if module in part})
+            for module in dict.fromkeys(module for part in parts.values() for module in part)
+        }
 
 
 def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
     """Load the adapter of each folder under its name into `model`; returns `model`, which computes as its base.
 
-    Raises what `load_adapter` raises; the model then has no adapters.
+    Raises what `load_adapter` raises; the model then is as it was.
     """
+    require_no_adapters(model)
     read = {name: read_adapter(folder) for name, folder in folders.items()}
-    inject(model, SeveralConfig(adapters={name: stored.config for name, stored in read.items()}))
-    layers = list(_layers(model))
-    try:
-        for name, stored in read.items():
-            own = [(module, layer.adapters[layer.names.index(name)]) for module, layer in layers if name in layer.names]
-            try:
-                fill(own, stored)  # type: ignore[arg-type]
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-    except BaseException:
-        for module, layer in layers:
-            replace_module(model, module, layer.base_layer)
-        raise
-    return model
+    parts = {}
+    for name, stored in read.items():
+        with naming(name):
+            parts[name] = restore(model, stored)
+    config = SeveralConfig(adapters={name: stored.config for name, stored in read.items()})
+    return attach(model, config.group(parts))
 
 
 @contextmanager
@@ -178,9 +176,17 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     for name, config in configs.items():
         if type(config) not in (LoRAConfig, LoRAFAConfig):
             raise TypeError(f"only plain LoRA can be concatenated, {name!r} is a {type(config).__name__}")
-    rank = sum(config.rank for config in configs.values())  # type: ignore[attr-defined]
-    targets = tuple(dict.fromkeys(target for config in configs.values() for target in config.targets))
-    sum_config = LoRAConfig(rank=rank, alpha=rank, targets=targets)
+        if config.modules_to_save:
+            raise TypeError(f"{name!r} trains {config.modules_to_save} as a whole, and only plain LoRA can be added up")
+    concerned = [
+        (own_name(model, module), layer) for module, layer in layers if not weights.keys().isdisjoint(layer.names)
+    ]
+    ranks = {name: [layer.get(name).config.rank for _, layer in concerned if name in layer.names] for name in weights}
+    rank = sum(max(each) for each in ranks.values())
+    sum_config = LoRAConfig(rank=rank, alpha=rank, targets=tuple(module for module, _ in concerned))
+    for module, layer in concerned:
+        with naming(module):
+            sum_config.check(module, layer.base_layer)
     # all are made before the first is put in; a shared one is made once
     stacked = {layer: _stacked(layer, weights, sum_config) for layer in dict.fromkeys(layer for _, layer in layers)}
     for module, layer in layers:

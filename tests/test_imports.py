@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "checks", "course", "files", "linear", "low_rank", "quantization"},
+    {"adapters", "checks", "course", "files", "linear", "low_rank", "quantization", "ranks", "targets"},
     {"models", "data"},
     {"methods"},
     {"training", "checkpoints", "multi_adapter", "accounting", "tasks", "distributed"},

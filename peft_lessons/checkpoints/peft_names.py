@@ -107,7 +107,8 @@ class AdaLoRALayout(Layout):
     """peft leaves out triplets whose value is zero and says in `rank_pattern` which they were."""
 
     def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        tensors, pattern, rank = dict(tensors), settings.get("rank_pattern") or {}, settings["init_r"]
+        tensors = super().unpack(tensors, settings)
+        pattern, rank = settings.get("rank_pattern") or {}, settings["init_r"]
         if not isinstance(pattern, dict) or not all(
             isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept)
             for kept in pattern.values()
@@ -149,7 +150,10 @@ class PromptLayout(Layout):
         return self.tensors[tensor]
 
 
-TARGETS = {"targets": "target_modules"}
+TARGETS = {"targets": "target_modules", "modules_to_save": "modules_to_save"}
+EXCLUDE = {"exclude": "exclude_modules"}
+LAYERS = {"layers": "layers_to_transform", "layers_pattern": "layers_pattern"}
+PATTERNS = {"rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
 LORA: dict[str, Any] = {
     "peft_type": "LORA",
     "settings": {
@@ -158,13 +162,22 @@ LORA: dict[str, Any] = {
         "dropout": "lora_dropout",
         "rank_stabilized": "use_rslora",
         **TARGETS,
+        **EXCLUDE,
+        **LAYERS,
+        **PATTERNS,
     },
     "tensors": {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"},
     "constants": {"bias": "none", "fan_in_fan_out": False},
     "defaults": {"lora_dropout": 0.0, "use_rslora": False},
+    # What only was the start of training, or how it saved memory and explored.
+    "ignored": frozenset({"eva_config", "velora_config", "monteclora_config"}),
+    "dropped": ("lora_velora_embed", "lora_monteclora_sampler"),
 }
-# Starts such as "olora" or "eva" with W rewritten are not among these.
-UNCHANGED_BASE: dict[str, tuple[object, ...]] = {"init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
+# Starts such as "olora" or "corda", which rewrite W, are not among these.
+UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
+    "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
+    "fan_in_fan_out": (True,),  # the base layer's kind says it
+}
 PROMPT: dict[str, Any] = {
     "settings": {"tokens": "num_virtual_tokens"},
     "constants": {"num_transformer_submodules": 1},
@@ -211,6 +224,8 @@ LAYOUTS: tuple[Layout, ...] = (
             "sensitivity_decay": "beta1",
             "uncertainty_decay": "beta2",
             **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
         },
         tensors={name: name for name in ("lora_A", "lora_E", "lora_B")},
         constants={"bias": "none", "fan_in_fan_out": False},
@@ -226,6 +241,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "dropout": "vera_dropout",
             "seed": "projection_prng_key",
             **TARGETS,
+            **LAYERS,
         },
         tensors={name: name for name in ("vera_A", "vera_B", "vera_lambda_b", "vera_lambda_d")},
         constants={"bias": "none", "fan_in_fan_out": False, "save_projection": True},
@@ -234,14 +250,20 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         config=LoHaConfig,
         peft_type="LOHA",
-        settings={"rank": "r", "alpha": "alpha", **TARGETS},
+        settings={"rank": "r", "alpha": "alpha", **TARGETS, **EXCLUDE, **LAYERS, **PATTERNS},
         tensors={"loha_B1": "hada_w1_a", "loha_A1": "hada_w1_b", "loha_B2": "hada_w2_a", "loha_A2": "hada_w2_b"},
         accepted={"init_weights": (True,)},
     ),
     OFTLayout(
         config=OFTConfig,
         peft_type="OFT",
-        settings={"block_size": "oft_block_size", "neumann_terms": "num_cayley_neumann_terms", **TARGETS},
+        settings={
+            "block_size": "oft_block_size",
+            "neumann_terms": "num_cayley_neumann_terms",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+        },
         tensors={"oft_Q": "oft_R.weight"},
         constants={"r": 0, "bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
         accepted={"init_weights": (True,)},
@@ -250,7 +272,7 @@ LAYOUTS: tuple[Layout, ...] = (
     IA3Layout(
         config=IA3Config,
         peft_type="IA3",
-        settings={"feedforward_targets": "feedforward_modules", **TARGETS},
+        settings={"feedforward_targets": "feedforward_modules", **TARGETS, **EXCLUDE},
         tensors={"ia3_l": "ia3_l"},
         constants={"fan_in_fan_out": False},
         accepted={"init_ia3_weights": (True,)},
@@ -258,22 +280,27 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         config=LayerNormTuningConfig,
         peft_type="LN_TUNING",
-        settings=TARGETS,
+        settings={**TARGETS, **EXCLUDE},
         tensors={"tuned.weight": "ln_tuning_layers.weight", "tuned.bias": "ln_tuning_layers.bias"},
     ),
     PromptLayout(config=PromptTuningConfig, peft_type="PROMPT_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
     PrefixLayout(config=PrefixTuningConfig, peft_type="PREFIX_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
-    Layout(config=BitFitConfig, peft_type="BITFIT", settings=TARGETS, tensors={"bias_delta": "bias_delta"}),
+    Layout(
+        config=BitFitConfig,
+        peft_type="BITFIT",
+        settings={**TARGETS, **EXCLUDE, **LAYERS},
+        tensors={"bias_delta": "bias_delta"},
+    ),
     Layout(
         config=SerialAdapterConfig,
         peft_type="SERIAL_ADAPTER",
-        settings={"bottleneck": "bottleneck", **TARGETS},
+        settings={"bottleneck": "bottleneck", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
     Layout(
         config=ParallelAdapterConfig,
         peft_type="PARALLEL_ADAPTER",
-        settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS},
+        settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
 )

@@ -14,8 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer, matches
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.linear import LinearAdapter
+from peft_lessons.targets import Names, Targets, checked, selects
 
 
 class IA3OutputLinear(LinearAdapter):
@@ -61,15 +62,16 @@ class IA3Config(AdapterConfig):
     """
 
     layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear
-    targets: tuple[str, ...] = ("k_proj", "v_proj", "down_proj")
-    feedforward_targets: tuple[str, ...] = ("down_proj",)
+    targets: Targets = ("k_proj", "v_proj", "down_proj")
+    feedforward_targets: Names = ("down_proj",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "feedforward_targets", tuple(self.feedforward_targets))
+        object.__setattr__(self, "feedforward_targets", checked("feedforward_targets", self.feedforward_targets))
+        if not isinstance(self.targets, tuple) or not isinstance(self.feedforward_targets, tuple):
+            return  # what patterns mean is seen in a model
         if strangers := [name for name in self.feedforward_targets if name not in self.targets]:
             raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
 
-    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        scales_input = any(matches(name, target) for target in self.feedforward_targets)
-        return (IA3InputLinear if scales_input else IA3OutputLinear)(base_layer, self)
+    def kind(self, name: str) -> type[AdapterLayer]:
+        return IA3InputLinear if selects(self.feedforward_targets, name) else IA3OutputLinear

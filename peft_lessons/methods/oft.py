@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, LinearAdapter
+from peft_lessons.targets import Targets
 
 
 class OFTLinear(LinearAdapter):
@@ -82,7 +83,7 @@ class OFTConfig(AdapterConfig):
     layer: ClassVar[type[AdapterLayer]] = OFTLinear
     block_size: int = 32  # inputs that are rotated among themselves
     neumann_terms: int | None = None  # None: the exact inverse
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.checks import check_rank_fits
 from peft_lessons.linear import factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
@@ -62,7 +63,11 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 
 
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank."""
+    """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
+
+    Raises ValueError for a rank above min(out, in): there are no more singular vectors.
+    """
+    check_rank_fits(rank, *weight.shape)
     U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     root = S[:rank].sqrt()
     return U[:, :rank] * root, root[:, None] * Vh[:rank]

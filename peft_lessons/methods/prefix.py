@@ -19,6 +19,7 @@ from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
 from peft_lessons.methods.prompt import mask_with_prefix, random_words, require_stack
 from peft_lessons.models.decoder import DecoderStack, KeyValueCache
+from peft_lessons.targets import Targets
 
 
 class PrefixTuning(AdapterLayer):
@@ -65,7 +66,7 @@ class PrefixTuningConfig(AdapterConfig):
 
     layer: ClassVar[type[AdapterLayer]] = PrefixTuning
     tokens: int = 20
-    targets: tuple[str, ...] = ("model",)
+    targets: Targets = ("model",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
