@@ -178,9 +178,8 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
             raise TypeError(f"only plain LoRA can be concatenated, {name!r} is a {type(config).__name__}")
         if config.modules_to_save:
             raise TypeError(f"{name!r} trains {config.modules_to_save} as a whole, and only plain LoRA can be added up")
-    concerned = [
-        (own_name(model, module), layer) for module, layer in layers if not weights.keys().isdisjoint(layer.names)
-    ]
+    named = [(own_name(model, module), layer) for module, layer in layers]
+    concerned = [(module, layer) for module, layer in named if not weights.keys().isdisjoint(layer.names)]
     ranks = {name: [layer.get(name).config.rank for _, layer in concerned if name in layer.names] for name in weights}
     rank = sum(max(each) for each in ranks.values())
     sum_config = LoRAConfig(rank=rank, alpha=rank, targets=tuple(module for module, _ in concerned))

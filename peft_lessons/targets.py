@@ -50,7 +50,11 @@ class Where:
     modules_to_save: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("targets", "exclude", "layers", "layers_pattern", "modules_to_save"):
+        if not isinstance(self.targets, AllLinear):
+            object.__setattr__(self, "targets", checked("targets", self.targets, pattern=True))
+        object.__setattr__(self, "exclude", checked("exclude", self.exclude, pattern=True))
+        object.__setattr__(self, "layers", checked("layers", self.layers, kind=int))
+        for name in ("layers_pattern", "modules_to_save"):
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         if not self.targets:
             raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
@@ -181,16 +185,16 @@ def _all_linear(model: nn.Module) -> set[nn.Module]:
     }
 
 
-def checked(field: str, value: Any) -> Any:
-    if isinstance(value, str):
-        compiled = f"; re.compile({value!r}) is a regular expression" if field in ("targets", "exclude") else ""
-        raise TypeError(f"{field} is a tuple of names, such as ('{value}',); got the string {value!r}{compiled}")
-    if isinstance(value, AllLinear | re.Pattern) and field in ("targets", "exclude"):
+def checked(field: str, value: Any, pattern: bool = False, kind: type = str) -> Any:
+    """`value` as a tuple of `kind`, or as it is where it is a regular expression and may be. Raises TypeError."""
+    if pattern and isinstance(value, re.Pattern):
         return value
-    wanted = int if field == "layers" else str
+    if isinstance(value, str):
+        hint = f"; re.compile({value!r}) is a regular expression" if pattern else ""
+        raise TypeError(f"{field} is a tuple of names, such as ('{value}',); got the string {value!r}{hint}")
     value = tuple(value)
-    if strangers := [one for one in value if type(one) is not wanted]:
-        raise TypeError(f"{field} holds {'whole numbers' if wanted is int else 'names'}, got {strangers[0]!r}")
+    if strangers := [one for one in value if type(one) is not kind]:
+        raise TypeError(f"{field} holds {'whole numbers' if kind is int else 'names'}, got {strangers[0]!r}")
     return value
 
 

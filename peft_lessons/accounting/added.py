@@ -152,16 +152,18 @@ def _loha(config: LoHaConfig, m: Module) -> Added:
 
 @added.register
 def _oft(config: OFTConfig, m: Module) -> Added:
-    b = config.block_size
-    if m.in_features % b:
-        raise ValueError(f"block_size {b} does not divide in_features {m.in_features} of {m.name}")
+    field = "block_size" if config.blocks is None else "blocks"
+    if m.in_features % (given := getattr(config, field)):
+        raise ValueError(f"{field} {given} does not divide in_features {m.in_features} of {m.name}")
+    b = given if config.blocks is None else m.in_features // given
+    rotations = 1 if config.shared else m.in_features // b
     return Added(
-        trained={"oft_Q": (m.in_features // b, b * (b - 1) // 2)},
+        trained={"oft_Q": (rotations, b * (b - 1) // 2)},
         products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
         rewrites_input=True,
         keeps_input=True,
         reads_fp32=True,
-        weight_flops=(0, 2 * b * b * m.in_features),  # a product in the gradient of each inverse
+        weight_flops=(0, 2 * b**3 * rotations),  # a product in the gradient of each inverse
     )
 
 

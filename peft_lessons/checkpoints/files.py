@@ -65,7 +65,7 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     for name, layer in adapters:
         if difference := _differing(layer.config, config.at(name)):
             raise ValueError(f"{name} was made by {difference}, not by {_differing(config.at(name), layer.config)}")
-    places = list(_places(adapters, layout))
+    places = list(tensor_places(adapters, layout))
     for place in places:
         if problem := _unfit(place.tensor, place.tensor.dtype):
             raise ValueError(f"{place.short_name} {problem}: nothing is written")
@@ -234,7 +234,7 @@ class Place:
         return self.name.removeprefix(PREFIX)
 
 
-def _places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
+def tensor_places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
     """Every tensor that the file holds. A module that trains whole lies there under its own names."""
     for module, layer in adapters:
         whole = isinstance(layer, TrainedWhole)
@@ -247,7 +247,7 @@ def _places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
 
 def fill(adapters: Adapters, stored: StoredAdapter) -> None:
     """Copy the file's tensors into the adapters. Raises ValueError unless names and shapes are exactly equal."""
-    places = list(_places(adapters, stored.layout))
+    places = list(tensor_places(adapters, stored.layout))
     expected = {place.name for place in places}
     tensors = _as_expected(stored.tensors, expected)
     filled = {id(place.tensor) for place in places if place.name in tensors}  # under one of its names, if it is shared

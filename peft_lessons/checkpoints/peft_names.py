@@ -3,6 +3,7 @@
 BitFit and the bottleneck adapters do not exist in peft; their files have the same form under types of our own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -31,23 +32,56 @@ from peft_lessons.quantization import Codebook
 
 
 class OFTLayout(Layout):
-    """peft says in one setting whether it takes the series and in another how long; its exact rotation has −Q for Q."""
+    """peft says in one setting whether it takes the series and in another how long; its exact rotation has −Q for Q.
+
+    Of the size of the blocks and their number, one is 0. Constrained OFT shortens each Q_i before it uses it: what it
+    leaves behind is plain OFT.
+    """
 
     def to_settings(self, config: AdapterConfig) -> dict[str, Any]:
         assert isinstance(config, OFTConfig)
         settings = super().to_settings(config) | {"use_cayley_neumann": config.neumann_terms is not None}
-        return settings if config.neumann_terms is not None else settings | {"num_cayley_neumann_terms": 5}
+        settings |= {"num_cayley_neumann_terms": 5} if config.neumann_terms is None else {}
+        return settings | ({"r": 0} if config.blocks is None else {"oft_block_size": 0})
 
     def to_config(self, settings: Mapping[str, Any]) -> AdapterConfig:
+        settings = {"r": 0, **settings}
         if not settings.get("use_cayley_neumann", True):  # as peft reads it: null is no, too
             settings = {**settings, "use_cayley_neumann": True, "num_cayley_neumann_terms": None}
+        if settings["r"] == 0:
+            settings = {**settings, "r": None}
+        elif settings.get("oft_block_size") == 0:
+            settings = {**settings, "oft_block_size": OFTConfig.block_size}
+        else:
+            raise ValueError(f"of r={settings['r']!r} and oft_block_size, one must be 0")
         return super().to_config(settings)
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors, longest = super().unpack(tensors, settings), settings.get("eps", 6e-5)
+        if not settings.get("coft"):
+            return tensors
+        if type(longest) not in (int, float) or longest <= 0:
+            raise ValueError(f"eps must be a positive number, got {longest!r}")
+        return {
+            name: shortened(tensor, longest) if name.endswith(self.tensors["oft_Q"]) else tensor
+            for name, tensor in tensors.items()
+        }
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         assert isinstance(layer.config, OFTConfig)
         return -tensor if layer.config.neumann_terms is None else tensor
 
     decode = encode
+
+
+def shortened(Q: Tensor, longest: float) -> Tensor:
+    """Rows of Q (blocks, b(b − 1)/2), each of at most the length that constrained OFT allows to one block.
+
+    A row holds half of a skew-symmetric matrix, so the matrix is √2 longer. Shorter ones stay bit for bit.
+    """
+    lengths = math.sqrt(2) * Q.norm(dim=1, keepdim=True)
+    allowed = longest / math.sqrt(len(Q))
+    return torch.where(lengths <= allowed, Q, Q * (allowed / lengths))
 
 
 class IA3Layout(Layout):
@@ -176,7 +210,6 @@ LORA: dict[str, Any] = {
 # Starts such as "olora" or "corda", which rewrite W, are not among these.
 UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
-    "fan_in_fan_out": (True,),  # the base layer's kind says it
 }
 PROMPT: dict[str, Any] = {
     "settings": {"tokens": "num_virtual_tokens"},
@@ -253,21 +286,25 @@ LAYOUTS: tuple[Layout, ...] = (
         settings={"rank": "r", "alpha": "alpha", **TARGETS, **EXCLUDE, **LAYERS, **PATTERNS},
         tensors={"loha_B1": "hada_w1_a", "loha_A1": "hada_w1_b", "loha_B2": "hada_w2_a", "loha_A2": "hada_w2_b"},
         accepted={"init_weights": (True,)},
+        ignored=frozenset(("rank_dropout", "module_dropout")),
     ),
     OFTLayout(
         config=OFTConfig,
         peft_type="OFT",
         settings={
             "block_size": "oft_block_size",
+            "blocks": "r",
+            "shared": "block_share",
             "neumann_terms": "num_cayley_neumann_terms",
             **TARGETS,
             **EXCLUDE,
             **LAYERS,
         },
         tensors={"oft_Q": "oft_R.weight"},
-        constants={"r": 0, "bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
+        constants={"bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
         accepted={"init_weights": (True,)},
-        ignored=frozenset(("eps",)),
+        defaults={"block_share": False},
+        ignored=frozenset(("coft", "eps", "module_dropout")),
     ),
     IA3Layout(
         config=IA3Config,

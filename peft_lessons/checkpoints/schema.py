@@ -30,6 +30,7 @@ IGNORED = {
     "megatron_config",
     "megatron_core",
     "qalora_group_size",
+    "fan_in_fan_out",  # whether a weight is stored (in, out): the base layer's kind says it
 }
 
 # Any other setting may change what the adapter computes and is refused, unless it is off or the layout knows its value.

@@ -67,7 +67,8 @@ class IA3Config(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "feedforward_targets", checked("feedforward_targets", self.feedforward_targets))
+        feedforward = checked("feedforward_targets", self.feedforward_targets, pattern=True)
+        object.__setattr__(self, "feedforward_targets", feedforward)
         if not isinstance(self.targets, tuple) or not isinstance(self.feedforward_targets, tuple):
             return  # what patterns mean is seen in a model
         if strangers := [name for name in self.feedforward_targets if name not in self.targets]:
