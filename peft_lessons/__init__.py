@@ -55,6 +55,7 @@ EXPORTS = {
         "quantize",
         "quantize_model",
     ),
+    "targets": ("ALL_LINEAR",),
     "multi_adapter": ("SeveralAdapters", "SeveralConfig", "concatenate", "load_adapters", "using"),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}

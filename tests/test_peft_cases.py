@@ -14,7 +14,8 @@ from torch import nn
 
 from peft_lessons import load_adapter, save_adapter
 from peft_lessons.adapters import named_adapters
-from peft_lessons.checkpoints.files import read_adapter, read_config, tensor_places
+from peft_lessons.checkpoints.files import read_adapter, read_config
+from peft_lessons.checkpoints.weights import tensor_places
 
 # What is refused, and the reason that a user reads.
 REFUSED = {

@@ -5,12 +5,10 @@ unpickled and no code runs.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -19,20 +17,19 @@ from peft_lessons.adapters import (
     AdapterConfig,
     AdapterLayer,
     Model,
-    TrainedWhole,
     attach,
     named_adapters,
     require_no_adapters,
 )
 from peft_lessons.checkpoints.peft_names import layout_for, layout_of
-from peft_lessons.checkpoints.schema import PREFIX, Layout
+from peft_lessons.checkpoints.schema import Layout
+from peft_lessons.checkpoints.weights import fill, tensor_places, unfit, whole_modules
 from peft_lessons.files import current, write_together
-from peft_lessons.targets import WRAPPING_PARTS, own_name, own_names, unwrapped
+from peft_lessons.targets import own_name, own_names, unwrapped
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MOST_SETTINGS_BYTES = 1 << 20  # real ones have some hundred
-Adapters = list[tuple[str, AdapterLayer]]  # the name of a module, and its adapter
 
 
 def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, base_model: str | None = None) -> Path:
@@ -67,7 +64,7 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
             raise ValueError(f"{name} was made by {difference}, not by {_differing(config.at(name), layer.config)}")
     places = list(tensor_places(adapters, layout))
     for place in places:
-        if problem := _unfit(place.tensor, place.tensor.dtype):
+        if problem := unfit(place.tensor, place.tensor.dtype):
             raise ValueError(f"{place.short_name} {problem}: nothing is written")
     # clones, since safetensors refuses a shared adapter's memory under two names
     tensors = {place.name: place.encode(place.tensor).detach().clone().contiguous().cpu() for place in places}
@@ -133,7 +130,8 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
     if empty := [name for module, name in config.modules(model).items() if any(p.is_meta for p in module.parameters())]:
         raise ValueError(f"{empty[0]} is on the meta device, which holds no numbers: load the model's weights first")
     layers = config.build(model)
-    fill([(name, layers[module]) for name, module in own_names(model) if module in layers], stored)
+    adapters = [(name, layers[module]) for name, module in own_names(model) if module in layers]
+    fill(model, adapters, stored.layout, stored.tensors)
     return layers
 
 
@@ -161,27 +159,8 @@ def _read(settings: dict[str, Any], names: tuple[str, ...], folder: str | Path) 
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
     if names and config.modules_to_save:
-        config = replace(config, modules_to_save=_stored_whole(config.modules_to_save, layout, names))
+        config = replace(config, modules_to_save=whole_modules(config.modules_to_save, layout, names))
     return layout, config
-
-
-def _stored_whole(modules: tuple[str, ...], layout: Layout, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The last parts of the names of those modules that lie whole in the file.
-
-    Peft takes each module whose name ends with one of `modules`, "pre_classifier" for "classifier", and lists names of
-    which a model needs to have only some: "classifier" and "score" stand in every file of a sequence classifier.
-    """
-    ends = tuple(f".{end}" for end in layout.tensors.values())
-    found = {}
-    for name in names:
-        if not name.endswith(ends):
-            parts = _plain(name).removeprefix(PREFIX).split(".")
-            for length in range(1, len(parts)):
-                path = ".".join(parts[:length])
-                if any(path.endswith(module) for module in modules):
-                    found[next((m for m in modules if f".{path}".endswith(f".{m}")), parts[length - 1])] = True
-                    break
-    return tuple(found)
 
 
 def _read_settings(folder: str | Path) -> dict[str, Any]:
@@ -210,101 +189,6 @@ def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder:
                 f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
                 f"{largest:,}"
             )
-
-
-@dataclass(frozen=True)
-class Place:
-    """A tensor of an adapter and its name in the file."""
-
-    name: str
-    tensor: Tensor
-    layer: AdapterLayer
-    layout: Layout
-
-    def encode(self, tensor: Tensor) -> Tensor:
-        """The adapter's tensor as the file has it."""
-        return tensor if isinstance(self.layer, TrainedWhole) else self.layout.encode(self.layer, tensor)
-
-    def decode(self, tensor: Tensor) -> Tensor:
-        """The file's tensor as the adapter has it."""
-        return tensor if isinstance(self.layer, TrainedWhole) else self.layout.decode(self.layer, tensor)
-
-    @property
-    def short_name(self) -> str:
-        return self.name.removeprefix(PREFIX)
-
-
-def tensor_places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
-    """Every tensor that the file holds. A module that trains whole lies there under its own names."""
-    for module, layer in adapters:
-        whole = isinstance(layer, TrainedWhole)
-        for name, tensor in layer.state_dict(keep_vars=True).items():
-            if whole and name.startswith("trained."):
-                yield Place(f"{PREFIX}{module}.{name.removeprefix('trained.')}", tensor, layer, layout)
-            elif not whole and name in layout.tensors:
-                yield Place(layout.name(module, name), tensor, layer, layout)
-
-
-def fill(adapters: Adapters, stored: StoredAdapter) -> None:
-    """Copy the file's tensors into the adapters. Raises ValueError unless names and shapes are exactly equal."""
-    places = list(tensor_places(adapters, stored.layout))
-    expected = {place.name for place in places}
-    tensors = _as_expected(stored.tensors, expected)
-    filled = {id(place.tensor) for place in places if place.name in tensors}  # under one of its names, if it is shared
-    problems = [f"missing {p.short_name}" for p in places if p.name not in tensors and id(p.tensor) not in filled]
-    problems += [f"unexpected {name.removeprefix(PREFIX)}" for name in tensors if name not in expected]
-    for place in places:
-        if place.name in tensors:
-            tensor, shape = tensors[place.name], place.encode(place.tensor).shape
-            if tensor.shape != shape:
-                problems.append(f"{place.short_name} is {tuple(tensor.shape)}, expected {tuple(shape)}")
-            if problem := _unfit(tensor, place.tensor.dtype):
-                problems.append(f"{place.short_name} {problem}")
-    if problems:
-        problems = list(dict.fromkeys(problems))
-        listed = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise ValueError(f"these weights do not fit this model: {listed}")
-    with torch.no_grad():
-        for place in places:
-            if place.name in tensors:
-                place.tensor.copy_(place.decode(tensors[place.name].to(place.tensor.dtype)))
-
-
-def _unfit(tensor: Tensor, dtype: torch.dtype) -> str:
-    """What is wrong with `tensor` as numbers for one of `dtype`; nothing when it is right."""
-    if tensor.is_meta:
-        return "is on the meta device, which holds no numbers"
-    if not dtype.is_floating_point:  # such as BatchNorm's count of batches
-        return "" if tensor.dtype == dtype else f"holds {tensor.dtype}, not {dtype}"
-    problem = f"holds numbers that are not finite, or no numbers of a real floating type ({tensor.dtype})"
-    if not tensor.is_floating_point():
-        return problem
-    try:
-        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # 8-bit types know no test of finiteness
-    except (NotImplementedError, RuntimeError):
-        return problem
-    return "" if wide.isfinite().all() else problem
-
-
-def _as_expected(tensors: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
-    """The tensors under the model's own names, where the file has those of a wrapped model.
-
-    Raises ValueError when two then have the same name.
-    """
-    named: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        plain = _plain(name)
-        inside = f"{PREFIX}{plain.removeprefix(f'{PREFIX}module.')}"  # of DataParallel and DDP
-        plain = inside if plain not in expected and inside in expected else plain
-        if plain in named:
-            raise ValueError(f"these weights do not fit this model: {plain.removeprefix(PREFIX)} is there twice")
-        named[plain] = tensor
-    return named
-
-
-def _plain(name: str) -> str:
-    """A name in a file without the parts of wrappers that no module is called by."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPING_PARTS).removeprefix("module.")
 
 
 def _in_base(name: str) -> bool:
