@@ -149,8 +149,8 @@ def _strangers(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
             problems.append(f"unexpected {short}")
         elif not _same_numbers(tensor, base):
             problems.append(
-                f"{short} is {tuple(tensor.shape)} and differs from the base's {tuple(base.shape)}: it trained, too, or "
-                "belongs to another base (name its module in modules_to_save if it trained)"
+                f"{short} is {tuple(tensor.shape)} and differs from the base's {tuple(base.shape)}: the file is of "
+                "another base, or this trained too (name its module in modules_to_save then)"
             )
     return problems
 
