@@ -33,7 +33,7 @@ EXPORTS = {
     "methods.layer_norm": ("LayerNormTuning", "LayerNormTuningConfig"),
     "methods.loftq": ("LoftQConfig", "LoftQLinear"),
     "methods.loha": ("LoHaConfig", "LoHaLinear"),
-    "methods.lora": ("LoRAConfig", "LoRALinear"),
+    "methods.lora": ("BiasedLoRAConfig", "BiasedLoRALinear", "LoRAConfig", "LoRALinear"),
     "methods.lora_fa": ("LoRAFAConfig", "LoRAFALinear"),
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.oft": ("OFTConfig", "OFTLinear"),

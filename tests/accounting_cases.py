@@ -16,7 +16,7 @@ from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
-from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora import BiasedLoRAConfig, LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.partial import full_fine_tuning, head_only, last_layers
@@ -48,6 +48,7 @@ ADAPTERS = {
     "LoRA o, up": LoRAConfig(rank=4, targets=("o_proj", "up_proj")),
     "LoRA last layer": LoRAConfig(rank=4, targets=("layers.2.mlp.gate_proj",)),
     "LoRA with head": LoRAConfig(rank=4, targets=("v_proj", "lm_head")),
+    "LoRA with a bias": BiasedLoRAConfig(rank=4),
     "LoRA-FA": LoRAFAConfig(rank=4),
     "PiSSA": PiSSAConfig(rank=4),
     "LoftQ": LoftQConfig(rank=4, iterations=1),

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from peft_lessons import (
     AdaLoRAConfig,
     AdapterConfig,
+    BiasedLoRAConfig,
     DoRAConfig,
     IA3Config,
     LayerNormTuningConfig,
@@ -50,6 +51,7 @@ OURS: dict[str, AdapterConfig] = {
     "lora": LoRAConfig(rank=4, alpha=12),
     "lora-rank-1": LoRAConfig(rank=1, alpha=3),
     "rslora": LoRAConfig(rank=4, alpha=3, rank_stabilized=True),
+    "lora-bias": BiasedLoRAConfig(rank=4, alpha=12),
     "lora-fa": LoRAFAConfig(rank=4, alpha=12),
     "pissa": PiSSAConfig(rank=4, alpha=12),
     "dora": DoRAConfig(rank=4, alpha=12),
@@ -73,6 +75,8 @@ def theirs(method: str, targets: tuple[str, ...]) -> Any:
     match method:
         case "lora" | "lora-fa":
             return peft.LoraConfig(**lora)
+        case "lora-bias":
+            return peft.LoraConfig(lora_bias=True, **lora)
         case "lora-rank-1":
             return peft.LoraConfig(r=1, lora_alpha=3, **where)
         case "rslora":

@@ -52,7 +52,6 @@ def edit_config(folder, **changes) -> None:
         ({"use_dora": True}, "missing q.lora_magnitude_vector; missing v.lora_magnitude_vector"),
         ({"use_dora": True, "init_lora_weights": "pissa"}, "not supported here: init_lora_weights='pissa'"),
         ({"bias": "all"}, "not supported here: bias='all'"),
-        ({"bias": "lora_only"}, r"bias='lora_only' \(the base's own biases were trained: merge the adapter"),
         ({"rank_pattern": {"q": 3}}, r"q.lora_A.weight is \(2, 6\), expected \(3, 6\)"),
         ({"rank_pattern": {"q": "3"}}, "rank_pattern must be an object of names and whole numbers, got {'q': '3'}"),
         ({"rank_pattern": {"w": 3}}, "rank_pattern names 'w', which is none of q, v"),
@@ -81,7 +80,10 @@ def edit_config(folder, **changes) -> None:
         ({"target_modules": []}, "adapter_config.json: targets is empty"),
         ({"init_lora_weights": "pissa_niter_4"}, "not supported here: init_lora_weights='pissa_niter_4'"),
         ({"init_lora_weights": "loftq"}, "loftq_config must hold loftq_iter, codebook, values, block_size, double"),
-        ({"lora_bias": True, "layer_replication": [[0, 2]]}, r"lora_bias=True, layer_replication=\[\[0, 2\]\]"),
+        (
+            {"lora_bias": True, "layer_replication": [[0, 2]]},
+            r"layer_replication=\[\[0, 2\]\] \(the base itself has another depth",
+        ),
         ({"of_a_later_release": 1}, "not supported here: of_a_later_release=1"),
     ],
 )

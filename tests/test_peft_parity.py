@@ -103,6 +103,8 @@ def test_gradients(method: str, model: str, dtype: torch.dtype, tmp_path) -> Non
 def test_merge(method: str, model: str, dtype: torch.dtype, tmp_path) -> None:
     if method in READS_IDS:
         pytest.skip("nothing to fold")
+    if method == "lora-bias" and model == "decoder":
+        pytest.skip("peft merges no bias into a layer without one")
     mine, reference = pair(method, model, tmp_path, dtype)
     merged, expected = merge(mine).state_dict(), reference.merge_and_unload().state_dict()
     assert merged.keys() == expected.keys()

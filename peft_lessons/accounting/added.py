@@ -4,7 +4,7 @@ Trained numbers for one matrix d_in → d_out:
 
     LoRA, PiSSA, LoftQ   r (d_in + d_out)             IA³                  d_out; d_in of feed-forward targets
     LoRA-FA              r d_out                      BitFit               d_out
-    DoRA                 r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
+    DoRA, LoRA with β    r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
     AdaLoRA              r (d_in + d_out + 1)         serial adapter       2 m d_out + m + d_out
     VeRA                 r + d_out                    parallel adapter     m (d_in + d_out) + m + d_out
     LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
@@ -15,7 +15,7 @@ Names and shapes are those that `inject` makes; the tests compare each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 
 from peft_lessons.accounting.shapes import Module, Shapes
@@ -28,7 +28,7 @@ from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loha import LoHaConfig
-from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora import BiasedLoRAConfig, LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
@@ -74,6 +74,12 @@ def _lora(config: LoRAConfig, m: Module) -> Added:
         keeps_input=True,
         keeps=r,
     )
+
+
+@added.register
+def _biased_lora(config: BiasedLoRAConfig, m: Module) -> Added:
+    lora = _lora(config, m)
+    return replace(lora, trained={**lora.trained, "lora_B_bias": (m.out_features,)})
 
 
 @added.register

@@ -21,7 +21,7 @@ from peft_lessons.adapters import (
     named_adapters,
     require_no_adapters,
 )
-from peft_lessons.checkpoints.peft_names import layout_for, layout_of
+from peft_lessons.checkpoints.peft_names import layout_for, layout_of, with_the_bias_there_is
 from peft_lessons.checkpoints.schema import Layout
 from peft_lessons.checkpoints.weights import fill, tensor_places, unfit, whole_modules
 from peft_lessons.files import current, write_together
@@ -97,9 +97,16 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
 class StoredAdapter:
     """What a folder holds, before there is a model to put it in."""
 
+    settings: dict[str, Any]  # as the file says them
     config: AdapterConfig
     layout: Layout
     tensors: dict[str, Tensor]  # by their names in the file
+
+    @property
+    def lacks_biases(self) -> bool:
+        """Whether the base's biases trained, but are not in the file."""
+        trained = self.settings.get("bias") not in (None, "none")
+        return trained and not any(name.endswith(".bias") for name in self.tensors)
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
@@ -116,7 +123,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     layout, config = _read(settings, tuple(tensors), folder)
     _require_room_for(config, tensors, folder)
     try:
-        return StoredAdapter(config, layout, layout.unpack(tensors, settings))
+        return StoredAdapter(settings, config, layout, layout.unpack(tensors, settings))
     except ValueError as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
 
@@ -127,6 +134,11 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
     Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
     """
     config = stored.config
+    if stored.lacks_biases and (biased := [n for m, n in config.modules(model).items() if _has_bias(m)]):
+        raise ValueError(
+            f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
+            f"base that has them, as {biased[0]}"
+        )
     if empty := [name for module, name in config.modules(model).items() if any(p.is_meta for p in module.parameters())]:
         raise ValueError(f"{empty[0]} is on the meta device, which holds no numbers: load the model's weights first")
     layers = config.build(model)
@@ -154,6 +166,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
 def _read(settings: dict[str, Any], names: tuple[str, ...], folder: str | Path) -> tuple[Layout, AdapterConfig]:
     """The layout and config of a file with these settings, in which tensors have these names."""
     try:
+        settings = dict(with_the_bias_there_is(settings, names)) if names else settings
         layout = layout_for(settings)
         config = layout.to_config(settings)
     except (TypeError, ValueError, OverflowError) as error:
@@ -189,6 +202,10 @@ def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder:
                 f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
                 f"{largest:,}"
             )
+
+
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
 
 
 def _in_base(name: str) -> bool:

@@ -4,7 +4,7 @@ BitFit and the bottleneck adapters do not exist in peft; their files have the sa
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -21,7 +21,7 @@ from peft_lessons.methods.ia3 import IA3Config, IA3InputLinear
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
-from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora import BiasedLoRAConfig, BiasedLoRALinear, LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
@@ -100,6 +100,19 @@ class VeRALayout(Layout):
     def name(self, module: str, tensor: str) -> str:
         shared = tensor in ("vera_A", "vera_B")
         return f"base_model.{tensor}" if shared else super().name(module, tensor)
+
+
+class BaseBiasLayout(Layout):
+    """peft's `bias="lora_only"` trains the base's own bias b in place and stores it: it is b + (α/r) β."""
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        if tensor.ndim != 1:
+            return tensor
+        assert isinstance(layer, BiasedLoRALinear) and layer.base_layer.bias is not None
+        return (tensor - layer.base_layer.bias.to(tensor)) / layer.scaling
+
+    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
+        return tensor == "lora_B_bias" and getattr(layer.base_layer, "bias", None) is None
 
 
 class LoftQLayout(Layout):
@@ -211,6 +224,7 @@ LORA: dict[str, Any] = {
 UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
 }
+BIASED = LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "lora_B.bias"}}
 PROMPT: dict[str, Any] = {
     "settings": {"tokens": "num_virtual_tokens"},
     "constants": {"num_transformer_submodules": 1},
@@ -238,6 +252,13 @@ LAYOUTS: tuple[Layout, ...] = (
         marks={"use_dora": True},
         accepted=UNCHANGED_BASE,
         **LORA | {"tensors": {**LORA["tensors"], "magnitude": "lora_magnitude_vector"}},
+    ),
+    Layout(config=BiasedLoRAConfig, marks={"lora_bias": True}, accepted=UNCHANGED_BASE, **BIASED),
+    BaseBiasLayout(
+        config=BiasedLoRAConfig,
+        marks={"bias": "lora_only"},
+        accepted=UNCHANGED_BASE,
+        **LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "base_layer.bias"}},
     ),
     # A₀ and B₀ are not stored: they are found again in the base's weight
     Layout(config=PiSSAConfig, marks={"init_lora_weights": "pissa"}, **LORA),
@@ -354,6 +375,21 @@ def layout_of(config: AdapterConfig) -> Layout:
             return layout
     possible = ", ".join(layout.config.__name__ for layout in LAYOUTS)
     raise TypeError(f"cannot save a {type(config).__name__} in Hugging Face's layout; possible: {possible}")
+
+
+def with_the_bias_there_is(settings: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
+    """The settings of a file with tensors of these names, in which `bias` says what trained.
+
+    Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
+    "lora_only", whatever the setting meant.
+    """
+    if settings.get("bias") in (None, "none"):
+        return settings
+    biases = [name for name in names if name.endswith(".bias") and not name.endswith("lora_B.bias")]
+    if not biases:
+        return {**settings, "bias": "none"}
+    adapted = settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases)
+    return {**settings, "bias": "lora_only"} if adapted else settings
 
 
 def layout_for(settings: Mapping[str, Any]) -> Layout:

@@ -123,6 +123,10 @@ class Layout:
         """A tensor that peft stored, as `layer` holds it."""
         return tensor
 
+    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
+        """Whether a file may be without this tensor of `layer`, which then stays as a new adapter has it."""
+        return False
+
     def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
         """All tensors of a file that count, in the full shapes that a new adapter has."""
         return {name: tensor for name, tensor in tensors.items() if not self._drops(name)}

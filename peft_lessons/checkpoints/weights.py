@@ -18,6 +18,7 @@ class Place:
     """A tensor of an adapter and its name in the file."""
 
     name: str
+    own_name: str  # in the adapter
     tensor: Tensor
     layer: AdapterLayer
     layout: Layout
@@ -31,6 +32,10 @@ class Place:
         return tensor if isinstance(self.layer, TrainedWhole) else self.layout.decode(self.layer, tensor)
 
     @property
+    def may_be_missing(self) -> bool:
+        return not isinstance(self.layer, TrainedWhole) and self.layout.may_lack(self.layer, self.own_name)
+
+    @property
     def short_name(self) -> str:
         return self.name.removeprefix(PREFIX)
 
@@ -41,9 +46,9 @@ def tensor_places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
         whole = isinstance(layer, TrainedWhole)
         for name, tensor in layer.state_dict(keep_vars=True).items():
             if whole and name.startswith("trained."):
-                yield Place(f"{PREFIX}{module}.{name.removeprefix('trained.')}", tensor, layer, layout)
+                yield Place(f"{PREFIX}{module}.{name.removeprefix('trained.')}", name, tensor, layer, layout)
             elif not whole and name in layout.tensors:
-                yield Place(layout.name(module, name), tensor, layer, layout)
+                yield Place(layout.name(module, name), name, tensor, layer, layout)
 
 
 def fill(model: nn.Module, adapters: Adapters, layout: Layout, tensors: dict[str, Tensor]) -> None:
@@ -56,7 +61,11 @@ def fill(model: nn.Module, adapters: Adapters, layout: Layout, tensors: dict[str
     expected = {place.name for place in places}
     tensors = _under_own_names(tensors, expected)
     filled = {id(place.tensor) for place in places if place.name in tensors}  # under one of its names, if it is shared
-    problems = [f"missing {p.short_name}" for p in places if p.name not in tensors and id(p.tensor) not in filled]
+    problems = [
+        f"missing {place.short_name}"
+        for place in places
+        if place.name not in tensors and id(place.tensor) not in filled and not place.may_be_missing
+    ]
     problems += _strangers(model, {name: tensor for name, tensor in tensors.items() if name not in expected})
     for place in places:
         if place.name in tensors:

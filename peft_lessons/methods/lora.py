@@ -5,6 +5,8 @@
 A starts random and B at zero, so that ΔW = 0 at the start while B still gets a gradient. Rank-stabilised scaling
 (Kalajdzievski 2023, arXiv:2312.03732) divides by √r instead of r.
 
+`BiasedLoRALinear` is peft's `lora_bias`: B has a bias β, so that h = W₀x + (α/r) (B A x + β).
+
 Left out: adapters on embeddings and convolutions, and LoRA's own merging inside `eval()`; see `peft_lessons.merge`.
 """
 
@@ -56,6 +58,29 @@ def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
     return layer.scaling * layer.lora_B, layer.lora_A
 
 
+class BiasedLoRALinear(LoRALinear):
+    """LoRA with a bias β (out_features,) on B, which starts at zero. x: (…, in_features) → (…, out_features)."""
+
+    def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
+        super().__init__(base_layer, config)
+        self.lora_B_bias = self.new_parameter(self.out_features)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y = super().adapted(x)
+        return y + (self.scaling * self.lora_B_bias).to(y.dtype)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        delta, shift = self.delta(), self.scaling * self.lora_B_bias.to(self.adapter_dtype)
+        bias = self.base_layer.bias
+        return self.folded(self.base_weight(delta.dtype) + delta, shift if bias is None else bias + shift)
+
+
+@factors.register(BiasedLoRALinear)
+def _(layer: BiasedLoRALinear) -> None:
+    return None  # β is no product
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig(RankedConfig):
     """How much LoRA, and where.
@@ -77,3 +102,10 @@ class LoRAConfig(RankedConfig):
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasedLoRAConfig(LoRAConfig):
+    """As `LoRAConfig`, with out_features more parameters a layer."""
+
+    layer: ClassVar[type[AdapterLayer]] = BiasedLoRALinear
