@@ -38,7 +38,7 @@ EXPORTS = {
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.oft": ("OFTConfig", "OFTLinear"),
     "methods.partial": ("full_fine_tuning", "head_only", "last_layers"),
-    "methods.pissa": ("PiSSAConfig", "PiSSALinear"),
+    "methods.pissa": ("OLoRAConfig", "OLoRALinear", "PiSSAConfig", "PiSSALinear"),
     "methods.prefix": ("PrefixTuning", "PrefixTuningConfig"),
     "methods.prompt": ("PromptTuning", "PromptTuningConfig"),
     "methods.vera": ("VeRAConfig", "VeRALinear"),

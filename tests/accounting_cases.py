@@ -20,7 +20,7 @@ from peft_lessons.methods.lora import BiasedLoRAConfig, LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.partial import full_fine_tuning, head_only, last_layers
-from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -50,6 +50,7 @@ ADAPTERS = {
     "LoRA with head": LoRAConfig(rank=4, targets=("v_proj", "lm_head")),
     "LoRA with a bias": BiasedLoRAConfig(rank=4),
     "LoRA-FA": LoRAFAConfig(rank=4),
+    "OLoRA": OLoRAConfig(rank=4),
     "PiSSA": PiSSAConfig(rank=4),
     "LoftQ": LoftQConfig(rank=4, iterations=1),
     "DoRA": DoRAConfig(rank=4),

@@ -22,6 +22,7 @@ from peft_lessons import (
     LoRAConfig,
     LoRAFAConfig,
     OFTConfig,
+    OLoRAConfig,
     PiSSAConfig,
     PrefixTuningConfig,
     PromptTuningConfig,
@@ -54,6 +55,7 @@ OURS: dict[str, AdapterConfig] = {
     "lora-bias": BiasedLoRAConfig(rank=4, alpha=12),
     "lora-fa": LoRAFAConfig(rank=4, alpha=12),
     "pissa": PiSSAConfig(rank=4, alpha=12),
+    "olora": OLoRAConfig(rank=4, alpha=12),
     "dora": DoRAConfig(rank=4, alpha=12),
     "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, total_steps=100),
     "vera": VeRAConfig(rank=16),
@@ -83,6 +85,8 @@ def theirs(method: str, targets: tuple[str, ...]) -> Any:
             return peft.LoraConfig(r=4, lora_alpha=3, use_rslora=True, **where)
         case "pissa":
             return peft.LoraConfig(init_lora_weights="pissa", **lora)
+        case "olora":
+            return peft.LoraConfig(init_lora_weights="olora", **lora)
         case "dora":
             return peft.LoraConfig(use_dora=True, **lora)
         case "adalora":

@@ -24,7 +24,7 @@ from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import BiasedLoRAConfig, BiasedLoRALinear, LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
-from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -220,7 +220,7 @@ LORA: dict[str, Any] = {
     "ignored": frozenset({"eva_config", "velora_config", "monteclora_config"}),
     "dropped": ("lora_velora_embed", "lora_monteclora_sampler"),
 }
-# Starts such as "olora" or "corda", which rewrite W, are not among these.
+# Starts such as "corda" or "lora_ga", which rewrite W, are not among these.
 UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
 }
@@ -262,6 +262,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     # A₀ and B₀ are not stored: they are found again in the base's weight
     Layout(config=PiSSAConfig, marks={"init_lora_weights": "pissa"}, **LORA),
+    Layout(config=OLoRAConfig, marks={"init_lora_weights": "olora"}, **LORA),
     LoftQLayout(config=LoftQConfig, marks={"init_lora_weights": "loftq"}, **LORA),
     AdaLoRALayout(
         config=AdaLoRAConfig,

@@ -40,7 +40,7 @@ loaded. A dash: nothing to fold, or nothing that peft does on a CPU. Made by `py
 """
 
 RSLORA = "2312.03732"  # its page is LoRA's
-VARIANTS = {"lora-rank-1", "lora-dropout", "lora-bias", "oft-neumann"}  # of a row that is there
+VARIANTS = {"lora-rank-1", "lora-dropout", "lora-bias", "olora", "oft-neumann"}  # of a row that is there
 
 
 def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
