@@ -3,9 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+Content = TypeVar("Content")
 WAITING = ".new"  # a folder in a folder: files that belong together, all written, on their way to their places
 
 
@@ -64,6 +66,35 @@ def current(folder: Path, name: str) -> Path:
     """The file called `name` that `write_together` last wrote to `folder`, wherever it lies."""
     waiting = folder / WAITING / name
     return waiting if waiting.is_file() else folder / name
+
+
+def read_together(folder: Path, names: Sequence[str], read: Callable[[], Content]) -> Content:
+    """What `read` makes of the files with these `names` in `folder`, all of one writing of `write_together`.
+
+    Reads again when a writer came between.
+    """
+    while True:
+        before = _versions(folder, names)
+        try:
+            content = read()
+        except (OSError, ValueError):
+            if _versions(folder, names) == before:
+                raise
+        else:
+            if _versions(folder, names) == before:
+                return content
+
+
+def _versions(folder: Path, names: Sequence[str]) -> list[tuple[Path, int, int] | None]:
+    """Which files lie there, where, and when each was written; None for what is not there or just goes."""
+    found: list[tuple[Path, int, int] | None] = []
+    for name in names:
+        path = current(folder, name)
+        try:
+            found.append((path, (status := path.stat()).st_ino, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
 
 
 def _put_into_place(folder: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pathlib
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -114,6 +115,26 @@ def test_an_interrupted_save_leaves_the_old_adapter_or_the_new(tmp_path, monkeyp
     save_adapter(new, STRONG, folder)
     assert torch.equal(outputs(load_adapter(base(), folder)), outputs(new))
     assert sorted(path.name for path in folder.iterdir() if ".unfinished-" not in path.name) == [SETTINGS, WEIGHTS]
+
+
+def test_whoever_reads_while_another_writes_finds_one_or_the_other(tmp_path) -> None:
+    models = [(adapted(), CONFIG), (adapted(STRONG, seed=2), STRONG)]
+    folder, done = save_adapter(*models[0], tmp_path), threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for model, config in models:
+                save_adapter(model, config, folder)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        found = [outputs(load_adapter(base(), folder)) for _ in range(60)]
+    finally:
+        done.set()
+        writer.join()
+    possible = [outputs(model) for model, _ in models]
+    assert all(any(torch.equal(one, other) for other in possible) for one in found)
 
 
 def test_an_interrupted_first_save_leaves_no_folder(tmp_path, monkeypatch) -> None:
@@ -327,6 +348,36 @@ def test_a_head_with_buffers(tmp_path) -> None:
     first, second = (load_file(tmp_path / whose / WEIGHTS) for whose in ("theirs", "ours"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("left", [[], ["classifier"]])
+def test_a_head_that_is_not_in_the_file_is_missed(left: list[str], tmp_path) -> None:
+    config = LoRAConfig(rank=2, targets=("query",), modules_to_save=("classifier", "pooler"))
+    folder = save_adapter(inject(sequence_classifier("bert"), config), config, tmp_path)
+    tensors = load_file(folder / WEIGHTS)
+    for name in list(tensors):
+        if "lora_" not in name and not any(module in name for module in left):
+            del tensors[name]
+    save_file(tensors, folder / WEIGHTS)
+    message = (
+        r"missing pooler, which modules_to_save names" if left else r"none of the modules that modules_to_save names"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_adapter(sequence_classifier("bert"), folder)
+
+
+def test_the_weight_of_a_layer_is_a_parameter_too(tmp_path) -> None:
+    """Peft's `target_parameters` on what is a linear layer is plain LoRA; experts of three dimensions are refused."""
+    config = peft.LoraConfig(r=2, target_modules=["q"], target_parameters=["v.weight"])
+    theirs = peft.get_peft_model(Biased(True, norm_bias=True), config)
+    disturb(theirs)
+    theirs.save_pretrained(tmp_path)
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(load_adapter(Biased(True, norm_bias=True), tmp_path)(x), theirs(x))
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    (tmp_path / SETTINGS).write_text(json.dumps(settings | {"target_parameters": ["experts.gate_up_proj"]}))
+    with pytest.raises(ValueError, match=r"target_parameters=.* \(parameters that are no layer's weight: merge the"):
+        load_adapter(Biased(True, norm_bias=True), tmp_path)
 
 
 def test_what_trains_beside_the_adapters_is_told_how_to_be_saved(tmp_path) -> None:

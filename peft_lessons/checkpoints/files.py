@@ -21,11 +21,11 @@ from peft_lessons.adapters import (
     named_adapters,
     require_no_adapters,
 )
-from peft_lessons.checkpoints.peft_names import layout_for, layout_of, with_the_bias_there_is
+from peft_lessons.checkpoints.peft_names import in_our_words, layout_for, layout_of
 from peft_lessons.checkpoints.schema import Layout
 from peft_lessons.checkpoints.weights import fill, tensor_places, unfit, whole_modules
-from peft_lessons.files import current, write_together
-from peft_lessons.targets import own_name, own_names, unwrapped
+from peft_lessons.files import current, read_together, write_together
+from peft_lessons.targets import matches, own_name, own_names, unwrapped
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -111,21 +111,25 @@ class StoredAdapter:
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
     """Read a folder. Raises FileNotFoundError for a missing file, ValueError for one that cannot be understood."""
-    settings = _read_settings(folder)
-    path = current(Path(folder), WEIGHTS_FILE)
-    if not path.is_file():
-        _read(settings, (), folder)  # an error in the settings comes first
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; only safetensors are read, never pickled files")
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has its own error class, not an OSError
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    settings, tensors = read_together(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), lambda: _read_files(folder))
     layout, config = _read(settings, tuple(tensors), folder)
     _require_room_for(config, tensors, folder)
     try:
         return StoredAdapter(settings, config, layout, layout.unpack(tensors, settings))
     except ValueError as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
+
+
+def _read_files(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settings = _read_settings(folder)
+    path = current(Path(folder), WEIGHTS_FILE)
+    if not path.is_file():
+        _read(settings, (), folder)  # an error in the settings comes first
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; only safetensors are read, never pickled files")
+    try:
+        return settings, load_file(path)
+    except Exception as error:  # safetensors has its own error class, not an OSError
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
 def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterLayer]:
@@ -139,6 +143,9 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
             f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
             f"base that has them, as {biased[0]}"
         )
+    listed = [name for name in stored.settings.get("modules_to_save") or () if name not in config.modules_to_save]
+    if absent := [one for one in listed if any(matches(name, one) for name, _ in own_names(model))]:
+        raise ValueError(f"these weights do not fit this model: missing {absent[0]}, which modules_to_save names")
     if empty := [name for module, name in config.modules(model).items() if any(p.is_meta for p in module.parameters())]:
         raise ValueError(f"{empty[0]} is on the meta device, which holds no numbers: load the model's weights first")
     layers = config.build(model)
@@ -166,13 +173,15 @@ def read_config(folder: str | Path) -> AdapterConfig:
 def _read(settings: dict[str, Any], names: tuple[str, ...], folder: str | Path) -> tuple[Layout, AdapterConfig]:
     """The layout and config of a file with these settings, in which tensors have these names."""
     try:
-        settings = dict(with_the_bias_there_is(settings, names)) if names else settings
+        settings = in_our_words(settings, names) if names else settings
         layout = layout_for(settings)
         config = layout.to_config(settings)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
     if names and config.modules_to_save:
-        config = replace(config, modules_to_save=whole_modules(config.modules_to_save, layout, names))
+        if not (whole := whole_modules(config.modules_to_save, layout, names)):
+            raise ValueError(f"{folder} holds none of the modules that modules_to_save names: {config.modules_to_save}")
+        config = replace(config, modules_to_save=whole)
     return layout, config
 
 

@@ -378,19 +378,26 @@ def layout_of(config: AdapterConfig) -> Layout:
     raise TypeError(f"cannot save a {type(config).__name__} in Hugging Face's layout; possible: {possible}")
 
 
-def with_the_bias_there_is(settings: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
-    """The settings of a file with tensors of these names, in which `bias` says what trained.
+def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The settings of a file with tensors of these names, where two of peft's ways to say a thing become one.
 
     Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
-    "lora_only", whatever the setting meant.
+    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts.
     """
-    if settings.get("bias") in (None, "none"):
-        return settings
-    biases = [name for name in names if name.endswith(".bias") and not name.endswith("lora_B.bias")]
-    if not biases:
-        return {**settings, "bias": "none"}
-    adapted = settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases)
-    return {**settings, "bias": "lora_only"} if adapted else settings
+    settings = dict(settings)
+    if settings.get("bias") not in (None, "none"):
+        biases = [name for name in names if name.endswith(".bias") and not name.endswith("lora_B.bias")]
+        if not biases:
+            settings["bias"] = "none"
+        elif settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases):
+            settings["bias"] = "lora_only"
+    parameters, modules = settings.get("target_parameters"), settings.get("target_modules") or []
+    if isinstance(parameters, list) and isinstance(modules, list):
+        weights = [one for one in parameters if isinstance(one, str) and one.endswith(".weight")]
+        if weights == parameters:
+            settings["target_modules"] = [*modules, *(weight.removesuffix(".weight") for weight in weights)]
+            settings["target_parameters"] = None
+    return settings
 
 
 def layout_for(settings: Mapping[str, Any]) -> Layout:

@@ -40,11 +40,12 @@ OFF: tuple[object, ...] = (None, False, {}, [])
 MERGE = "merge the adapter into its base with peft and load that"
 WHY = {
     "bias": f"the base's own biases were trained: {MERGE}",
-    "target_parameters": f"parameters outside of linear layers: {MERGE}",
+    "target_parameters": f"parameters that are no layer's weight: {MERGE}",
     "layer_replication": "the base itself has another depth",
     "alora_invocation_tokens": "an adapter that is on for a part of the tokens",
     "trainable_token_indices": f"rows of the embedding were trained: {MERGE}",
     "kasa_config": f"the base's smallest singular values were dropped: {MERGE}",
+    "use_effective_conv2d": f"convolutions are factored in another way: {MERGE}",
     "use_bdlora": f"factors that are block-diagonal: {MERGE}",
     "save_projection": "the random matrices are not in the file: save it with save_projection=True",
     "init_lora_weights": f"the base's weights were rewritten at the start: {MERGE}, or save with "
@@ -94,7 +95,7 @@ class Layout:
             raise ValueError(f"settings that are not supported here: {', '.join(unsupported)}")
         types, values, problems = get_type_hints(self.config), {}, []
         for ours, theirs in self.settings.items():
-            if ours in OPTIONAL and settings.get(theirs) is None:
+            if ours in OPTIONAL and settings.get(theirs) in (None, "", [], {}):
                 continue
             if theirs not in settings:
                 problems.append(f"{theirs} is missing")
@@ -105,6 +106,8 @@ class Layout:
                 problems.append(f"{theirs} must be {error}, got {settings[theirs]!r:.200}")
         if problems:
             raise ValueError("; ".join(problems))
+        if not values.get("layers"):
+            values.pop("layers_pattern", None)  # older releases of peft wrote it alone
         return self.config(**values)
 
     @property
