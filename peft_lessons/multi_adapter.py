@@ -180,8 +180,7 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
             raise TypeError(f"{name!r} trains {config.modules_to_save} as a whole, and only plain LoRA can be added up")
     named = [(own_name(model, module), layer) for module, layer in layers]
     concerned = [(module, layer) for module, layer in named if not weights.keys().isdisjoint(layer.names)]
-    ranks = {name: [layer.get(name).config.rank for _, layer in concerned if name in layer.names] for name in weights}
-    rank = sum(max(each) for each in ranks.values())
+    rank = sum(max(_ranks(concerned, name)) for name in weights)
     sum_config = LoRAConfig(rank=rank, alpha=rank, targets=tuple(module for module, _ in concerned))
     for module, layer in concerned:
         with naming(module):
@@ -191,6 +190,11 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     for module, layer in layers:
         replace_module(model, module, stacked[layer])
     return model, sum_config
+
+
+def _ranks(layers: Sequence[tuple[str, SeveralAdapters]], name: str) -> list[int]:
+    """Those of the adapter called `name`, which may differ from layer to layer."""
+    return [part.config.rank for _, layer in layers if isinstance(part := layer.get(name), LoRALinear)]
 
 
 @torch.no_grad()

@@ -55,8 +55,9 @@ class RankedConfig(AdapterConfig):
 
 def require_rank_fits(rank: int, base_layer: nn.Module) -> None:
     """Raise ValueError for a rank above min(in_features, out_features) of a linear layer."""
-    if hasattr(base_layer, "in_features") and hasattr(base_layer, "out_features"):
-        check_rank_fits(rank, base_layer.in_features, base_layer.out_features)
+    in_features, out_features = (getattr(base_layer, side, None) for side in ("in_features", "out_features"))
+    if isinstance(in_features, int) and isinstance(out_features, int):
+        check_rank_fits(rank, in_features, out_features)
 
 
 def _pairs(field: str, pattern: Any) -> tuple[tuple[str, Any], ...]:

@@ -73,12 +73,13 @@ class Where:
         self._require_matches(names)
         whole = [name for name, _ in names if self.trains_whole(name)]
         meant = self._meant(model, names)
+        whole_names = self.targets if isinstance(self.targets, tuple) else ()
         kept = [
             (name, module)
             for name, module in meant
             if not selects(self.exclude, name)
             and not any(f"{name}.".startswith(f"{one}.") for one in whole)
-            and (not self.layers or name in self.targets or _number(name, self.layers_pattern) in self.layers)
+            and (not self.layers or name in whole_names or _number(name, self.layers_pattern) in self.layers)
         ]
         if not kept:
             raise ValueError(

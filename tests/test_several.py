@@ -1,6 +1,7 @@
 """Several adapters on one base, against each of them alone and against peft."""
 
 import copy
+import re
 import warnings
 
 import peft
@@ -240,3 +241,23 @@ def test_taking_them_out_gives_the_base_back(both, folders) -> None:
     ids = inputs("decoder")
     assert torch.equal(remove_adapters(both)(ids), alone(folders, None)(ids))
     assert not any("base_layer" in name for name, _ in both.named_modules())
+
+
+def test_ranks_that_differ_from_layer_to_layer_add_up(tmp_path) -> None:
+    """The sum has the largest ranks of each, and is the weighted sum as before; a head that trains cannot be added."""
+    ids = inputs("decoder")
+    configs = {
+        "red": LoRAConfig(rank=2, targets=("q_proj", "v_proj"), rank_pattern={"v_proj": 5}, alpha_pattern={"1.*": 3}),
+        "blue": LoRAConfig(rank=3, targets=re.compile(r".*\.0\..*(v|down)_proj")),
+    }
+    model = stir(inject(decoders()[0], SeveralConfig(adapters=configs)))
+    weights = {"red": 0.5, "blue": -0.25}
+    with using(model, weights):
+        expected = model(ids)
+    one, config = concatenate(model, weights)
+    assert config.rank == 8
+    close(one(ids), expected, 1e-5)
+    close(load_adapter(decoders()[0], save_adapter(one, config, tmp_path))(ids), expected, 1e-5)
+    configs["red"] = LoRAConfig(rank=2, modules_to_save=("lm_head",))
+    with pytest.raises(TypeError, match=r"'red' trains \('lm_head',\) as a whole, and only plain LoRA can be added up"):
+        concatenate(inject(decoders()[0], SeveralConfig(adapters=configs)), weights)

@@ -33,6 +33,7 @@ from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.targets import selects
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _oft(config: OFTConfig, m: Module) -> Added:
 
 @added.register
 def _ia3(config: IA3Config, m: Module) -> Added:
-    if any(m.matches(target) for target in config.feedforward_targets):
+    if selects(config.feedforward_targets, m.name):
         return Added(trained={"ia3_l": (m.in_features,)}, rewrites_input=True, keeps_input=True)
     return Added(trained={"ia3_l": (m.out_features,)}, keeps=m.out_features)
 
