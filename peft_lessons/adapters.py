@@ -129,7 +129,7 @@ class TrainedWhole(AdapterLayer):
         codes = [part for part in base_layer.modules() if isinstance(part, QuantizedLinear)]
         if codes or not parameters or not all(parameter.is_floating_point() for parameter in parameters):
             raise TypeError(
-                f"{type(base_layer).__name__} cannot train as a whole: quantized weights and modules without any do not"
+                f"{type(base_layer).__name__} cannot train as a whole: it has quantized weights, or no weights at all"
             )
         self.trained = copy.deepcopy(base_layer).requires_grad_(True)
         for parameter in self.trained.parameters():

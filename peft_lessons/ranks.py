@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from torch import nn
@@ -79,4 +80,10 @@ def _value(pattern: tuple[tuple[str, Value], ...], name: str, otherwise: Value) 
 
 
 def _fits(pattern: str, name: str) -> bool:
-    return re.fullmatch(rf"(.*\.)?({pattern})", name) is not None
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Kept here, since EVA gives each module of a large model its own pattern, more than `re` keeps."""
+    return re.compile(rf"(.*\.)?({pattern})")

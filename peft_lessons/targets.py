@@ -107,9 +107,10 @@ class Where:
                 f"the regular expression {self.targets.pattern!r} matches no module's whole name; this model has "
                 f"{_quoted(linear)}"
             )
-        numbers = {_number(name, self.layers_pattern) for name, _ in names if selects(targets, name)} - {None}
+        found = (_number(name, self.layers_pattern) for name, _ in names if selects(targets, name))
+        numbers = {number for number in found if number is not None}
         if missing_layers := sorted(set(self.layers) - numbers):
-            raise ValueError(f"no target lies in layers {missing_layers}; they lie in {sorted(numbers)}")  # type: ignore[type-var]
+            raise ValueError(f"no target lies in layers {missing_layers}; they lie in {sorted(numbers)}")
 
     def _meant(self, model: nn.Module, names: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
         if isinstance(self.targets, AllLinear):

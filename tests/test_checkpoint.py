@@ -62,6 +62,13 @@ def edit_config(folder, **changes) -> None:
             r"the regular expression 'w\|x' matches no module's whole name; this model",
         ),
         ({"target_modules": "("}, r"target_modules must be a list of names or a regular expression \(missing \)"),
+        (
+            {"target_modules": r"(\w+\.?)+!"},
+            "must be a regular expression of at most 2,000 characters without repeated g",
+        ),
+        ({"exclude_modules": "q" * 3000}, "exclude_modules must be a regular expression of at most 2,000 characters"),
+        ({"rank_pattern": {r"(\w*)*!": 2}}, "rank_pattern must be a regular expression of at most 2,000 characters"),
+        ({"alpha_pattern": {f"q{i}": 2 for i in range(5)}}, "alpha_pattern has 5 entries for 4 tensors"),
         ({"target_modules": None}, "target_modules must be a list of names, got None"),
         ({"exclude_modules": ["q", "v"]}, "nothing is left to adapt: 'q', 'v' are meant by targets"),
         ({"layers_to_transform": [0]}, r"no target lies in layers \[0\]; they lie in \[\]"),

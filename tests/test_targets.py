@@ -36,6 +36,10 @@ SETTINGS = {
     "names": {"target_modules": QV},
     "whole names": {"target_modules": ["model.layers.1.mlp.up_proj", "model.layers.0.self_attn.q_proj"]},
     "a regular expression": {"target_modules": r".*layers\.1\.(self_attn|mlp)\.(q|up)_proj"},
+    "what a fine-tuning tool writes": {
+        "target_modules": r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|"
+        r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|mlp)\.(?:(?:q_proj|v_proj|up_proj)))"
+    },
     "a name alone is a whole one": {"target_modules": "lm_head"},
     "all-linear": {"target_modules": "all-linear"},
     "ALL-LINEAR": {"target_modules": "ALL-LINEAR"},
@@ -292,7 +296,7 @@ def test_codes_do_not_train_whole() -> None:
     from peft_lessons import quantize_model
 
     model = quantize_model(nn.ModuleDict({"q": nn.Linear(8, 8), "v": nn.Linear(8, 8)}), targets=("v",))
-    with pytest.raises(TypeError, match="v: QuantizedLinear cannot train as a whole: quantized weights"):
+    with pytest.raises(TypeError, match="v: QuantizedLinear cannot train as a whole: it has quantized weights"):
         inject(model, LoRAConfig(rank=1, targets=("q",), modules_to_save=("v",)))
 
 

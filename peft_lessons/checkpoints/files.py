@@ -205,6 +205,9 @@ def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder:
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     sizes = [(name, value) for name, value in vars(config).items() if name in ("rank", "tokens", "bottleneck")]
     sizes += [(f"rank_pattern[{name!r}]", value) for name, value in getattr(config, "rank_pattern", ())]
+    for name in ("rank_pattern", "alpha_pattern"):
+        if (count := len(getattr(config, name, ()))) > len(tensors):
+            raise ValueError(f"{Path(folder) / CONFIG_FILE}: {name} has {count:,} entries for {len(tensors):,} tensors")
     for name, value in sizes:
         if value > largest:
             raise ValueError(

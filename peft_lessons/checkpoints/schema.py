@@ -36,6 +36,8 @@ IGNORED = {
 # Any other setting may change what the adapter computes and is refused, unless it is off or the layout knows its value.
 OFF: tuple[object, ...] = (None, False, {}, [])
 
+LONGEST_PATTERN = 2000  # in characters
+
 # What somebody can do about a setting that is not supported.
 MERGE = "merge the adapter into its base with peft and load that"
 WHY = {
@@ -181,18 +183,29 @@ def _object_of(description: str, *kinds: type) -> Callable[[Any], Any]:
     def read(value: Any) -> Any:
         if type(value) is not dict or not all(type(one) in kinds for one in value.values()):
             raise ValueError(description)
+        for name in value:
+            _pattern(name)
         return tuple(value.items())
 
     return read
 
 
 def _names(value: Any) -> Names:
-    if type(value) is not str:
-        return NAMES(value)
+    return _pattern(value) if type(value) is str else NAMES(value)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """A regular expression of a stranger's file: one that may take for ever to match is refused.
+
+    A repeated group takes time exponential in a name's length where it can be repeated in many ways.
+    """
     try:
-        return re.compile(value)
+        compiled = re.compile(text)
     except re.error as error:
         raise ValueError(f"a list of names or a regular expression ({error})") from error
+    if len(text) > LONGEST_PATTERN or re.search(r"\)(?:[*+]|\{)", re.sub(r"\\.|\[[^]]*\]", "", text)):
+        raise ValueError(f"a regular expression of at most {LONGEST_PATTERN:,} characters without repeated groups")
+    return compiled
 
 
 def _targets(value: Any) -> Targets:
