@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -49,9 +50,12 @@ class AdapterConfig(Where):
         """A new adapter for each module of `model` that this config means. The model stays as it is."""
         layers: dict[nn.Module, AdapterLayer] = {}
         for module, name in self.modules(model).items():
-            kind = TrainedWhole if self.trains_whole(name) else self.kind(name)
             with naming(name):
-                layers[module] = kind(module, self.at(name))
+                if ids := self.trained_ids(name):
+                    layers |= trained_rows(model, module, self.at(name), ids)
+                else:
+                    kind = TrainedWhole if self.trains_whole(name) else self.kind(name)
+                    layers[module] = kind(module, self.at(name))
         self.connect(list(layers.values()))
         return layers
 
@@ -158,6 +162,58 @@ class TrainedWhole(AdapterLayer):
             return getattr(self.trained if self.enabled else self.base_layer, name)
 
 
+class TrainedRows(AdapterLayer):
+    """Some rows of an embedding, trained in place of its own. int64 ids (…,) → (…, embedding_dim).
+
+    Over a linear layer whose weight is tied to the embedding, the same rows give the outputs of these tokens.
+
+    Raises TypeError for a module that is neither, ValueError for tokens that it has not, or twice.
+    """
+
+    base_layer: nn.Embedding | nn.Linear
+
+    def __init__(
+        self, base_layer: nn.Module, config: AdapterConfig, ids: tuple[int, ...], rows: nn.Parameter | None = None
+    ) -> None:
+        if type(base_layer) not in (nn.Embedding, nn.Linear) or getattr(base_layer, "max_norm", None) is not None:
+            raise TypeError(f"only rows of a plain nn.Embedding train, got {type(base_layer).__name__}")
+        super().__init__(base_layer, config)
+        count = len(self.base_layer.weight)
+        if len(set(ids)) < len(ids) or not all(0 <= one < count for one in ids):
+            raise ValueError(f"trainable_tokens must be different numbers below {count}, got {ids}")
+        self.register_buffer("ids", torch.tensor(ids, device=self.device), persistent=False)
+        trained = self.base_layer.weight.detach()[self.ids].to(self.adapter_dtype)
+        self.rows = nn.Parameter(trained) if rows is None else rows
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y = self.base_layer(x)
+        if isinstance(self.base_layer, nn.Linear):
+            bias = None if self.base_layer.bias is None else self.base_layer.bias[self.ids]
+            return y.index_copy(-1, self.ids, F.linear(x, self.rows.to(x.dtype), bias).to(y.dtype))
+        found = x[..., None] == self.ids  # (…, rows)
+        return torch.where(found.any(-1, keepdim=True), self.rows[found.int().argmax(-1)].to(y.dtype), y)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight with the trained rows in it, as other code of a model may read it."""
+        base = self.base_layer.weight
+        return base.index_copy(0, self.ids, self.rows.to(base.dtype)) if self.enabled else base
+
+    def merged(self) -> nn.Module:
+        module = copy.deepcopy(self.base_layer).requires_grad_(False).train(self.training)
+        module.weight.data[self.ids] = self.rows.detach().to(module.weight.dtype)
+        return module
+
+
+def trained_rows(
+    model: nn.Module, embedding: nn.Module, config: AdapterConfig, ids: tuple[int, ...]
+) -> dict[nn.Module, AdapterLayer]:
+    """New adapters for an embedding, and for each head of `model` whose weight is tied to it."""
+    first = TrainedRows(embedding, config, ids)
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is getattr(embedding, "weight", None)]
+    return {embedding: first, **{head: TrainedRows(head, config, ids, first.rows) for head in heads}}
+
+
 def inject(model: Model, config: AdapterConfig) -> Model:
     """Freeze `model` and wrap each module that `config` means, in place; returns `model`.
 
@@ -170,7 +226,7 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     """
     require_no_adapters(model)
     for module, name in config.modules(model).items():
-        if not config.trains_whole(name):
+        if not config.trains_whole(name) and not config.trained_ids(name):
             with naming(name):
                 config.check(name, module)
     return attach(model, config.build(model))

@@ -37,7 +37,8 @@ class Where:
     What a target names in full is adapted wherever it lies.
 
     `modules_to_save` are modules that train as a whole and are saved with the adapters, such as a new classifier. What
-    lies inside of them is not adapted.
+    lies inside of them is not adapted. `trainable_tokens` maps embeddings to those of their rows that train, such as
+    {"embed_tokens": (32000, 32001)} for two new tokens; a head whose weight is tied to one computes with the same rows.
 
     Raises TypeError for a string where names are meant, ValueError without a target and for `layers` beside a regular
     expression or ALL_LINEAR, which peft cannot express.
@@ -48,6 +49,7 @@ class Where:
     layers: tuple[int, ...] = ()
     layers_pattern: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    trainable_tokens: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.targets, AllLinear):
@@ -56,6 +58,9 @@ class Where:
         object.__setattr__(self, "layers", checked("layers", self.layers, kind=int))
         for name in ("layers_pattern", "modules_to_save"):
             object.__setattr__(self, name, checked(name, getattr(self, name)))
+        tokens = dict(self.trainable_tokens).items()
+        tokens = tuple((name, checked("trainable_tokens", ids, kind=int)) for name, ids in tokens)
+        object.__setattr__(self, "trainable_tokens", tokens)
         if not self.targets:
             raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
         if self.layers and not isinstance(self.targets, tuple):
@@ -71,7 +76,7 @@ class Where:
         """
         names = [(name, module) for name, module in own_names(model) if name]
         self._require_matches(names)
-        whole = [name for name, _ in names if self.trains_whole(name)]
+        whole = [name for name, _ in names if self.trains_whole(name) or self.trained_ids(name)]
         meant = self._meant(model, names)
         whole_names = self.targets if isinstance(self.targets, tuple) else ()
         kept = [
@@ -95,11 +100,16 @@ class Where:
         """Whether the module called `name` is one of `modules_to_save`."""
         return selects(self.modules_to_save, name)
 
+    def trained_ids(self, name: str) -> tuple[int, ...]:
+        """Which rows of the embedding called `name` train."""
+        return next((ids for one, ids in self.trainable_tokens if matches(name, one)), ())
+
     def _require_matches(self, names: list[tuple[str, nn.Module]]) -> None:
         linear = [name for name, module in names if hasattr(module, "in_features")]
         ends = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
         targets = self.targets if isinstance(self.targets, tuple) else ()
-        for wanted, there in ((targets, ends), (self.modules_to_save, [name for name, _ in names])):
+        whole = (*self.modules_to_save, *(name for name, _ in self.trainable_tokens))
+        for wanted, there in ((targets, ends), (whole, [name for name, _ in names])):
             if missing := [one for one in wanted if not any(matches(name, one) for name, _ in names)]:
                 raise ValueError(f"no module ends with {_quoted(missing)}; this model has {_quoted(there)}")
         if isinstance(self.targets, re.Pattern) and not any(self.targets.fullmatch(name) for name, _ in names):

@@ -273,10 +273,11 @@ def test_sizes_that_inject_would_refuse_are_refused():
         {"exclude": ("q_proj",)},
         {"layers": (0,)},
         {"modules_to_save": ("lm_head",)},
+        {"trainable_tokens": {"embed_tokens": (1,)}},
     ],
 )
 def test_places_that_are_not_counted_are_refused(where):
-    with pytest.raises(TypeError, match="only methods with names as targets are counted, without exclude, layers or"):
+    with pytest.raises(TypeError, match="only methods with names as targets are counted, without exclude, layers, or"):
         trained_parameters(SHAPE, LoRAConfig(rank=2, **where))
 
 

@@ -7,11 +7,12 @@ import pathlib
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import peft
 import pytest
 import torch
-from parity import disturb
+from parity import decoders, disturb
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -31,9 +32,11 @@ from peft_lessons import (
     inject,
     load_adapter,
     load_adapters,
+    merge,
     save_adapter,
+    trainable_parameters,
 )
-from peft_lessons.adapters import TrainedWhole, named_adapters
+from peft_lessons.adapters import TrainedRows, TrainedWhole, named_adapters
 from peft_lessons.checkpoints.files import read_config
 
 CONFIG = LoRAConfig(rank=2, alpha=5, targets=("q", "v"))
@@ -385,6 +388,83 @@ def test_what_trains_beside_the_adapters_is_told_how_to_be_saved(tmp_path) -> No
     model["v"].requires_grad_(True)
     with pytest.raises(ValueError, match=r"these train too: v\.weight, v\.bias; .*modules_to_save"):
         save_adapter(model, LoRAConfig(rank=2, targets=("q",)), tmp_path)
+
+
+# Rows of an embedding.
+
+
+def decoder(tied: bool, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
+    """A small language model here and in transformers, whose head has the embedding's weight, or a copy of it."""
+    mine, reference = decoders()
+    reference.config.tie_word_embeddings = tied
+    for model in (mine, reference):
+        weight = model.model.embed_tokens.weight
+        model.lm_head.weight = weight if tied else nn.Parameter(weight.detach().clone())
+    return mine.to(dtype), reference.to(dtype).eval()
+
+
+TOKENS = (3, 60, 7)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_tokens_that_train(tied: bool, named: bool, tmp_path) -> None:
+    """New tokens beside LoRA, with a head that is tied to the embedding or not: as in peft, there and back."""
+    indices = {"embed_tokens": list(TOKENS)} if named else list(TOKENS)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=indices)
+    theirs = peft.get_peft_model(decoder(tied)[1], config)
+    disturb(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ids = torch.tensor([[3, 1, 60, 7, 3], [2, 4, 5, 6, 9]])
+    mine = load_adapter(decoder(tied)[0], tmp_path / "theirs")
+    expected = theirs(ids).logits
+    close = partial(torch.testing.assert_close, rtol=0, atol=1e-5 * expected.abs().max().item())
+    close(mine(ids), expected)
+    mine(ids).square().mean().backward()
+    expected.square().mean().backward()
+    (delta,) = (p for name, p in theirs.named_parameters() if "trainable_tokens_delta" in name and p.requires_grad)
+    torch.testing.assert_close(
+        mine.model.embed_tokens.rows.grad, delta.grad, rtol=0, atol=1e-5 * delta.grad.abs().max()
+    )
+    assert isinstance(mine.lm_head, TrainedRows) == tied
+    save_adapter(mine, read_config(tmp_path / "theirs"), tmp_path / "ours")
+    assert load_file(tmp_path / "ours" / WEIGHTS).keys() == load_file(tmp_path / "theirs" / WEIGHTS).keys()
+    again = peft.PeftModel.from_pretrained(decoder(tied)[1], tmp_path / "ours")
+    close(again(ids).logits, expected)
+    with adapters_disabled(mine):
+        assert torch.equal(mine(ids), decoder(tied)[0](ids))
+    merge(mine)
+    assert (type(mine.model.embed_tokens), type(mine.lm_head)) == (nn.Embedding, nn.Linear)
+    close(mine(ids), expected)
+
+
+def test_only_the_rows_train_and_start_as_they_are() -> None:
+    model, _ = decoder(tied=True, dtype=torch.bfloat16)
+    ids = torch.tensor([[3, 1, 60]])
+    before = model(ids)
+    inject(model, LoRAConfig(rank=2, targets=("q_proj",), trainable_tokens={"embed_tokens": TOKENS}))
+    assert torch.equal(model(ids), before)
+    assert {tuple(p.shape) for p in trainable_parameters(model) if len(p) == 3} == {(3, 48)}
+    assert model.model.embed_tokens.rows.dtype == torch.float32
+    assert model.lm_head.rows is model.model.embed_tokens.rows
+    assert torch.equal(copy.deepcopy(model)(ids), before)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        ({"embed_tokens": (61,)}, ValueError, r"embed_tokens: trainable_tokens must be different numbers below 61"),
+        ({"embed_tokens": (1, 1)}, ValueError, "must be different numbers below 61, got"),
+        ({"embed_tokens": (-1,)}, ValueError, "must be different numbers below 61, got"),
+        ({"norm": (1,)}, TypeError, "norm: only rows of a plain nn.Embedding train, got RMSNorm"),
+        ({"wte": (1,)}, ValueError, "no module ends with 'wte'; this model has 'model'"),
+    ],
+)
+def test_tokens_that_are_not_there(tokens, error, message: str) -> None:
+    model = decoder(tied=False)[0]
+    with pytest.raises(error, match=message):
+        inject(model, LoRAConfig(rank=2, targets=("q_proj",), trainable_tokens=tokens))
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 # Biases.

@@ -22,7 +22,6 @@ REFUSED = {
     "kasa_config": r"kasa_config=.*smallest singular values were dropped: merge",
     "use_bdlora": r"use_bdlora=.*block-diagonal: merge",
     "use_effective_conv2d": r"use_effective_conv2d=True \(convolutions are factored in another way: merge",
-    "trainable_token_indices": r"trainable_token_indices=.*rows of the embedding were trained: merge",
 }
 NO_LAYER = r"adapts linear layers, got (Embedding|Conv1D|Conv[123]d|MultiheadAttention)$"
 

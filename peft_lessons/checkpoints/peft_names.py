@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout, same
 from peft_lessons.methods.adalora import AdaLoRAConfig
 from peft_lessons.methods.bitfit import BitFitConfig
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
@@ -212,6 +212,7 @@ LORA: dict[str, Any] = {
         **EXCLUDE,
         **LAYERS,
         **PATTERNS,
+        "trainable_tokens": "trainable_token_indices",
     },
     "tensors": {"lora_A": "lora_A.weight", "lora_B": "lora_B.weight"},
     "constants": {"bias": "none", "fan_in_fan_out": False},
@@ -379,10 +380,11 @@ def layout_of(config: AdapterConfig) -> Layout:
 
 
 def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The settings of a file with tensors of these names, where two of peft's ways to say a thing become one.
+    """The settings of a file with tensors of these names, where several of peft's ways to say a thing become one.
 
     Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
-    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts.
+    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts. Tokens
+    without an embedding's name are those of the one in the file.
     """
     settings = dict(settings)
     if settings.get("bias") not in (None, "none"):
@@ -397,6 +399,9 @@ def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str,
         if weights == parameters:
             settings["target_modules"] = [*modules, *(weight.removesuffix(".weight") for weight in weights)]
             settings["target_parameters"] = None
+    if isinstance(ids := settings.get("trainable_token_indices"), list):  # of the embedding, whatever its name
+        embeddings = [name.removeprefix(PREFIX).removesuffix(f".{ROWS}") for name in names if name.endswith(ROWS)]
+        settings["trainable_token_indices"] = {name: ids for name in embeddings}
     return settings
 
 

@@ -16,6 +16,7 @@ from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.targets import ALL_LINEAR, Names, Targets
 
 PREFIX = "base_model.model."
+ROWS = "token_adapter.trainable_tokens_delta"  # rows of an embedding: not what is added, but what they are
 
 # Settings that say where an adapter comes from or how it was made, not what it computes.
 IGNORED = {
@@ -45,7 +46,6 @@ WHY = {
     "target_parameters": f"parameters that are no layer's weight: {MERGE}",
     "layer_replication": "the base itself has another depth",
     "alora_invocation_tokens": "an adapter that is on for a part of the tokens",
-    "trainable_token_indices": f"rows of the embedding were trained: {MERGE}",
     "kasa_config": f"the base's smallest singular values were dropped: {MERGE}",
     "use_effective_conv2d": f"convolutions are factored in another way: {MERGE}",
     "use_bdlora": f"factors that are block-diagonal: {MERGE}",
@@ -55,7 +55,15 @@ WHY = {
 }
 
 # Fields of ours that a file may lack or have as null. One that is empty is not written.
-OPTIONAL = ("exclude", "layers", "layers_pattern", "modules_to_save", "rank_pattern", "alpha_pattern")
+OPTIONAL = (
+    "exclude",
+    "layers",
+    "layers_pattern",
+    "modules_to_save",
+    "trainable_tokens",
+    "rank_pattern",
+    "alpha_pattern",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +158,8 @@ def to_json(field: str, value: Any) -> Any:
         return "all-linear"
     if isinstance(value, re.Pattern):
         return value.pattern
-    if field.endswith("_pattern") and field != "layers_pattern":
-        return dict(value)
+    if field in ("rank_pattern", "alpha_pattern", "trainable_tokens"):
+        return dict(value)  # JSON makes lists of tuples
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -190,6 +198,13 @@ def _object_of(description: str, *kinds: type) -> Callable[[Any], Any]:
     return read
 
 
+def _tokens(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    description = "an object of names and lists of whole numbers"
+    if type(value) is not dict:
+        raise ValueError(description)
+    return tuple((name, _list_of(description, int)(ids)) for name, ids in value.items())
+
+
 def _names(value: Any) -> Names:
     return _pattern(value) if type(value) is str else NAMES(value)
 
@@ -222,6 +237,7 @@ READERS: dict[Any, Callable[[Any], Any]] = {
     Names: _names,
     tuple[str, ...]: NAMES,
     tuple[int, ...]: _list_of("a list of whole numbers", int),
+    tuple[tuple[str, tuple[int, ...]], ...]: _tokens,
     tuple[tuple[str, int], ...]: _object_of("an object of names and whole numbers", int),
     tuple[tuple[str, float], ...]: _object_of("an object of names and numbers", int, float),
 }

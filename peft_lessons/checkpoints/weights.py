@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterLayer, TrainedWhole
-from peft_lessons.checkpoints.schema import PREFIX, Layout
+from peft_lessons.adapters import AdapterLayer, TrainedRows, TrainedWhole
+from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout
 from peft_lessons.targets import WRAPPING_PARTS, own_names
 
+BESIDE = (TrainedWhole, TrainedRows)  # what trains beside a method's adapters
 Adapters = list[tuple[str, AdapterLayer]]  # the name of a module, and its adapter
 
 
@@ -25,15 +26,15 @@ class Place:
 
     def encode(self, tensor: Tensor) -> Tensor:
         """The adapter's tensor as the file has it."""
-        return tensor if isinstance(self.layer, TrainedWhole) else self.layout.encode(self.layer, tensor)
+        return tensor if isinstance(self.layer, BESIDE) else self.layout.encode(self.layer, tensor)
 
     def decode(self, tensor: Tensor) -> Tensor:
         """The file's tensor as the adapter has it."""
-        return tensor if isinstance(self.layer, TrainedWhole) else self.layout.decode(self.layer, tensor)
+        return tensor if isinstance(self.layer, BESIDE) else self.layout.decode(self.layer, tensor)
 
     @property
     def may_be_missing(self) -> bool:
-        return not isinstance(self.layer, TrainedWhole) and self.layout.may_lack(self.layer, self.own_name)
+        return not isinstance(self.layer, BESIDE) and self.layout.may_lack(self.layer, self.own_name)
 
     @property
     def short_name(self) -> str:
@@ -43,12 +44,19 @@ class Place:
 def tensor_places(adapters: Adapters, layout: Layout) -> Iterator[Place]:
     """Every tensor that the file holds. A module that trains whole lies there under its own names."""
     for module, layer in adapters:
-        whole = isinstance(layer, TrainedWhole)
         for name, tensor in layer.state_dict(keep_vars=True).items():
-            if whole and name.startswith("trained."):
-                yield Place(f"{PREFIX}{module}.{name.removeprefix('trained.')}", name, tensor, layer, layout)
-            elif not whole and name in layout.tensors:
-                yield Place(layout.name(module, name), name, tensor, layer, layout)
+            if (place := _place(module, layer, name, layout)) is not None:
+                yield Place(place, name, tensor, layer, layout)
+
+
+def _place(module: str, layer: AdapterLayer, tensor: str, layout: Layout) -> str | None:
+    if isinstance(layer, TrainedWhole):
+        part = tensor.removeprefix("trained.")
+        return f"{PREFIX}{module}.{part}" if part != tensor else None
+    if isinstance(layer, TrainedRows):  # those of a tied head are the embedding's
+        there = tensor == "rows" and isinstance(layer.base_layer, nn.Embedding)
+        return f"{PREFIX}{module}.{ROWS}" if there else None
+    return layout.name(module, tensor) if tensor in layout.tensors else None
 
 
 def fill(model: nn.Module, adapters: Adapters, layout: Layout, tensors: dict[str, Tensor]) -> None:
@@ -108,7 +116,7 @@ def whole_modules(modules: tuple[str, ...], layout: Layout, names: Iterable[str]
     """
     found: dict[str, bool] = {}
     for name in names:
-        if name.endswith(tuple(f".{end}" for end in layout.tensors.values())):
+        if name.endswith(tuple(f".{end}" for end in (ROWS, *layout.tensors.values()))):
             continue
         *parts, _ = plain_name(name).removeprefix(PREFIX).split(".")
         paths = [".".join(parts[: length + 1]) for length in range(len(parts))]
