@@ -171,6 +171,7 @@ class TrainedRows(AdapterLayer):
     """
 
     base_layer: nn.Embedding | nn.Linear
+    ids: Tensor  # int64 (rows,)
 
     def __init__(
         self, base_layer: nn.Module, config: AdapterConfig, ids: tuple[int, ...], rows: nn.Parameter | None = None

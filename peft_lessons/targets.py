@@ -5,7 +5,7 @@ activation checkpointing) adds a part to each name inside, and that part is left
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,7 @@ class Where:
         object.__setattr__(self, "layers", checked("layers", self.layers, kind=int))
         for name in ("layers_pattern", "modules_to_save"):
             object.__setattr__(self, name, checked(name, getattr(self, name)))
-        tokens = dict(self.trainable_tokens).items()
-        tokens = tuple((name, checked("trainable_tokens", ids, kind=int)) for name, ids in tokens)
-        object.__setattr__(self, "trainable_tokens", tokens)
+        object.__setattr__(self, "trainable_tokens", _rows(self.trainable_tokens))
         if not self.targets:
             raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
         if self.layers and not isinstance(self.targets, tuple):
@@ -204,10 +202,24 @@ def checked(field: str, value: Any, pattern: bool = False, kind: type = str) -> 
     if isinstance(value, str):
         hint = f"; re.compile({value!r}) is a regular expression" if pattern else ""
         raise TypeError(f"{field} is a tuple of names, such as ('{value}',); got the string {value!r}{hint}")
+    what = "whole numbers" if kind is int else "names"
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{field} is a tuple of {what}, got {value!r}")
     value = tuple(value)
     if strangers := [one for one in value if type(one) is not kind]:
-        raise TypeError(f"{field} holds {'whole numbers' if kind is int else 'names'}, got {strangers[0]!r}")
+        raise TypeError(f"{field} holds {what}, got {strangers[0]!r}")
     return value
+
+
+def _rows(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """A mapping from embeddings to rows as a tuple, which can be hashed and compared."""
+    try:
+        pairs = dict(value).items()
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"trainable_tokens maps embeddings to their rows, such as {{'embed_tokens': (32000,)}}; got {value!r}"
+        ) from error
+    return tuple((name, checked("trainable_tokens", rows, kind=int)) for name, rows in pairs)
 
 
 def _quoted(names: list[str]) -> str:

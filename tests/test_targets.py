@@ -155,6 +155,10 @@ def test_what_adapts_nothing_is_an_error(change: dict, message: str) -> None:
     ("change", "error", "message"),
     [
         ({"layers": ("1",)}, TypeError, "layers holds whole numbers, got '1'"),
+        ({"layers": 1}, TypeError, "layers is a tuple of whole numbers, got 1"),
+        ({"targets": None}, TypeError, "targets is a tuple of names, got None"),
+        ({"trainable_tokens": [1, 2]}, TypeError, r"trainable_tokens maps embeddings to their rows, .*; got \[1, 2\]"),
+        ({"trainable_tokens": {"embed_tokens": ("a",)}}, TypeError, "trainable_tokens holds whole numbers, got 'a'"),
         ({"targets": ("q_proj", 3)}, TypeError, "targets holds names, got 3"),
         ({"layers": (1,), "targets": ALL_LINEAR}, ValueError, r"goes with a tuple of names as targets; got AllLinear"),
         ({"layers_pattern": ("h",)}, ValueError, r"layers_pattern \('h',\) says where numbers stand, but layers"),
