@@ -68,6 +68,8 @@ OURS: dict[str, AdapterConfig] = {
     "prefix": PrefixTuningConfig(tokens=5),
 }
 READS_IDS = {"prompt", "prefix"}
+# Peft merges no bias into a layer without one.
+NOT_MERGED = {("lora-bias", "decoder"), *((method, "decoder") for method in READS_IDS)}
 
 
 def theirs(method: str, targets: tuple[str, ...]) -> Any:

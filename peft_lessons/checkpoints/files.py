@@ -22,7 +22,7 @@ from peft_lessons.adapters import (
     require_no_adapters,
 )
 from peft_lessons.checkpoints.peft_names import in_our_words, layout_for, layout_of
-from peft_lessons.checkpoints.schema import Layout
+from peft_lessons.checkpoints.schema import Layout, from_json
 from peft_lessons.checkpoints.weights import fill, tensor_places, unfit, whole_modules
 from peft_lessons.files import current, read_together, write_together
 from peft_lessons.targets import matches, own_name, own_names, unwrapped
@@ -143,8 +143,9 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
             f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
             f"base that has them, as {biased[0]}"
         )
-    listed = [name for name in stored.settings.get("modules_to_save") or () if name not in config.modules_to_save]
-    if absent := [one for one in listed if any(matches(name, one) for name, _ in own_names(model))]:
+    listed = from_json(stored.settings.get("modules_to_save") or [], tuple[str, ...])
+    not_there = [one for one in listed if one not in config.modules_to_save]
+    if absent := [one for one in not_there if any(matches(name, one) for name, _ in own_names(model))]:
         raise ValueError(f"these weights do not fit this model: missing {absent[0]}, which modules_to_save names")
     if empty := [name for module, name in config.modules(model).items() if any(p.is_meta for p in module.parameters())]:
         raise ValueError(f"{empty[0]} is on the meta device, which holds no numbers: load the model's weights first")

@@ -37,7 +37,8 @@ class OFTLinear(LinearAdapter):
         super().__init__(base_layer, config)
         field = "block_size" if config.blocks is None else "blocks"
         if self.in_features % (given := getattr(config, field)):
-            divisors = [d for d in range(1, self.in_features + 1) if self.in_features % d == 0]
+            least = 2 if config.blocks is None else 1
+            divisors = [d for d in range(least, self.in_features + 1) if self.in_features % d == 0]
             raise ValueError(f"{field} {given} does not divide in_features {self.in_features}; possible: {divisors}")
         size = self.block_size
         self.oft_Q = self.new_parameter(1 if config.shared else self.in_features // size, size * (size - 1) // 2)

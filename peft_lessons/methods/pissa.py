@@ -65,7 +65,10 @@ class PiSSALinear(LoRALinear):
 
 
 class OLoRALinear(PiSSALinear):
-    """A linear layer and the change of its first directions in W = QR. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and the change of its first directions in W = QR (arXiv:2406.01775).
+
+    x: (…, in_features) → (…, out_features).
+    """
 
     def start(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         check_rank_fits(self.config.rank, *weight.shape)
