@@ -241,16 +241,24 @@ def require_no_adapters(model: nn.Module) -> None:
 def attach(model: Model, layers: Mapping[nn.Module, AdapterLayer]) -> Model:
     """Freeze `model` and put each of `layers` in the place of the module that it adapts; returns `model`.
 
-    Raises ValueError when one of them lies inside of another; the model then is as it was.
+    Raises ValueError when one of them lies inside of another; the model then is as it was, as it is when interrupted.
     """
     places = [(name, module) for name, module in model.named_modules(remove_duplicate=False) if module in layers]
     for name, module in places:
         if inside := [part for part, inner in module.named_modules() if part and inner in layers]:
             inner_name = f"{name}.{inside[0]}"
             raise ValueError(f"{inner_name} lies inside of {name}, and both would be adapted: name one of them")
-    model.requires_grad_(False)
-    for name, module in places:
-        replace_module(model, name, layers[module].train(module.training))
+    trained = trainable_parameters(model)
+    try:
+        model.requires_grad_(False)
+        for name, module in places:
+            replace_module(model, name, layers[module].train(module.training))
+    except BaseException:
+        for name, module in places:
+            replace_module(model, name, module)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise
     return model
 
 

@@ -307,6 +307,17 @@ def test_codes_do_not_train_whole() -> None:
 # Wrappers.
 
 
+class Sharded(nn.Module):
+    """Named like FSDP, which needs other processes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._fsdp_wrapped_module = model
+
+    def forward(self, *inputs):
+        return self._fsdp_wrapped_module(*inputs)
+
+
 def wrapped(how: str, model: nn.Module) -> nn.Module:
     match how:
         case "compile":
@@ -321,12 +332,14 @@ def wrapped(how: str, model: nn.Module) -> nn.Module:
             return model
         case "parallel":
             return nn.DataParallel(model)
+        case "fsdp":
+            return Sharded(model)
         case "both":
             return nn.DataParallel(torch.compile(model))
     raise KeyError(how)
 
 
-WRAPPERS = ["compile", "blocks", "checkpointing", "parallel", "both"]
+WRAPPERS = ["fsdp", "compile", "blocks", "checkpointing", "parallel", "both"]
 
 
 @pytest.mark.parametrize("how", WRAPPERS)
