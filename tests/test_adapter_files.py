@@ -509,6 +509,24 @@ def test_biases_beside_the_adapters_are_refused(tmp_path) -> None:
         load_adapter(Biased(True, norm_bias=True), tmp_path)
 
 
+# Random matrices that are drawn again.
+
+
+def test_veras_shared_pair_may_be_left_out(tmp_path) -> None:
+    config = peft.VeraConfig(r=4, target_modules=["q", "v"], projection_prng_key=3, save_projection=False)
+    theirs = peft.get_peft_model(Biased(True, norm_bias=True), config)
+    disturb(theirs)
+    theirs.save_pretrained(tmp_path)
+    assert not any("vera_A" in name for name in load_file(tmp_path / WEIGHTS))
+    mine, x = load_adapter(Biased(True, norm_bias=True), tmp_path), torch.randn(3, 6)
+    torch.testing.assert_close(mine(x), theirs(x))
+    (tmp_path / SETTINGS).write_text(
+        (tmp_path / SETTINGS).read_text().replace('"save_projection": false', '"save_projection": true')
+    )
+    with pytest.raises(ValueError, match="missing base_model.vera_A; missing base_model.vera_B"):
+        load_adapter(Biased(True, norm_bias=True), tmp_path)
+
+
 # Ranks that make no sense to train, but are there.
 
 

@@ -98,8 +98,14 @@ class VeRALayout(Layout):
     """The shared pair belongs to no module."""
 
     def name(self, module: str, tensor: str) -> str:
-        shared = tensor in ("vera_A", "vera_B")
-        return f"base_model.{tensor}" if shared else super().name(module, tensor)
+        return f"base_model.{tensor}" if tensor in SHARED else super().name(module, tensor)
+
+
+class VeRASeedLayout(VeRALayout):
+    """Peft may leave the shared pair out of a file: it is drawn again from the seed, the same on a CPU."""
+
+    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
+        return tensor in SHARED
 
 
 class BaseBiasLayout(Layout):
@@ -226,6 +232,21 @@ UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
 }
 BIASED = LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "lora_B.bias"}}
+SHARED = ("vera_A", "vera_B")
+VERA: dict[str, Any] = {
+    "peft_type": "VERA",
+    "settings": {
+        "rank": "r",
+        "initial": "d_initial",
+        "dropout": "vera_dropout",
+        "seed": "projection_prng_key",
+        **TARGETS,
+        **LAYERS,
+    },
+    "tensors": {name: name for name in (*SHARED, "vera_lambda_b", "vera_lambda_d")},
+    "constants": {"bias": "none", "fan_in_fan_out": False},
+    "accepted": {"init_weights": (True,)},
+}
 PROMPT: dict[str, Any] = {
     "settings": {"tokens": "num_virtual_tokens"},
     "constants": {"num_transformer_submodules": 1},
@@ -288,21 +309,8 @@ LAYOUTS: tuple[Layout, ...] = (
         accepted={"init_lora_weights": (True,)},
         ignored=frozenset(("r", "orth_reg_weight", "rank_pattern")),
     ),
-    VeRALayout(
-        config=VeRAConfig,
-        peft_type="VERA",
-        settings={
-            "rank": "r",
-            "initial": "d_initial",
-            "dropout": "vera_dropout",
-            "seed": "projection_prng_key",
-            **TARGETS,
-            **LAYERS,
-        },
-        tensors={name: name for name in ("vera_A", "vera_B", "vera_lambda_b", "vera_lambda_d")},
-        constants={"bias": "none", "fan_in_fan_out": False, "save_projection": True},
-        accepted={"init_weights": (True,)},
-    ),
+    VeRALayout(config=VeRAConfig, **VERA | {"constants": {**VERA["constants"], "save_projection": True}}),
+    VeRASeedLayout(config=VeRAConfig, marks={"save_projection": False}, **VERA),
     Layout(
         config=LoHaConfig,
         peft_type="LOHA",

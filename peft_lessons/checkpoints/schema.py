@@ -49,7 +49,6 @@ WHY = {
     "kasa_config": f"the base's smallest singular values were dropped: {MERGE}",
     "use_effective_conv2d": f"convolutions are factored in another way: {MERGE}",
     "use_bdlora": f"factors that are block-diagonal: {MERGE}",
-    "save_projection": "the random matrices are not in the file: save it with save_projection=True",
     "init_lora_weights": f"the base's weights were rewritten at the start: {MERGE}, or save with "
     "path_initial_model_for_weight_conversion",
 }
