@@ -33,9 +33,9 @@ class AdapterConfig(Where):
         """The config of the adapter at the module called `name`. Most methods have the same everywhere."""
         return self
 
-    def kind(self, name: str) -> type["AdapterLayer"]:
-        """The class of the adapter at the module called `name`."""
-        return self.layer
+    def wrap(self, name: str, base_layer: nn.Module) -> "AdapterLayer":
+        """The adapter for the module called `name`."""
+        return self.layer(base_layer, self.at(name))
 
     def check(self, name: str, base_layer: nn.Module) -> None:
         """Raise ValueError or TypeError for what can be computed, but makes no sense to train.
@@ -53,9 +53,10 @@ class AdapterConfig(Where):
             with naming(name):
                 if ids := self.trained_ids(name):
                     layers |= trained_rows(model, module, self.at(name), ids)
+                elif self.trains_whole(name):
+                    layers[module] = TrainedWhole(module, self.at(name))
                 else:
-                    kind = TrainedWhole if self.trains_whole(name) else self.kind(name)
-                    layers[module] = kind(module, self.at(name))
+                    layers[module] = self.wrap(name, module)
         self.connect(list(layers.values()))
         return layers
 

@@ -74,5 +74,6 @@ class IA3Config(AdapterConfig):
         if strangers := [name for name in self.feedforward_targets if name not in self.targets]:
             raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
 
-    def kind(self, name: str) -> type[AdapterLayer]:
-        return IA3InputLinear if selects(self.feedforward_targets, name) else IA3OutputLinear
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        layer = IA3InputLinear if selects(self.feedforward_targets, name) else IA3OutputLinear
+        return layer(base_layer, self)
