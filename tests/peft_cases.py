@@ -109,7 +109,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 def inputs(model: str) -> Tensor:
     """Nine samples of ten numbers, ids or pieces of an image."""
     x = torch.arange(90).view(9, 10)
-    return x.view(45, 2) if model == "EmbConv1D" else x / 50 - 0.9
+    return x if model == "EmbConv1D" else x / 50 - 0.9
 
 
 BOTH, LIN0, LIN1 = ["lin0", "lin1"], ["lin0"], ["lin1"]

@@ -356,6 +356,42 @@ def test_oft_says_which_blocks_fit() -> None:
         inject(nn.Sequential(wide_layer()), OFTConfig(block_size=7, targets=("0",)))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_loha_on_convolutions_folds_into_the_kernel(dimensions: int, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, groups=groups, padding=1, stride=2)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base, kernel = conv(x), conv.weight.clone()
+    model = inject(nn.Sequential(conv), LoHaConfig(rank=2, targets=("0",)))
+    assert torch.equal(model(x), base)
+    nn.init.normal_(model[0].loha_A2)
+    expected = model(x)
+    assert not torch.allclose(expected, base, atol=0.01)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=2e-6)
+    assert type(model[0]) is type(conv)
+    assert torch.equal(conv.weight, kernel)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("feedforward", [(), ("0",)])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_ia3_on_convolutions_folds_into_the_kernel(dimensions: int, feedforward, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, groups=groups)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base, kernel = conv(x), conv.weight.clone()
+    model = inject(nn.Sequential(conv), IA3Config(targets=("0",), feedforward_targets=feedforward))
+    assert torch.equal(model(x), base)
+    with torch.no_grad():
+        model[0].ia3_l.copy_(torch.linspace(0.5, 2, len(model[0].ia3_l)))
+    expected = model(x)
+    assert not torch.allclose(expected, base, atol=0.1)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=2e-6)
+    assert type(model[0]) is type(conv)
+    assert torch.equal(conv.weight, kernel)
+
+
 def test_ia3_scales_inputs_where_it_is_told() -> None:
     model = inject(decoders()[0], IA3Config())
     shapes = {name.rpartition(".")[2]: tuple(layer.ia3_l.shape) for name, layer in named_adapters(model)}

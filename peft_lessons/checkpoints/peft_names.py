@@ -18,6 +18,7 @@ from peft_lessons.methods.bitfit import BitFitConfig
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config, IA3InputLinear
+from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
@@ -85,9 +86,11 @@ def shortened(Q: Tensor, longest: float) -> Tensor:
 
 
 class IA3Layout(Layout):
-    """peft stores a column where outputs are scaled and a row where inputs are."""
+    """peft stores a column where outputs are scaled, a row where inputs are, and channels of convolutions in place."""
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        if isinstance(layer, IA3Conv):
+            return layer.for_channels(tensor)
         return tensor[None] if isinstance(layer, IA3InputLinear) else tensor[:, None]
 
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:

@@ -5,7 +5,8 @@
 Three vectors a block, and nothing is left at inference: l scales the rows of W_k and W_v and the columns of W_down.
 "Infused Adapter by Inhibiting and Amplifying Inner Activations".
 
-Left out: the paper's unlikelihood and length-normalised losses, which are about the task and not the adapter.
+Convolutions have a page of their own, `ia3_conv.py`. Left out: the paper's unlikelihood and length-normalised losses,
+which are about the task and not the adapter.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.linear import LinearAdapter
+from peft_lessons.methods.ia3_conv import CONVOLUTIONS, IA3Conv
 from peft_lessons.targets import Names, Targets, checked, selects
 
 
@@ -75,5 +77,7 @@ class IA3Config(AdapterConfig):
             raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        layer = IA3InputLinear if selects(self.feedforward_targets, name) else IA3OutputLinear
-        return layer(base_layer, self)
+        scales_input = selects(self.feedforward_targets, name)
+        if isinstance(base_layer, CONVOLUTIONS):
+            return IA3Conv(base_layer, self, scales_input=scales_input)
+        return (IA3InputLinear if scales_input else IA3OutputLinear)(base_layer, self)

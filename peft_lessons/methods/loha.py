@@ -5,12 +5,13 @@
 For 2r(in + out) parameters the rank of ΔW may be as high as r². The paper calls it FedPara and uses it for whole
 weights in federated learning; LyCORIS (arXiv:2309.14859) made it an adapter, LoHa, for the Hadamard product.
 
-Left out: convolutions; the paper's optional nonlinearity. ΔW is formed in full in each forward pass.
+Convolutions have a page of their own, `loha_conv.py`. Left out: the paper's optional nonlinearity. ΔW is formed in full
+in each forward pass.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.methods.loha_conv import CONVOLUTIONS, LoHaConv
 from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import Targets
 
@@ -56,3 +58,11 @@ class LoHaConfig(RankedConfig):
     rank: int = 8  # of each factor
     alpha: float = 8.0
     targets: Targets = LLAMA_LINEAR_LAYERS
+
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        if isinstance(base_layer, CONVOLUTIONS):
+            return LoHaConv(base_layer, self.at(name))
+        return super().wrap(name, base_layer)
+
+    def at(self, name: str) -> "LoHaConfig":
+        return cast(LoHaConfig, super().at(name))
