@@ -357,13 +357,14 @@ def test_oft_says_which_blocks_fit() -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("effective", [False, True])
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_loha_on_convolutions_folds_into_the_kernel(dimensions: int, groups: int) -> None:
+def test_loha_on_convolutions_folds_into_the_kernel(dimensions: int, groups: int, effective: bool) -> None:
     torch.manual_seed(0)
     conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, groups=groups, padding=1, stride=2)
     x = torch.randn(2, 4, *[5] * dimensions)
     base, kernel = conv(x), conv.weight.clone()
-    model = inject(nn.Sequential(conv), LoHaConfig(rank=2, targets=("0",)))
+    model = inject(nn.Sequential(conv), LoHaConfig(rank=2, effective=effective, targets=("0",)))
     assert torch.equal(model(x), base)
     nn.init.normal_(model[0].loha_A2)
     expected = model(x)

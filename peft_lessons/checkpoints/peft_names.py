@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout, same
@@ -95,6 +95,17 @@ class IA3Layout(Layout):
 
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         return tensor.flatten()
+
+
+class LoHaLayout(Layout):
+    """The places of a kernel always are two in peft's tensors: the second of a one-dimensional one has one."""
+
+    def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor[..., None] if tensor.ndim == 3 else tensor
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        flat = tensor.ndim == 4 and isinstance(layer.base_layer, nn.Conv1d)
+        return tensor[..., 0] if flat else tensor
 
 
 class VeRALayout(Layout):
@@ -314,11 +325,27 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     VeRALayout(config=VeRAConfig, **VERA | {"constants": {**VERA["constants"], "save_projection": True}}),
     VeRASeedLayout(config=VeRAConfig, marks={"save_projection": False}, **VERA),
-    Layout(
+    LoHaLayout(
         config=LoHaConfig,
         peft_type="LOHA",
-        settings={"rank": "r", "alpha": "alpha", **TARGETS, **EXCLUDE, **LAYERS, **PATTERNS},
-        tensors={"loha_B1": "hada_w1_a", "loha_A1": "hada_w1_b", "loha_B2": "hada_w2_a", "loha_A2": "hada_w2_b"},
+        settings={
+            "rank": "r",
+            "alpha": "alpha",
+            "effective": "use_effective_conv2d",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+            **PATTERNS,
+        },
+        tensors={
+            "loha_B1": "hada_w1_a",
+            "loha_A1": "hada_w1_b",
+            "loha_T1": "hada_t1",
+            "loha_B2": "hada_w2_a",
+            "loha_A2": "hada_w2_b",
+            "loha_T2": "hada_t2",
+        },
+        defaults={"use_effective_conv2d": False},
         accepted={"init_weights": (True,)},
         ignored=frozenset(("rank_dropout", "module_dropout")),
     ),

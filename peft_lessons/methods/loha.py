@@ -57,6 +57,7 @@ class LoHaConfig(RankedConfig):
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear
     rank: int = 8  # of each factor
     alpha: float = 8.0
+    effective: bool = False  # the paper's own factors for kernels of convolutions; linear layers have none
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:

@@ -2,10 +2,12 @@
 
     ΔK = (α/r) (B₁A₁) ⊙ (B₂A₂), folded into K's shape        B (out_channels, r), A (r, in_channels / groups · places)
 
-Left out: FedPara's own factorization of kernels by tensors, peft's `use_effective_conv2d`.
+`effective` is the paper's factorization for kernels (Prop. 3): each factor is a tensor T (r, r, places…) between
+B (r, out_channels) and A (r, in_channels / groups), which needs fewer parameters. A kernel of one place has none.
 """
 
 import copy
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,13 +30,17 @@ class LoHaConv(AdapterLayer):
 
     def __init__(self, base_layer: nn.Module, config: "LoHaConfig") -> None:
         super().__init__(base_layer, config)
-        rows, columns = self.base_layer.weight.flatten(1).shape
-        self.loha_B1 = self.new_parameter(rows, config.rank)
-        self.loha_A1 = self.new_parameter(config.rank, columns)
-        self.loha_B2 = self.new_parameter(rows, config.rank)
-        self.loha_A2 = self.new_parameter(config.rank, columns)  # zero, so that ΔK starts at zero
-        for matrix in (self.loha_B1, self.loha_A1, self.loha_B2):
-            nn.init.kaiming_uniform_(matrix, a=5**0.5)
+        rows, inputs, *places = self.base_layer.weight.shape
+        self.effective, rank = config.effective and math.prod(places) > 1, config.rank
+        shapes: dict[str, tuple[int, ...]] = {"B": (rows, rank), "A": (rank, inputs * math.prod(places))}
+        if self.effective:
+            shapes = {"T": (rank, rank, *places), "B": (rank, rows), "A": (rank, inputs)}
+        for number in "12":
+            for letter, shape in shapes.items():
+                self.register_parameter(f"loha_{letter}{number}", self.new_parameter(*shape))
+        for name, parameter in self.named_parameters():
+            if name.startswith("loha_") and name != "loha_A2":  # zero, so that ΔK starts at zero
+                nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
 
     def adapted(self, x: Tensor) -> Tensor:
         K = self.base_layer.weight
@@ -42,10 +48,15 @@ class LoHaConv(AdapterLayer):
 
     def delta(self) -> Tensor:
         """ΔK in the shape of K, in fp32 or higher."""
-        wide = torch.promote_types(self.loha_A1.dtype, torch.float32)
-        B_1, A_1, B_2, A_2 = (t.to(wide) for t in (self.loha_B1, self.loha_A1, self.loha_B2, self.loha_A2))
-        update = self.config.alpha / self.config.rank * (B_1 @ A_1) * (B_2 @ A_2)
-        return update.view_as(self.base_layer.weight)
+        return self.config.alpha / self.config.rank * self._factor("1") * self._factor("2")
+
+    def _factor(self, number: str) -> Tensor:
+        B, A = (self.get_parameter(f"loha_{letter}{number}") for letter in "BA")
+        wide = torch.promote_types(A.dtype, torch.float32)
+        if self.effective:
+            T = self.get_parameter(f"loha_T{number}").to(wide)
+            return torch.einsum("ij...,io,jc->oc...", T, B.to(wide), A.to(wide))
+        return (B.to(wide) @ A.to(wide)).view_as(self.base_layer.weight)
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
