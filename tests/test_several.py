@@ -1,6 +1,7 @@
 """Several adapters on one base, against each of them alone and against peft."""
 
 import copy
+import re
 import warnings
 
 import peft
@@ -511,3 +512,23 @@ def test_what_cannot_be_combined_is_named(both, method: str, options, message: s
         combine(both, WEIGHTS, method, **options)
     with using(both, "red"):
         both(inputs("decoder"))
+
+
+def test_ranks_that_differ_from_layer_to_layer_add_up(tmp_path) -> None:
+    """The sum has the largest ranks of each, and is the weighted sum as before; a head that trains cannot be added."""
+    ids = inputs("decoder")
+    configs = {
+        "red": LoRAConfig(rank=2, targets=("q_proj", "v_proj"), rank_pattern={"v_proj": 5}, alpha_pattern={"1.*": 3}),
+        "blue": LoRAConfig(rank=3, targets=re.compile(r".*\.0\..*(v|down)_proj")),
+    }
+    model = stir(inject(decoders()[0], SeveralConfig(adapters=configs)))
+    weights = {"red": 0.5, "blue": -0.25}
+    with using(model, weights):
+        expected = model(ids)
+    one, config = concatenate(model, weights)
+    assert config.rank == 8
+    close(one(ids), expected, 1e-5)
+    close(load_adapter(decoders()[0], save_adapter(one, config, tmp_path))(ids), expected, 1e-5)
+    configs["red"] = LoRAConfig(rank=2, modules_to_save=("lm_head",))
+    with pytest.raises(TypeError, match="linear layers can be added up, 'red' has a TrainedWhole at lm_head"):
+        concatenate(inject(decoders()[0], SeveralConfig(adapters=configs)), weights)

@@ -5,6 +5,8 @@
 A starts random and B at zero, so that ΔW = 0 at the start while B still gets a gradient. Rank-stabilised scaling
 (Kalajdzievski 2023, arXiv:2312.03732) divides by √r instead of r.
 
+`BiasedLoRALinear` is peft's `lora_bias`: B has a bias β, so that h = W₀x + (α/r) (B A x + β).
+
 Embeddings and convolutions have pages of their own, `lora_embedding.py` and `lora_conv.py`. Left out: LoRA's own
 merging inside `eval()`; see `peft_lessons.merge`.
 """
@@ -16,26 +18,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.checks import check_probability
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora_conv import CONVOLUTIONS, LoRAConv
 from peft_lessons.methods.lora_embedding import LoRAEmbedding
+from peft_lessons.ranks import RankedConfig
+from peft_lessons.targets import Targets
 
 
 class LoRALinear(DeltaLinear):
-    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype.
-
-    Raises ValueError when the rank is above min(in_features, out_features).
-    """
+    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype."""
 
     config: "LoRAConfig"
 
     def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
         super().__init__(base_layer, config)
-        check_rank_fits(config.rank, self.in_features, self.out_features)
         self.lora_A = self.new_parameter(config.rank, self.in_features)
         self.lora_B = self.new_parameter(self.out_features, config.rank)
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
@@ -63,6 +63,28 @@ def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
     return layer.scaling * layer.lora_B, layer.lora_A
 
 
+class BiasedLoRALinear(LoRALinear):
+    """LoRA with a bias β (out_features,) on B, which starts at zero. x: (…, in_features) → (…, out_features)."""
+
+    def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
+        super().__init__(base_layer, config)
+        self.lora_B_bias = self.new_parameter(self.out_features)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y = super().adapted(x)
+        return y + (self.scaling * self.lora_B_bias).to(y.dtype)
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias = super().folded()
+        shift = self.scaling * self.lora_B_bias.to(weight.dtype)
+        return weight, shift if bias is None else bias + shift
+
+
+@factors.register(BiasedLoRALinear)
+def _(layer: BiasedLoRALinear) -> None:
+    return None  # β is no product
+
+
 ELSEWHERE: dict[type[nn.Module], type[AdapterLayer]] = {
     nn.Embedding: LoRAEmbedding,
     **dict.fromkeys(CONVOLUTIONS, LoRAConv),
@@ -70,7 +92,7 @@ ELSEWHERE: dict[type[nn.Module], type[AdapterLayer]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAConfig(AdapterConfig):
+class LoRAConfig(RankedConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions.
 
     Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
@@ -81,20 +103,25 @@ class LoRAConfig(AdapterConfig):
     alpha: float = 16.0
     dropout: float = 0.0  # probability, on the adapter's input only
     rank_stabilized: bool = False  # scaling α/√r (arXiv:2312.03732) in place of α/r
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("rank", self.rank)
-        check_positive("alpha", self.alpha)
         check_probability("dropout", self.dropout)
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
         for kind, layer in ELSEWHERE.items():
             if isinstance(base_layer, kind) and self.layer is LoRALinear:  # not a variant of it
-                return layer(base_layer, self)
+                return layer(base_layer, self.at(name))
         return super().wrap(name, base_layer)
 
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasedLoRAConfig(LoRAConfig):
+    """As `LoRAConfig`, with out_features more parameters a layer."""
+
+    layer: ClassVar[type[AdapterLayer]] = BiasedLoRALinear

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.checks import check_rank_fits
 from peft_lessons.exact import exact
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class LoRAConv(AdapterLayer):
     """A convolution over one to three dimensions and its low-rank update. (batch, in, …) → (batch, out, …).
 
-    Raises ValueError when the rank is above min(in · k…, out); TypeError for a grouped convolution, and for a class
-    with a forward of its own.
+    Raises TypeError for a grouped convolution, and for a class with a forward of its own.
     """
 
     base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -42,7 +40,6 @@ class LoRAConv(AdapterLayer):
                 f"with groups={self.base_layer.groups}"
             )
         out_channels, *window = self.base_layer.weight.shape
-        check_rank_fits(config.rank, math.prod(window), out_channels)
         self.lora_A = self.new_parameter(config.rank, *window)
         self.lora_B = self.new_parameter(out_channels, config.rank, *(1 for _ in window[1:]))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.checks import check_rank_fits
 from peft_lessons.exact import exact
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 class LoRAEmbedding(AdapterLayer):
     """An embedding and its low-rank update. int64 ids (…) → (…, width).
 
-    Raises ValueError when the rank is above min(tokens, width); TypeError for an embedding with a forward of its own or
-    a largest norm.
+    Raises TypeError for an embedding with a forward of its own or a largest norm.
     """
 
     base_layer: nn.Embedding
@@ -40,7 +38,6 @@ class LoRAEmbedding(AdapterLayer):
                 f"max_norm={self.base_layer.max_norm} (a class with a forward of its own may scale what it looks up)"
             )
         tokens, width = self.base_layer.weight.shape
-        check_rank_fits(config.rank, tokens, width)
         self.lora_embedding_A = self.new_parameter(config.rank, tokens)
         self.lora_embedding_B = self.new_parameter(width, config.rank)
         nn.init.normal_(self.lora_embedding_B)
