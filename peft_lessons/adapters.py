@@ -30,6 +30,7 @@ class AdapterConfig(Where):
     """Where a method goes. Each method's config adds how much."""
 
     layer: ClassVar[type["AdapterLayer"]]
+    saved_by: ClassVar[str] = "save_adapter(model, config, folder)"
 
     def at(self, name: str) -> "AdapterConfig":
         """The config of the adapter at the module called `name`. Most methods have the same everywhere."""

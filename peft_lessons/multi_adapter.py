@@ -171,6 +171,7 @@ class SeveralConfig(AdapterConfig):
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
+    saved_by: ClassVar[str] = "save_named_adapter(model, name, folder)"
     adapters: Mapping[str, AdapterConfig]
     targets: Targets = ()
 
@@ -188,9 +189,9 @@ class SeveralConfig(AdapterConfig):
                 config.check_places(model)
 
     def build(self, model: nn.Module) -> dict[nn.Module, AdapterLayer]:
-        return self.group({own: config.build(model) for own, config in self.adapters.items()})
+        return {**self.group({own: config.build(model) for own, config in self.adapters.items()})}
 
-    def group(self, parts: Mapping[str, Mapping[nn.Module, AdapterLayer]]) -> dict[nn.Module, AdapterLayer]:
+    def group(self, parts: Mapping[str, Mapping[nn.Module, AdapterLayer]]) -> dict[nn.Module, SeveralAdapters]:
         """One layer for all adapters of a module, from each adapter's own."""
         return {
             module: SeveralAdapters(module, self, {own: part[module] for own, part in parts.items() if module in part})

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pathlib
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -214,6 +215,23 @@ def test_numbers_that_are_not_finite_are_not_saved(value: float, tmp_path) -> No
     with pytest.raises(ValueError, match=r"v\.lora_B\.weight holds numbers that are not finite.*: nothing is written"):
         save_adapter(model, STRONG, folder)
     assert torch.equal(outputs(load_adapter(base(), folder)), outputs(old))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            re.compile("Q|v", re.IGNORECASE),
+            r"targets: flags are not saved; write them into the pattern, such as '\(\?i\)Q",
+        ),
+        (re.compile("(q)+|v"), "targets must be a regular expression .* none of a group"),
+    ],
+)
+def test_patterns_that_could_not_be_read_are_not_saved(pattern, message: str, tmp_path) -> None:
+    config = LoRAConfig(rank=2, targets=pattern)
+    with pytest.raises(ValueError, match=message):
+        save_adapter(adapted(config), config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 # Types of numbers.

@@ -232,7 +232,7 @@ def test_what_goes_wrong_is_said(both, folders, tmp_path) -> None:
         pass
     with pytest.raises(ValueError, match="adapters needs at least one name"):
         SeveralConfig(adapters={})
-    with pytest.raises(ValueError, match=r"made by SeveralConfig\("):
+    with pytest.raises(ValueError, match=r"saved one by one: save_named_adapter\(model, name"):
         save_adapter(both, LORAS["red"], tmp_path)
 
 

@@ -39,9 +39,13 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     Modules have the names that the model's own code gives, also inside of `torch.compile`, DDP and their like.
     `base_model` is the name of the base's checkpoint, for whoever loads the folder later.
 
-    Raises ValueError when the model has no adapters, holds adapters that `config` did not make or numbers that are not
-    finite, or trains anything beside them, which would not be saved.
+    Raises ValueError when the model has no adapters, several in one place, adapters that `config` did not make or
+    numbers that are not finite, or trains anything beside them, which would not be saved.
     """
+    adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
+    for one in (config, *(layer.config for _, layer in adapters)):
+        if one.saved_by != AdapterConfig.saved_by:
+            raise ValueError(f"the adapters of this model are saved one by one: {one.saved_by}")
     layout = layout_of(config)
     settings = {
         **layout.to_settings(config),
@@ -50,7 +54,6 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
         "base_model_name_or_path": base_model,
         "inference_mode": True,
     }
-    adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
     if not adapters:
         raise ValueError("nothing to save: the model has no adapters (merged already?)")
     own = {id(tensor) for _, layer in adapters for name, tensor in layer.named_parameters() if not _in_base(name)}

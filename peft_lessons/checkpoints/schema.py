@@ -38,6 +38,7 @@ IGNORED = {
 OFF: tuple[object, ...] = (None, False, {}, [])
 
 LONGEST_PATTERN = 2000  # in characters
+MOST_REPETITIONS = 6  # in a pattern; those that fine-tuning tools write have five
 
 # What somebody can do about a setting that is not supported.
 MERGE = "merge the adapter into its base with peft and load that"
@@ -151,10 +152,18 @@ def same(value: Any, other: Any) -> bool:
 
 
 def to_json(field: str, value: Any) -> Any:
-    """A field's value as a file has it."""
+    """A field's value as a file has it. Raises ValueError for a regular expression that a file cannot hold."""
     if value == ALL_LINEAR:
         return "all-linear"
     if isinstance(value, re.Pattern):
+        try:
+            same_there = _pattern(value.pattern).flags == value.flags
+        except ValueError as error:
+            raise ValueError(f"{field} must be {error}, got {value.pattern!r:.200}") from error
+        if not same_there:
+            raise ValueError(
+                f"{field}: flags are not saved; write them into the pattern, such as '(?i){value.pattern}'"
+            )
         return value.pattern
     if field in ("rank_pattern", "alpha_pattern", "trainable_tokens"):
         return dict(value)  # JSON makes lists of tuples
@@ -210,14 +219,22 @@ def _names(value: Any) -> Names:
 def _pattern(text: str) -> re.Pattern[str]:
     """A regular expression of a stranger's file: one that may take for ever to match is refused.
 
-    A repeated group takes time exponential in a name's length where it can be repeated in many ways.
+    A repeated group takes time exponential in a name's length where it can be repeated in many ways. So does a long row
+    of repetitions, which share a name between them in many ways.
     """
     try:
         compiled = re.compile(text)
     except re.error as error:
         raise ValueError(f"a list of names or a regular expression ({error})") from error
-    if len(text) > LONGEST_PATTERN or re.search(r"\)(?:[*+]|\{)", re.sub(r"\\.|\[[^]]*\]", "", text)):
-        raise ValueError(f"a regular expression of at most {LONGEST_PATTERN:,} characters without repeated groups")
+    bare = re.sub(r"\\.|\[[^]]*\]", "", text)
+    repetitions = len(re.findall(r"(?<!\()(?:[*+?]|\{[\d,]*\})[?+]?", bare))
+    verbose = re.search(r"\(\?[aiLmsu]*x", text)  # comments could hide what follows
+    repeats_group = re.search(r"\)(?:[*+]|\{)", bare)
+    if len(text) > LONGEST_PATTERN or repetitions > MOST_REPETITIONS or repeats_group or verbose:
+        raise ValueError(
+            f"a regular expression of at most {LONGEST_PATTERN:,} characters, with at most {MOST_REPETITIONS} "
+            "repetitions, none of a group, and without comments"
+        )
     return compiled
 
 
