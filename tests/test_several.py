@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from functools import partial
 
 import peft
 import pytest
@@ -532,3 +533,61 @@ def test_ranks_that_differ_from_layer_to_layer_add_up(tmp_path) -> None:
     configs["red"] = LoRAConfig(rank=2, modules_to_save=("lm_head",))
     with pytest.raises(TypeError, match="linear layers can be added up, 'red' has a TrainedWhole at lm_head"):
         concatenate(inject(decoders()[0], SeveralConfig(adapters=configs)), weights)
+
+
+# -------------------------------------------------------------------------------- what is not a linear layer, heads
+
+
+class Pictures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(6, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).mean(-1))
+
+
+def test_convolutions_and_heads_have_several_adapters_too(tmp_path) -> None:
+    x = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(1))
+    configs = {
+        "red": LoRAConfig(rank=2, targets=("conv",), modules_to_save=("head",)),
+        "blue": DoRAConfig(rank=3, targets=("conv", "head")),
+    }
+    expected = {None: pictures()(x)}
+    for name, config in configs.items():
+        model = stir(inject(pictures(), config)).eval()
+        save_adapter(model, config, tmp_path / name)
+        expected[name] = model(x)
+    model = load_adapters(pictures(), {name: tmp_path / name for name in configs}).eval()
+    for name in (*configs, None):
+        with using(model, name):
+            assert torch.equal(model(x), expected[name])
+    save_named_adapter(model, "red", tmp_path / "again")
+    assert torch.equal(load_adapter(pictures(), tmp_path / "again").eval()(x), expected["red"])
+    remove_adapter(model, "red")
+    assert type(model.head) is SeveralAdapters and model.head.names == ("blue",)
+
+
+def pictures() -> Pictures:
+    torch.manual_seed(0)
+    return Pictures()
+
+
+def test_updates_of_other_modules_are_not_lost_in_a_sum() -> None:
+    configs = {name: LoRAConfig(rank=2, targets=("conv", "head")) for name in ("red", "blue")}
+    model = inject(pictures(), SeveralConfig(adapters=configs))
+    for one in (concatenate, partial(combine, method="ties")):
+        with pytest.raises(TypeError, match="linear layers can be added up, 'red' has a LoRAConv at conv"):
+            one(model, {"red": 1.0, "blue": 1.0})
+    assert len(list(named_adapters(model))) == 2
+
+
+def test_an_adapter_that_does_not_fit_freezes_nothing() -> None:
+    model = pictures()
+    with pytest.raises(ValueError, match=r"green: head: rank 5 is above min\(in, out\) = 4"):
+        add_adapter(model, "green", LoRAConfig(rank=5, targets=("head",)))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    add_adapter(model, "red", LoRAConfig(rank=2, targets=("head",)))
+    with pytest.raises(ValueError, match="green: no module ends with 'w'"):
+        add_adapter(model, "green", LoRAConfig(rank=2, targets=("w",)))
+    assert len(trainable_parameters(model)) == 2

@@ -23,6 +23,7 @@ from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import BiasedLoRAConfig, BiasedLoRALinear, LoRAConfig
+from peft_lessons.methods.lora_conv import BiasedLoRAConv
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
@@ -128,7 +129,7 @@ class BaseBiasLayout(Layout):
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         if tensor.ndim != 1:
             return tensor
-        assert isinstance(layer, BiasedLoRALinear) and layer.base_layer.bias is not None
+        assert isinstance(layer, BiasedLoRALinear | BiasedLoRAConv) and layer.base_layer.bias is not None
         return (tensor - layer.base_layer.bias.to(tensor)) / layer.scaling
 
     def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:

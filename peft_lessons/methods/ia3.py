@@ -15,8 +15,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.linear import LinearAdapter
-from peft_lessons.methods.ia3_conv import CONVOLUTIONS, IA3Conv
+from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.targets import Names, Targets, checked, selects
 
 

@@ -5,20 +5,14 @@
 A linear layer's features are a convolution's channels: l scales them at every place alike, and folds into the kernel K.
 """
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.adapters import AdapterConfig
+from peft_lessons.convolution import ConvAdapter
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-
-class IA3Conv(AdapterLayer):
+class IA3Conv(ConvAdapter):
     """A convolution whose outputs or inputs are scaled. x: (batch, in_channels, …) → (batch, out_channels, …)."""
-
-    base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig, *, scales_input: bool) -> None:
         super().__init__(base_layer, config)
@@ -32,21 +26,13 @@ class IA3Conv(AdapterLayer):
         y = self.base_layer(x)
         return self.for_channels(self.ia3_l).to(y.dtype) * y
 
-    @torch.no_grad()
-    def merged(self) -> nn.Module:
-        """A new frozen convolution of the same kind with l in its kernel, in the base's dtype."""
-        conv = copy.deepcopy(self.base_layer).requires_grad_(False).train(self.training)
-        scale = self.ia3_l.to(self.adapter_dtype)
-        K = conv.weight.to(scale.dtype)  # (out_channels, in_channels / groups, …)
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        conv, scale = self.base_layer, self.ia3_l.to(self.adapter_dtype)
+        K, bias = conv.weight.to(scale.dtype), conv.bias  # (out_channels, in_channels / groups, …)
         if self.scales_input:  # each group of outputs reads its own inputs
             rows = scale.view(conv.groups, -1).repeat_interleave(conv.out_channels // conv.groups, dim=0)
-            K = K * rows.view(*rows.shape, *[1] * (K.ndim - 2))
-        else:
-            K = K * scale.view(-1, *[1] * (K.ndim - 1))
-            if conv.bias is not None:
-                conv.bias.data = (conv.bias.to(scale.dtype) * scale).to(conv.bias.dtype)
-        conv.weight.data = K.to(conv.weight.dtype)
-        return conv
+            return K * rows.view(*rows.shape, *[1] * (K.ndim - 2)), bias
+        return K * scale.view(-1, *[1] * (K.ndim - 1)), None if bias is None else bias.to(scale.dtype) * scale
 
     def for_channels(self, scale: Tensor) -> Tensor:
         """l (channels,) → (1, channels, 1, …), which scales channels, and is how peft stores it."""

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
-from peft_lessons.methods.loha_conv import CONVOLUTIONS, LoHaConv
+from peft_lessons.methods.loha_conv import LoHaConv
 from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import Targets
 

@@ -6,7 +6,6 @@
 B (r, out_channels) and A (r, in_channels / groups), which needs fewer parameters. A kernel of one place has none.
 """
 
-import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from peft_lessons.adapters import AdapterLayer
+from peft_lessons.convolution import ConvAdapter
+from peft_lessons.exact import exact
 
 if TYPE_CHECKING:
     from peft_lessons.methods.loha import LoHaConfig
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
-
-class LoHaConv(AdapterLayer):
+class LoHaConv(ConvAdapter):
     """A convolution and the update of its kernel. x: (batch, in_channels, …) → (batch, out_channels, …)."""
 
-    base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d
     config: "LoHaConfig"
 
     def __init__(self, base_layer: nn.Module, config: "LoHaConfig") -> None:
@@ -46,6 +43,7 @@ class LoHaConv(AdapterLayer):
         K = self.base_layer.weight
         return functional_call(self.base_layer, {"weight": K + self.delta().to(K.dtype)}, (x,))
 
+    @exact()
     def delta(self) -> Tensor:
         """ΔK in the shape of K, in fp32 or higher."""
         return self.config.alpha / self.config.rank * self._factor("1") * self._factor("2")
@@ -58,9 +56,6 @@ class LoHaConv(AdapterLayer):
             return torch.einsum("ij...,io,jc->oc...", T, B.to(wide), A.to(wide))
         return (B.to(wide) @ A.to(wide)).view_as(self.base_layer.weight)
 
-    @torch.no_grad()
-    def merged(self) -> nn.Module:
-        """A new frozen convolution of the same kind with kernel K + ΔK, summed in fp32 and rounded once."""
-        conv, delta = copy.deepcopy(self.base_layer).requires_grad_(False).train(self.training), self.delta()
-        conv.weight.data = (conv.weight.to(delta.dtype) + delta).to(conv.weight.dtype)
-        return conv
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        delta = self.delta()
+        return self.base_layer.weight.to(delta.dtype) + delta, self.base_layer.bias

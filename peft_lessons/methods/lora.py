@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
 from peft_lessons.checks import check_probability
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
-from peft_lessons.methods.lora_conv import CONVOLUTIONS, LoRAConv
+from peft_lessons.methods.lora_conv import BiasedLoRAConv, LoRAConv
 from peft_lessons.methods.lora_embedding import LoRAEmbedding
 from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import Targets
@@ -85,9 +86,11 @@ def _(layer: BiasedLoRALinear) -> None:
     return None  # β is no product
 
 
-ELSEWHERE: dict[type[nn.Module], type[AdapterLayer]] = {
-    nn.Embedding: LoRAEmbedding,
-    **dict.fromkeys(CONVOLUTIONS, LoRAConv),
+Layer = type[AdapterLayer]
+# For modules that are not linear: the layer in place of a variant's own, by the variant.
+ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
+    LoRALinear: {nn.Embedding: LoRAEmbedding, **dict.fromkeys(CONVOLUTIONS, LoRAConv)},
+    BiasedLoRALinear: dict.fromkeys(CONVOLUTIONS, BiasedLoRAConv),
 }
 
 
@@ -110,10 +113,9 @@ class LoRAConfig(RankedConfig):
         check_probability("dropout", self.dropout)
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        for kind, layer in ELSEWHERE.items():
-            if isinstance(base_layer, kind) and self.layer is LoRALinear:  # not a variant of it
-                return layer(base_layer, self.at(name))
-        return super().wrap(name, base_layer)
+        elsewhere = ELSEWHERE.get(self.layer, {})
+        layer = next((layer for kind, layer in elsewhere.items() if isinstance(base_layer, kind)), self.layer)
+        return layer(base_layer, self.at(name))
 
     @property
     def scaling(self) -> float:

@@ -44,8 +44,12 @@ class LoRAEmbedding(AdapterLayer):
 
     def adapted(self, ids: Tensor) -> Tensor:
         y = self.base_layer(ids)
+        return y + self.update(ids, y.dtype)
+
+    def update(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(α/r) B A[:, i]"""
         columns = F.embedding(ids, self.lora_embedding_A.T, self.base_layer.padding_idx)  # padding gets no gradient
-        return y + self.config.scaling * F.linear(columns.to(y.dtype), self.lora_embedding_B.to(y.dtype))
+        return self.config.scaling * F.linear(columns.to(dtype), self.lora_embedding_B.to(dtype))
 
     @exact()
     def delta(self) -> Tensor:
@@ -53,15 +57,20 @@ class LoRAEmbedding(AdapterLayer):
         wide = torch.promote_types(self.lora_embedding_A.dtype, torch.float32)
         return self.config.scaling * (self.lora_embedding_B.to(wide) @ self.lora_embedding_A.to(wide)).T
 
+    def folded(self) -> Tensor:
+        """E with the update in it, (tokens, width), in fp32 or higher."""
+        delta = self.delta()
+        return self.base_layer.weight.to(delta.dtype) + delta
+
     def merged_tensor(self, name: str) -> Tensor:
         if name != "weight":
             raise TypeError(f"an embedding has no {name}")
-        delta = self.delta()
-        return (self.base_layer.weight.to(delta.dtype) + delta).to(self.base_layer.weight.dtype)
+        return self.folded().to(self.base_layer.weight.dtype)
 
+    @exact()
     @torch.no_grad()
     def merged(self) -> nn.Embedding:
-        """A new frozen `nn.Embedding` with the weight E + ΔE, summed in fp32 and rounded once."""
+        """A new frozen `nn.Embedding` with the weight of `folded`, rounded once."""
         weight, padding = self.merged_tensor("weight").contiguous(), self.base_layer.padding_idx
         return nn.Embedding.from_pretrained(weight, padding_idx=padding).train(self.training)
 
