@@ -26,9 +26,9 @@ class ConvAdapter(AdapterLayer):
         name = type(base_layer).__name__
         if type(base_layer).forward not in [kind.forward for kind in CONVOLUTIONS]:
             raise TypeError(f"{type(self).__name__} adapts an nn.Conv1d, nn.Conv2d or nn.Conv3d, got {name}")
-        if is_lazy(base_layer.weight):
-            raise TypeError(f"{name} has no weight yet: run the model once")
         super().__init__(base_layer, config)
+        if is_lazy(self.base_layer.weight):
+            raise TypeError(f"{name} has no weight yet: run the model once")
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """K and b with the update in them, in fp32 or higher."""
@@ -55,10 +55,11 @@ class ConvAdapter(AdapterLayer):
 
     def convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
         """`x` through `kernel` (r, in_channels, k…), with stride, padding and dilation of the base: r channels."""
-        base, padding = self.base_layer, self.base_layer.padding
-        if base.padding_mode != "zeros":
-            x, padding = F.pad(x, base._reversed_padding_repeated_twice, mode=base.padding_mode), 0
-        return FUNCTIONS[kernel.ndim](x, kernel, None, base.stride, padding, base.dilation)
+        base = self.base_layer
+        convolution, settings = FUNCTIONS[kernel.ndim], {"stride": base.stride, "dilation": base.dilation}
+        if base.padding_mode == "zeros":
+            return convolution(x, kernel, padding=base.padding, **settings)
+        return convolution(F.pad(x, base._reversed_padding_repeated_twice, mode=base.padding_mode), kernel, **settings)
 
     def mix(self, x: Tensor, matrix: Tensor) -> Tensor:
         """`x` (…, r, places…) → (…, out_channels, places…) by `matrix` (out_channels, r / groups, 1…) at each place.

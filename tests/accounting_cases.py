@@ -16,7 +16,8 @@ from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
-from peft_lessons.methods.lora import BiasedLoRAConfig, LoRAConfig
+from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.partial import full_fine_tuning, head_only, last_layers

@@ -181,6 +181,15 @@ def test_gradients_in_float64(variant: str, name: str) -> None:
     assert padded or torch.autograd.gradcheck(outputs, parameters, fast_mode=True)
 
 
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_each_module_has_its_own_rank_and_alpha(variant: str) -> None:
+    base = nn.ModuleDict({"conv": model("conv2d")["layer"], "words": model("embedding")["layer"]})
+    options = {"rank": 2, "alpha": 6, "rank_pattern": {"words": 3}, "alpha_pattern": {"conv": 5}}
+    inject(base, type(VARIANTS[variant])(targets=("conv", "words"), **options))
+    assert base["conv"].lora_A.shape == (2, 6, 3, 2) and base["conv"].config.scaling == 5 / 2
+    assert base["words"].lora_embedding_A.shape == (3, 20) and base["words"].config.scaling == 6 / 3
+
+
 def test_padding_learns_nothing() -> None:
     adapted = stir(inject(model("padded embedding"), CONFIG))
     adapted["layer"](torch.tensor([[3, 4]])).sum().backward()

@@ -22,8 +22,8 @@ from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
-from peft_lessons.methods.lora import BiasedLoRAConfig, BiasedLoRALinear, LoRAConfig
-from peft_lessons.methods.lora_conv import BiasedLoRAConv
+from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig

@@ -5,8 +5,6 @@
 A starts random and B at zero, so that ΔW = 0 at the start while B still gets a gradient. Rank-stabilised scaling
 (Kalajdzievski 2023, arXiv:2312.03732) divides by √r instead of r.
 
-`BiasedLoRALinear` is peft's `lora_bias`: B has a bias β, so that h = W₀x + (α/r) (B A x + β).
-
 Embeddings and convolutions have pages of their own, `lora_embedding.py` and `lora_conv.py`. Left out: LoRA's own
 merging inside `eval()`; see `peft_lessons.merge`.
 """
@@ -24,7 +22,7 @@ from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
-from peft_lessons.methods.lora_conv import BiasedLoRAConv, LoRAConv
+from peft_lessons.methods.lora_conv import LoRAConv
 from peft_lessons.methods.lora_embedding import LoRAEmbedding
 from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import Targets
@@ -64,33 +62,10 @@ def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
     return layer.scaling * layer.lora_B, layer.lora_A
 
 
-class BiasedLoRALinear(LoRALinear):
-    """LoRA with a bias β (out_features,) on B, which starts at zero. x: (…, in_features) → (…, out_features)."""
-
-    def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
-        super().__init__(base_layer, config)
-        self.lora_B_bias = self.new_parameter(self.out_features)
-
-    def adapted(self, x: Tensor) -> Tensor:
-        y = super().adapted(x)
-        return y + (self.scaling * self.lora_B_bias).to(y.dtype)
-
-    def folded(self) -> tuple[Tensor, Tensor | None]:
-        weight, bias = super().folded()
-        shift = self.scaling * self.lora_B_bias.to(weight.dtype)
-        return weight, shift if bias is None else bias + shift
-
-
-@factors.register(BiasedLoRALinear)
-def _(layer: BiasedLoRALinear) -> None:
-    return None  # β is no product
-
-
 Layer = type[AdapterLayer]
 # For modules that are not linear: the layer in place of a variant's own, by the variant.
 ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
     LoRALinear: {nn.Embedding: LoRAEmbedding, **dict.fromkeys(CONVOLUTIONS, LoRAConv)},
-    BiasedLoRALinear: dict.fromkeys(CONVOLUTIONS, BiasedLoRAConv),
 }
 
 
@@ -120,10 +95,3 @@ class LoRAConfig(RankedConfig):
     @property
     def scaling(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BiasedLoRAConfig(LoRAConfig):
-    """As `LoRAConfig`, with out_features more parameters a layer."""
-
-    layer: ClassVar[type[AdapterLayer]] = BiasedLoRALinear

@@ -8,7 +8,7 @@ as a matrix (out, in · k…) this is LoRA: ΔW = (α/r) B A. A starts random an
 In a convolution of g > 1 groups B has these groups, too, and A has none, as in peft: all channels meet in the update,
 which therefore has no place in W₀ and cannot be folded.
 
-`BiasedLoRAConv` is peft's `lora_bias`, as in `lora.py`. Left out: transposed convolutions.
+Left out: transposed convolutions.
 """
 
 import math
@@ -73,19 +73,3 @@ class LoRAConv(ConvAdapter):
 
     def extra_repr(self) -> str:
         return f"rank={self.config.rank}, alpha={self.config.alpha:g}"
-
-
-class BiasedLoRAConv(LoRAConv):
-    """LoRA on a convolution, with a bias β (out,) on B, which starts at zero. (batch, in, …) → (batch, out, …)."""
-
-    def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
-        super().__init__(base_layer, config)
-        self.lora_B_bias = self.new_parameter(self.base_layer.out_channels)
-
-    def update(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return super().update(x, dtype) + self.per_output(self.scaling * self.lora_B_bias).to(dtype)
-
-    def folded(self) -> tuple[Tensor, Tensor | None]:
-        weight, bias = super().folded()
-        shift = self.scaling * self.lora_B_bias.to(weight.dtype)
-        return weight, shift if bias is None else bias + shift
