@@ -64,7 +64,7 @@ def edit_config(folder, **changes) -> None:
         ({"target_modules": "("}, r"target_modules must be a list of names or a regular expression \(missing \)"),
         (
             {"target_modules": r"(\w+\.?)+!"},
-            "must be a regular expression of at most 2,000 characters with at most 6 repetitions, none of a g",
+            "must be a regular expression of at most 2,000 characters, with at most 6 repetitions, none of a g",
         ),
         ({"exclude_modules": "q" * 3000}, "exclude_modules must be a regular expression of at most 2,000 characters"),
         ({"rank_pattern": {r"(\w*)*!": 2}}, "rank_pattern must be a regular expression of at most 2,000 characters"),
