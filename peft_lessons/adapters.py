@@ -5,47 +5,80 @@ into a model, `merge` folds them away again. The model's own code never changes,
 `forward`, `train` or `eval`.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from peft_lessons.bases import dtype_of, is_linear
+from peft_lessons.bases import dtype_of, is_linear, is_quantized
 from peft_lessons.exact import exact
 from peft_lessons.low_rank import is_untouched
+from peft_lessons.targets import Where
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Where a method goes. Each method's config adds how much.
-
-    `targets` are names of modules or ends of names, cut at dots: "q_proj" matches "model.layers.0.self_attn.q_proj".
-    """
+class AdapterConfig(Where):
+    """Where a method goes. Each method's config adds how much."""
 
     layer: ClassVar[type["AdapterLayer"]]
-    targets: tuple[str, ...]
+    saved_by: ClassVar[str] = "save_adapter(model, config, folder)"
 
-    def __post_init__(self) -> None:
-        if isinstance(self.targets, str):
-            raise TypeError(
-                f"targets is a tuple of names, such as ('{self.targets}',); got the string {self.targets!r}"
-            )
-        object.__setattr__(self, "targets", tuple(self.targets))
-        if not self.targets:
-            raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
+    def at(self, name: str) -> "AdapterConfig":
+        """The config of the adapter at the module called `name`. Most methods have the same everywhere."""
+        return self
 
     def wrap(self, name: str, base_layer: nn.Module) -> "AdapterLayer":
         """The adapter for the module called `name`."""
-        return self.layer(base_layer, self)
+        return self.layer(base_layer, self.at(name))
+
+    def check(self, name: str, base_layer: nn.Module) -> None:
+        """Raise ValueError or TypeError for what can be computed, but makes no sense to train.
+
+        `inject` asks. `load_adapter` does not: what a file holds was trained.
+        """
+
+    def check_places(self, model: nn.Module) -> None:
+        """`check` every module of `model` that this config means."""
+        for module, name in self.modules(model).items():
+            if not self.trains_whole(name) and not self.trained_ids(name):
+                with naming(name):
+                    self.check(name, module)
 
     def connect(self, layers: list["AdapterLayer"]) -> None:
         """Give the adapters of one model what they share. Most methods share nothing."""
+
+    @exact()
+    def build(self, model: nn.Module) -> dict[nn.Module, "AdapterLayer"]:
+        """A new adapter for each module of `model` that this config means. The model stays as it is."""
+        layers: dict[nn.Module, AdapterLayer] = {}
+        for module, name in self.modules(model).items():
+            with naming(name):
+                if ids := self.trained_ids(name):
+                    layers |= trained_rows(model, module, self.at(name), ids)
+                elif self.trains_whole(name):
+                    layers[module] = TrainedWhole(module, self.at(name))
+                else:
+                    layers[module] = self.wrap(name, module)
+        self.connect(list(layers.values()))
+        return layers
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a module before the message of an error."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 class AdapterLayer(nn.Module):
@@ -124,9 +157,107 @@ class AdapterLayer(nn.Module):
         return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
 
 
-@exact()
+class TrainedWhole(AdapterLayer):
+    """A trained copy of a whole module, such as a new classifier, beside the module as it was.
+
+    The copy is in fp32 or higher and computes in the module's dtype. Its attributes are read through this layer.
+
+    Raises TypeError when the module holds codes, or nothing that could train.
+    """
+
+    def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
+        super().__init__(base_layer, config)
+        parameters = list(base_layer.parameters())
+        codes = any(is_quantized(part) for part in base_layer.modules())
+        if codes or not parameters or not all(parameter.is_floating_point() for parameter in parameters):
+            raise TypeError(
+                f"{type(base_layer).__name__} cannot train as a whole: it has quantized weights, or no weights at all"
+            )
+        self.trained = copy.deepcopy(base_layer).requires_grad_(True)
+        for parameter in self.trained.parameters():
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+
+    def adapted(self, *inputs: Any, **options: Any) -> Tensor:
+        return functional_call(self.trained, self._in_base_dtypes(), inputs, options)
+
+    def merged(self) -> nn.Module:
+        """A new frozen module of the same kind with what was trained, in the base's dtypes."""
+        module = copy.deepcopy(self.trained).requires_grad_(False).train(self.training)
+        for name, parameter in self._in_base_dtypes().items():
+            module.get_parameter(name).data = parameter.detach().clone()
+        return module
+
+    def merged_tensor(self, name: str) -> Tensor:
+        if (tensor := self._in_base_dtypes().get(name)) is None:
+            raise TypeError(f"{type(self.trained).__name__} has no {name} that trains")
+        return tensor
+
+    def _in_base_dtypes(self) -> dict[str, Tensor]:
+        dtypes = {name: parameter.dtype for name, parameter in self.base_layer.named_parameters()}
+        return {name: parameter.to(dtypes[name]) for name, parameter in self.trained.named_parameters()}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("base_layer", "trained"):  # while a copy or pickle is being made, there is neither
+                raise
+            return getattr(self.trained if self.enabled else self.base_layer, name)
+
+
+class TrainedRows(AdapterLayer):
+    """Some rows of an embedding, trained in place of its own. int64 ids (…,) → (…, embedding_dim).
+
+    Over a linear layer whose weight is tied to the embedding, the same rows give the outputs of these tokens.
+
+    Raises TypeError for a module that is neither, ValueError for tokens that it has not, or twice.
+    """
+
+    base_layer: nn.Embedding | nn.Linear
+    ids: Tensor  # int64 (rows,)
+
+    def __init__(
+        self, base_layer: nn.Module, config: AdapterConfig, ids: tuple[int, ...], rows: nn.Parameter | None = None
+    ) -> None:
+        if type(base_layer) not in (nn.Embedding, nn.Linear) or getattr(base_layer, "max_norm", None) is not None:
+            raise TypeError(f"only rows of a plain nn.Embedding train, got {type(base_layer).__name__}")
+        super().__init__(base_layer, config)
+        count = len(self.base_layer.weight)
+        if len(set(ids)) < len(ids) or not all(0 <= one < count for one in ids):
+            raise ValueError(f"trainable_tokens must be different numbers below {count}, got {ids}")
+        self.register_buffer("ids", torch.tensor(ids, device=self.device), persistent=False)
+        trained = self.base_layer.weight.detach()[self.ids].to(self.adapter_dtype)
+        self.rows = nn.Parameter(trained) if rows is None else rows
+
+    def adapted(self, x: Tensor) -> Tensor:
+        y = self.base_layer(x)
+        if isinstance(self.base_layer, nn.Linear):
+            bias = None if self.base_layer.bias is None else self.base_layer.bias[self.ids]
+            return y.index_copy(-1, self.ids, F.linear(x, self.rows.to(x.dtype), bias).to(y.dtype))
+        found = x[..., None] == self.ids  # (…, rows)
+        return torch.where(found.any(-1, keepdim=True), self.rows[found.int().argmax(-1)].to(y.dtype), y)
+
+    def merged_tensor(self, name: str) -> Any:
+        tensor = getattr(self.base_layer, name)
+        return tensor.index_copy(0, self.ids, self.rows.to(tensor.dtype)) if name == "weight" else tensor
+
+    def merged(self) -> nn.Module:
+        module = copy.deepcopy(self.base_layer).requires_grad_(False).train(self.training)
+        module.weight.data[self.ids] = self.rows.detach().to(module.weight.dtype)
+        return module
+
+
+def trained_rows(
+    model: nn.Module, embedding: nn.Module, config: AdapterConfig, ids: tuple[int, ...]
+) -> dict[nn.Module, AdapterLayer]:
+    """New adapters for an embedding, and for each head of `model` whose weight is tied to it."""
+    first = TrainedRows(embedding, config, ids)
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is getattr(embedding, "weight", None)]
+    return {embedding: first, **{head: TrainedRows(head, config, ids, first.rows) for head in heads}}
+
+
 def inject(model: Model, config: AdapterConfig) -> Model:
-    """Freeze `model` and wrap each module that `config.targets` names, in place; returns `model`.
+    """Freeze `model` and wrap each module that `config` means, in place; returns `model`.
 
     A module that is registered under several names gets one adapter, shared like the module itself. On any error the
     model is left as it was.
@@ -135,30 +266,37 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     when the rank does not fit, and when the model has adapters already; TypeError when a target is of a kind that the
     method cannot adapt.
     """
+    require_no_adapters(model)
+    config.check_places(model)
+    return attach(model, config.build(model))
+
+
+def require_no_adapters(model: nn.Module) -> None:
     if present := [name for name, _ in named_adapters(model)]:
         raise ValueError(f"the model has adapters already ({present[0]} …): merge(model) first, or load the base anew")
-    found = {target: _names(model, target) for target in config.targets}
-    if missing := [target for target, names in found.items() if not names]:
-        raise ValueError(f"no module ends with {_quoted(missing)}; this model has {_quoted(_linear_suffixes(model))}")
 
-    wrappers: dict[nn.Module, AdapterLayer] = {}
-    for name in chain.from_iterable(found.values()):
-        base_layer = model.get_submodule(name)
-        if base_layer in wrappers:
-            continue
-        try:
-            wrappers[base_layer] = config.wrap(name, base_layer)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from error
-    for name, module in ((name, module) for name, module in model.named_modules() if module in wrappers):
-        if inside := [part for part, inner in module.named_modules() if part and inner in wrappers]:
+
+def attach(model: Model, layers: Mapping[nn.Module, AdapterLayer]) -> Model:
+    """Freeze `model` and put each of `layers` in the place of the module that it adapts; returns `model`.
+
+    Raises ValueError when one of them lies inside of another; the model then is as it was, as it is when interrupted.
+    """
+    places = [(name, module) for name, module in model.named_modules(remove_duplicate=False) if module in layers]
+    for name, module in places:
+        if inside := [part for part, inner in module.named_modules() if part and inner in layers]:
             inner_name = f"{name}.{inside[0]}"
             raise ValueError(f"{inner_name} lies inside of {name}, and both would be adapted: name one of them")
-    config.connect(list(wrappers.values()))
-    model.requires_grad_(False)
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if module in wrappers:
-            replace_module(model, name, wrappers[module].train(module.training))
+    trained = trainable_parameters(model)
+    try:
+        model.requires_grad_(False)
+        for name, module in places:
+            replace_module(model, name, layers[module].train(module.training))
+    except BaseException:
+        for name, module in places:
+            replace_module(model, name, module)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        raise
     return model
 
 
@@ -284,25 +422,6 @@ def named_adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
         if isinstance(module, AdapterLayer):
             inside = f"{name}." if name else ""
             yield name, module
-
-
-def matches(name: str, target: str) -> bool:
-    """Whether the module called `name` is meant by `target`: its whole name or an end of it, cut at a dot."""
-    return f".{name}".endswith(f".{target}")
-
-
-def _names(model: nn.Module, target: str) -> list[str]:
-    return [name for name, _ in model.named_modules(remove_duplicate=False) if name and matches(name, target)]
-
-
-def _linear_suffixes(model: nn.Module) -> list[str]:
-    """Last parts of the names of all linear layers, in order, each once."""
-    linear = (name for name, module in model.named_modules() if name and is_linear(module))
-    return list(dict.fromkeys(name.rsplit(".")[-1] for name in linear))
-
-
-def _quoted(names: list[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "no linear layer inside"
 
 
 def replace_module(model: Model, name: str, module: nn.Module) -> Model:

@@ -2,8 +2,14 @@
 
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+Content = TypeVar("Content")
+WAITING = ".new"  # a folder in a folder: files that belong together, all written, on their way to their places
 
 
 def user_path(path: str) -> Path:
@@ -28,6 +34,78 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]) -> None:
+    """Let each of `writers` fill the file of its name in `folder` (made when absent), all of them or none.
+
+    The files are written beside and put into one folder, `WAITING`. Its renaming is the one moment from which the new
+    files count, since `current` finds them there. Then each moves to its place. What an interruption leaves of this
+    last step is read right, and moved by the next writer.
+    """
+    existed = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder, prefix=".unfinished-"))
+    try:
+        for name, write in writers.items():
+            write(unfinished / name)
+            (unfinished / name).chmod(0o644)
+        unfinished.chmod(0o755)  # mkdtemp makes folders that only their owner reads
+        _put_into_place(folder)  # what an interruption left
+        os.replace(unfinished, folder / WAITING)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+    try:
+        _put_into_place(folder)
+    except BaseException:
+        _put_into_place(folder)  # other programs do not know of WAITING: leave as little as can be
+        raise
+
+
+def current(folder: Path, name: str) -> Path:
+    """The file called `name` that `write_together` last wrote to `folder`, wherever it lies."""
+    waiting = folder / WAITING / name
+    return waiting if waiting.is_file() else folder / name
+
+
+def read_together(folder: Path, names: Sequence[str], read: Callable[[], Content]) -> Content:
+    """What `read` makes of the files with these `names` in `folder`, all of one writing of `write_together`.
+
+    Reads again when a writer came between.
+    """
+    while True:
+        before = _versions(folder, names)
+        try:
+            content = read()
+        except (OSError, ValueError):
+            if _versions(folder, names) == before:
+                raise
+        else:
+            if _versions(folder, names) == before:
+                return content
+
+
+def _versions(folder: Path, names: Sequence[str]) -> list[tuple[Path, int, int] | None]:
+    """Which files lie there, where, and when each was written; None for what is not there or just goes."""
+    found: list[tuple[Path, int, int] | None] = []
+    for name in names:
+        path = current(folder, name)
+        try:
+            found.append((path, (status := path.stat()).st_ino, status.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def _put_into_place(folder: Path) -> None:
+    waiting = folder / WAITING
+    if waiting.is_dir():
+        for path in list(waiting.iterdir()):
+            os.replace(path, folder / path.name)
+        waiting.rmdir()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

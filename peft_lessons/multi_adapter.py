@@ -14,14 +14,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, matches, named_adapters, replace_module
-from peft_lessons.checkpoints.files import StoredAdapter, fill, read_adapter, save_adapter
+from peft_lessons.adapters import (
+    AdapterConfig,
+    AdapterLayer,
+    Model,
+    attach,
+    named_adapters,
+    naming,
+    replace_module,
+    require_no_adapters,
+)
+from peft_lessons.checkpoints.files import StoredAdapter, read_adapter, restore, save_adapter
 from peft_lessons.checks import check_count
 from peft_lessons.exact import exact
 from peft_lessons.linear import LinearAdapter
 from peft_lessons.methods.combining import METHODS, OF_UPDATES, combined_factors, combined_updates
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.targets import Targets, own_name
 
 Which = str | None | Sequence[str | None] | Mapping[str, float]
 
@@ -155,44 +165,45 @@ def _asked(which: Which) -> list[str | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralConfig(AdapterConfig):
-    """The configs of several adapters, by their names. Targets are all of theirs.
+    """The configs of several adapters, by their names. Each says where its own go.
 
     Raises ValueError when there is none, or when a name is empty.
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
+    saved_by: ClassVar[str] = "save_named_adapter(model, name, folder)"
     adapters: Mapping[str, AdapterConfig]
-    targets: tuple[str, ...] = ()
+    targets: Targets = ()
 
     def __post_init__(self) -> None:
         if not self.adapters or not all(self.adapters):
             raise ValueError(f"adapters needs at least one name and no empty one, got {list(self.adapters)}")
-        everything = dict.fromkeys(target for config in self.adapters.values() for target in config.targets)
-        object.__setattr__(self, "targets", tuple(everything))
-        super().__post_init__()
 
-    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        return SeveralAdapters(
-            base_layer,
-            self,
-            {
-                own: config.wrap(name, base_layer)
-                for own, config in self.adapters.items()
-                if any(matches(name, target) for target in config.targets)
-            },
-        )
+    def modules(self, model: nn.Module) -> dict[nn.Module, str]:
+        found = [config.modules(model) for config in self.adapters.values()]
+        return {module: name for modules in found for module, name in modules.items()}
 
-    def connect(self, layers: list[AdapterLayer]) -> None:
-        several = [layer for layer in layers if isinstance(layer, SeveralAdapters)]
-        for name, config in self.adapters.items():
-            config.connect([layer.adapters[layer.names.index(name)] for layer in several if name in layer.names])  # type: ignore[misc]
+    def check_places(self, model: nn.Module) -> None:
+        for own, config in self.adapters.items():
+            with naming(own):
+                config.check_places(model)
+
+    def build(self, model: nn.Module) -> dict[nn.Module, AdapterLayer]:
+        return {**self.group({own: config.build(model) for own, config in self.adapters.items()})}
+
+    def group(self, parts: Mapping[str, Mapping[nn.Module, AdapterLayer]]) -> dict[nn.Module, SeveralAdapters]:
+        """One layer for all adapters of a module, from each adapter's own."""
+        return {
+            module: SeveralAdapters(module, self, {own: part[module] for own, part in parts.items() if module in part})
+            for module in dict.fromkeys(module for part in parts.values() for module in part)
+        }
 
 
 def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
     """Load the adapter of each folder under its name into `model`; returns `model`, which computes as its base.
 
     Adapters that it has already under other names stay. Raises what `load_adapter` raises, and ValueError for a name
-    that is taken; the model then is as it was, but frozen.
+    that is taken; the model then is as it was.
     """
     return _add(model, {name: read_adapter(folder) for name, folder in folders.items()})
 
@@ -200,8 +211,7 @@ def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
 def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) -> Model:
     """Put one more adapter beside those that `model` has, new for a config or from a folder; returns `model`.
 
-    Raises what `inject` and `load_adapter` raise, and ValueError for a name that is taken; the model then is as it was,
-    but frozen.
+    Raises what `inject` and `load_adapter` raise, and ValueError for a name that is taken; the model then is as it was.
     """
     return _add(model, {name: adapter if isinstance(adapter, AdapterConfig) else read_adapter(adapter)})
 
@@ -215,9 +225,10 @@ def remove_adapter(model: Model, name: str) -> Model:
     _check_known(layers.values(), [name])
     if any(layer.which is not None and name in _asked(layer.which) for layer in layers.values()):
         raise ValueError(f"{name!r} is in use: leave `using` first")
-    configs = {own: config for own, config in _configs(layers.values()).items() if own != name}
-    left = {layer: {own: one for own, one in layer.named.items() if own != name} for layer in layers.values()}
-    _put_in(model, layers, left, configs)
+    parts, configs = _parts_of(layers), _configs(layers.values())
+    del parts[name], configs[name]
+    with _taken_out(model, layers):
+        _put_in(model, layers, parts, configs)
     return model
 
 
@@ -239,63 +250,58 @@ def save_named_adapter(model: nn.Module, name: str, folder: str | Path, base_mod
 
 def _add(model: Model, new: Mapping[str, AdapterConfig | StoredAdapter]) -> Model:
     present = _found(model)
-    configs = _configs(present.values())
+    parts, configs = _parts_of(present), _configs(present.values())
     if taken := [name for name in new if name in configs]:
         raise ValueError(f"the model has an adapter called {taken[0]!r} already; it has {list(configs)}")
-    added = {name: one.config if isinstance(one, StoredAdapter) else one for name, one in new.items()}
-    for module, layer in present.items():
-        replace_module(model, module, layer.base_layer)
-    try:
-        inject(model, SeveralConfig(adapters=added))
-        layers = _layers(model)
+    with _taken_out(model, present):
+        require_no_adapters(model)
         for name, one in new.items():
-            if isinstance(one, StoredAdapter):
-                _fill(layers, name, one)
-        for module in (*present, *layers):
-            if inside := [other for other in (*present, *layers) if other.startswith(f"{module}.")]:
-                raise ValueError(f"{inside[0]} lies inside of {module}, and both would be adapted: name one of them")
-    except BaseException:
-        for module, layer in _found(model).items():
-            replace_module(model, module, layer.base_layer)
-        for module, layer in present.items():
-            replace_module(model, module, layer)
-        raise
-    if present:
-        one_of_them = next(iter(present.values()))  # all compute with the same
-        for layer in layers.values():
-            layer.use(one_of_them.which, one_of_them.batch)
-    named: dict[SeveralAdapters, dict[str, AdapterLayer]] = {}
-    for module in dict.fromkeys((*present, *layers)):
-        old, young = present.get(module), layers.get(module)
-        named[old or young] = (old.named if old else {}) | (young.named if young else {})  # type: ignore[index]
-    _put_in(model, layers | present, named, configs | added)
+            with naming(name):
+                if isinstance(one, StoredAdapter):
+                    parts[name], configs[name] = restore(model, one), one.config
+                else:
+                    one.check_places(model)
+                    parts[name], configs[name] = one.build(model), one
+        _put_in(model, present, parts, configs)
     return model
 
 
-def _fill(layers: Mapping[str, SeveralAdapters], name: str, stored: StoredAdapter) -> None:
+def _parts_of(layers: Mapping[str, SeveralAdapters]) -> dict[str, dict[nn.Module, AdapterLayer]]:
+    """The adapters of each name, by the modules that they adapt."""
+    return {
+        name: {layer.base_layer: layer.named[name] for layer in layers.values() if name in layer.names}
+        for name in _configs(layers.values())
+    }
+
+
+@contextmanager
+def _taken_out(model: nn.Module, layers: Mapping[str, SeveralAdapters]) -> Iterator[None]:
+    """Inside this context the bases of `layers` are in their places. After an error the layers are back there."""
     try:
-        fill([(module, layer.named[name]) for module, layer in layers.items() if name in layer.names], stored)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        for module, layer in layers.items():
+            replace_module(model, module, layer.base_layer)
+        yield
+    except BaseException:
+        for module, layer in layers.items():
+            replace_module(model, module, layer)
+        raise
 
 
 def _put_in(
     model: nn.Module,
-    layers: Mapping[str, SeveralAdapters],
-    named: Mapping[SeveralAdapters, Mapping[str, AdapterLayer]],
+    before: Mapping[str, SeveralAdapters],
+    parts: Mapping[str, Mapping[nn.Module, AdapterLayer]],
     configs: Mapping[str, AdapterConfig],
 ) -> None:
-    """Replace each of `layers` by one with the adapters that `named` says, or by the base where there are none."""
-    config = SeveralConfig(adapters=configs) if configs else None
-    made: dict[SeveralAdapters, nn.Module] = {}  # a shared one is made once
-    for module, layer in layers.items():
-        if layer not in made:
-            made[layer] = layer.base_layer
-            if config and named[layer]:
-                one = made[layer] = SeveralAdapters(layer.base_layer, config, named[layer]).train(layer.training)
-                one.enabled, one.resting = layer.enabled, layer.resting
-                one.use(layer.which, layer.batch)
-        replace_module(model, module, made[layer])
+    """Put the adapters of `parts` into a model without any, to compute with what those `before` computed with."""
+    layers = SeveralConfig(adapters=configs).group(parts) if configs else {}
+    attach(model, layers)
+    old = {layer.base_layer: layer for layer in before.values()}
+    for base, layer in layers.items():
+        if known := old.get(base):
+            layer.enabled, layer.resting = known.enabled, known.resting
+        for any_of_them in list(old.values())[:1]:  # all compute with the same
+            layer.use(any_of_them.which, any_of_them.batch)
 
 
 @contextmanager
@@ -362,8 +368,8 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
     ranks; TypeError when one is no plain LoRA. The model then is as it was.
     """
-    configs = _plain_lora(model, weights)
-    sum_config = _joint_config(configs, sum(config.rank for config in configs.values()))
+    ranks = _ranks(model, weights)
+    sum_config = _joint_config(model, weights, sum(max(each) for each in ranks.values()))
     return _replace_all(model, lambda layer: _stacked(layer, weights, sum_config)), sum_config
 
 
@@ -392,16 +398,16 @@ def combine(
         raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")
     if not 0 < density <= 1:
         raise ValueError(f"density is the share of entries that stay, in (0, 1]; got {density}")
-    configs = _plain_lora(model, weights)
-    ranks = [config.rank for config in configs.values()]
+    ranks = [rank for each in _ranks(model, weights).values() for rank in each]
     if method in METHODS:
         if rank is not None:
             raise ValueError(f"rank is for the methods {', '.join(OF_UPDATES)}; {method} keeps the adapters' own")
         if len(set(ranks)) > 1:
-            raise ValueError(f"{method} needs adapters of one rank, got {ranks}; possible: {', '.join(OF_UPDATES)}")
+            given = list(dict.fromkeys(ranks))
+            raise ValueError(f"{method} needs adapters of one rank, got {given}; possible: {', '.join(OF_UPDATES)}")
     elif rank is not None:
         check_count("rank", rank)
-    config = _joint_config(configs, max(ranks) if rank is None else rank)
+    config = _joint_config(model, weights, max(ranks) if rank is None else rank)
     generator = torch.Generator().manual_seed(seed)
 
     def make(layer: SeveralAdapters) -> nn.Module:
@@ -439,27 +445,39 @@ def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAC
     return stacked
 
 
-def _plain_lora(model: nn.Module, weights: Mapping[str, float]) -> dict[str, LoRAConfig]:
-    """The configs of the adapters that `weights` names. Raises as `concatenate`."""
-    layers = list(_layers(model).values())
-    if not weights:
+def _ranks(model: nn.Module, names: Iterable[str]) -> dict[str, list[int]]:
+    """The ranks of each adapter that `names` names, layer by layer. Raises as `concatenate`."""
+    layers = _layers(model)
+    if not names:
         raise ValueError("weights is empty: name at least one adapter")
-    _check_known(layers, weights)
-    configs = {name: layers[0].config.adapters[name] for name in weights}
-    for name, config in configs.items():
+    _check_known(layers.values(), names)
+    ranks: dict[str, list[int]] = {}
+    for name in names:
+        config = layers[next(iter(layers))].config.adapters[name]
         if type(config) not in (LoRAConfig, LoRAFAConfig):
             raise TypeError(f"only plain LoRA can be concatenated, {name!r} is a {type(config).__name__}")
-    return configs  # type: ignore[return-value]
+        parts = {module: layer.named[name] for module, layer in layers.items() if name in layer.names}
+        for module, part in parts.items():
+            if not isinstance(part, LoRALinear):
+                raise TypeError(
+                    f"only LoRA on linear layers can be added up, {name!r} has a {type(part).__name__} at {module}"
+                )
+        ranks[name] = [len(part.lora_A) for part in parts.values() if isinstance(part, LoRALinear)]
+    return ranks
 
 
 def _parts(layer: SeveralAdapters, names: Iterable[str]) -> dict[str, LoRALinear]:
     return {name: part for name in names if isinstance(part := layer.get(name), LoRALinear)}
 
 
-def _joint_config(configs: Mapping[str, LoRAConfig], rank: int) -> LoRAConfig:
-    """That of one adapter in the places of all, with scaling 1."""
-    targets = dict.fromkeys(target for config in configs.values() for target in config.targets)
-    return LoRAConfig(rank=rank, alpha=rank, targets=tuple(targets))
+def _joint_config(model: nn.Module, names: Iterable[str], rank: int) -> LoRAConfig:
+    """That of one adapter in the places of all, with scaling 1. Raises ValueError where the rank does not fit."""
+    concerned = {own_name(model, module): layer for module, layer in _layers(model).items() if _parts(layer, names)}
+    config = LoRAConfig(rank=rank, alpha=rank, targets=tuple(concerned))
+    for module, layer in concerned.items():
+        with naming(module):
+            config.check(module, layer.base_layer)
+    return config
 
 
 def _replace_all(model: Model, make: Callable[[SeveralAdapters], nn.Module]) -> Model:

@@ -17,10 +17,11 @@ from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.partial import full_fine_tuning, head_only, last_layers
-from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -48,7 +49,10 @@ ADAPTERS = {
     "LoRA o, up": LoRAConfig(rank=4, targets=("o_proj", "up_proj")),
     "LoRA last layer": LoRAConfig(rank=4, targets=("layers.2.mlp.gate_proj",)),
     "LoRA with head": LoRAConfig(rank=4, targets=("v_proj", "lm_head")),
+    "LoRA of other ranks": LoRAConfig(rank=4, rank_pattern={"v_proj": 2, "layers.0.mlp.up_proj": 7}),
+    "LoRA with a bias": BiasedLoRAConfig(rank=4),
     "LoRA-FA": LoRAFAConfig(rank=4),
+    "OLoRA": OLoRAConfig(rank=4),
     "PiSSA": PiSSAConfig(rank=4),
     "LoftQ": LoftQConfig(rank=4, iterations=1),
     "DoRA": DoRAConfig(rank=4),
@@ -57,6 +61,8 @@ ADAPTERS = {
     "VeRA": VeRAConfig(rank=16),
     "LoHa": LoHaConfig(rank=4),
     "OFT": OFTConfig(block_size=8),
+    "OFT in blocks": OFTConfig(blocks=4),
+    "OFT, one block": OFTConfig(block_size=8, shared=True),
     "IA³": IA3Config(),
     "IA³ down": IA3Config(targets=("down_proj",)),
     "BitFit": BitFitConfig(),

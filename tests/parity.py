@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from peft_lessons import (
     AdaLoRAConfig,
     AdapterConfig,
+    BiasedLoRAConfig,
     DoRAConfig,
     IA3Config,
     LayerNormTuningConfig,
@@ -21,6 +22,7 @@ from peft_lessons import (
     LoRAConfig,
     LoRAFAConfig,
     OFTConfig,
+    OLoRAConfig,
     PiSSAConfig,
     PrefixTuningConfig,
     PromptTuningConfig,
@@ -50,8 +52,10 @@ OURS: dict[str, AdapterConfig] = {
     "lora": LoRAConfig(rank=4, alpha=12),
     "lora-rank-1": LoRAConfig(rank=1, alpha=3),
     "rslora": LoRAConfig(rank=4, alpha=3, rank_stabilized=True),
+    "lora-bias": BiasedLoRAConfig(rank=4, alpha=12),
     "lora-fa": LoRAFAConfig(rank=4, alpha=12),
     "pissa": PiSSAConfig(rank=4, alpha=12),
+    "olora": OLoRAConfig(rank=4, alpha=12),
     "dora": DoRAConfig(rank=4, alpha=12),
     "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, total_steps=100),
     "vera": VeRAConfig(rank=16),
@@ -64,6 +68,8 @@ OURS: dict[str, AdapterConfig] = {
     "prefix": PrefixTuningConfig(tokens=5),
 }
 READS_IDS = {"prompt", "prefix"}
+# Peft merges no bias into a layer without one.
+NOT_MERGED = {("lora-bias", "decoder"), *((method, "decoder") for method in READS_IDS)}
 
 
 def theirs(method: str, targets: tuple[str, ...]) -> Any:
@@ -73,12 +79,16 @@ def theirs(method: str, targets: tuple[str, ...]) -> Any:
     match method:
         case "lora" | "lora-fa":
             return peft.LoraConfig(**lora)
+        case "lora-bias":
+            return peft.LoraConfig(lora_bias=True, **lora)
         case "lora-rank-1":
             return peft.LoraConfig(r=1, lora_alpha=3, **where)
         case "rslora":
             return peft.LoraConfig(r=4, lora_alpha=3, use_rslora=True, **where)
         case "pissa":
             return peft.LoraConfig(init_lora_weights="pissa", **lora)
+        case "olora":
+            return peft.LoraConfig(init_lora_weights="olora", **lora)
         case "dora":
             return peft.LoraConfig(use_dora=True, **lora)
         case "adalora":

@@ -1,5 +1,6 @@
 """Parameters: the tables of the papers, transformers' models and what `inject` makes."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,6 +37,7 @@ from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.targets import ALL_LINEAR
 
 TOTALS = {  # parameters, and those that LoRA trains at rank 16 on every linear layer of the blocks
     "GPT-2 small": (124_439_808, 2_654_208),
@@ -261,6 +263,22 @@ def test_sizes_that_inject_would_refuse_are_refused():
         trained_parameters(SHAPE, LastLayers(4))
     with pytest.raises(ValueError, match="count must be at least 1, got 0"):
         LastLayers(0)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"targets": re.compile(".*q_proj")},
+        {"targets": ALL_LINEAR},
+        {"exclude": ("q_proj",)},
+        {"layers": (0,)},
+        {"modules_to_save": ("lm_head",)},
+        {"trainable_tokens": {"embed_tokens": (1,)}},
+    ],
+)
+def test_places_that_are_not_counted_are_refused(where):
+    with pytest.raises(TypeError, match="only methods with names as targets are counted, without exclude, layers, or"):
+        trained_parameters(SHAPE, LoRAConfig(rank=2, **where))
 
 
 def test_what_is_no_method_is_named():

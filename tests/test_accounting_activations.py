@@ -201,7 +201,11 @@ def test_what_dropout_keeps(name, dtype, monkeypatch):
 def in_peft(model, method):
     """The same adapters, put in by peft, in fp32."""
     config = peft.LoraConfig(
-        r=method.rank, lora_alpha=method.alpha, lora_dropout=method.dropout, target_modules=list(method.targets)
+        r=method.rank,
+        rank_pattern=dict(method.rank_pattern),
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=list(method.targets),
     )
     return peft.get_peft_model(model, config).train()
 

@@ -19,6 +19,7 @@ from peft_lessons import (
     remove_adapters,
     trainable_parameters,
 )
+from peft_lessons.adapters import replace_module
 
 
 class Block(nn.Module):
@@ -87,6 +88,24 @@ def test_injecting_twice_is_refused() -> None:
     model = inject(block(), LoRAConfig(targets=("q_proj",), rank=2))
     with pytest.raises(ValueError, match=r"has adapters already \(q_proj"):
         inject(model, LoRAConfig(targets=("v_proj",), rank=2))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_an_interruption_leaves_the_model_as_it_was(monkeypatch, call: int) -> None:
+    model, calls = block(), []
+    before = dict(model.named_modules())
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return replace_module(*arguments)
+
+    monkeypatch.setattr("peft_lessons.adapters.replace_module", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        inject(model, LoRAConfig(targets=("q_proj", "v_proj"), rank=2))
+    assert dict(model.named_modules()) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_only_linear_layers() -> None:

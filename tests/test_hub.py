@@ -90,6 +90,34 @@ def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
     assert tokenizer.chat([{"role": "user", "content": "Hello"}]) == "<b>Hello<|endoftext|>"
 
 
+def test_of_named_templates_the_default_is_read(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    templates = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "{{ messages[0].content }}!"}]
+    change(config, chat_template=templates)
+    assert load_from_hub(tmp_path)[1].chat([{"role": "user", "content": "Hello"}]) == "Hello!"
+    for wrong in (templates[:1], ["default"], {"default": "x"}, 5):
+        change(config, chat_template=wrong)
+        with pytest.raises(ValueError, match=r"tokenizer_config\.json: chat_template must be a text, or a list"):
+            load_from_hub(tmp_path)
+
+
+def test_a_token_without_text_is_refused(tmp_path: Path) -> None:
+    save(tmp_path)
+    for wrong in ({"id": 3}, 3, ["<s>"]):
+        change(tmp_path / "tokenizer_config.json", bos_token=wrong)
+        with pytest.raises(ValueError, match="bos_token must be a text, or an object with its content; got"):
+            load_from_hub(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_what_is_no_object_is_refused(name: str, tmp_path: Path) -> None:
+    save(tmp_path)
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(ValueError, match=rf"{name} must hold a JSON object, got \[1\]"):
+        load_from_hub(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -99,6 +127,11 @@ def test_a_template_in_a_file_of_its_own_is_read(tmp_path: Path) -> None:
         ({"head_dim": 32}, "head_dim 32"),
         ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_type 'llama3'"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2}}, "rope_type 'linear'"),
+        (
+            {"num_hidden_layers": None},
+            r"config\.json must say whole numbers above 0 .*; got num_hidden_layers=None",
+        ),
+        ({"num_attention_heads": 0, "vocab_size": "1k"}, "got vocab_size='1k', num_attention_heads=0"),
         ({"hidden_size": 128}, r"embed_tokens.weight is \(1024, 64\), expected \(1024, 128\)"),
     ],
 )

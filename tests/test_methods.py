@@ -17,6 +17,7 @@ import peft_lessons
 from peft_lessons import (
     AdaLoRAConfig,
     AdapterConfig,
+    BiasedLoRAConfig,
     BitFitConfig,
     DoRAConfig,
     IA3Config,
@@ -26,6 +27,7 @@ from peft_lessons import (
     LoRAConfig,
     LoRAFAConfig,
     OFTConfig,
+    OLoRAConfig,
     ParallelAdapterConfig,
     PiSSAConfig,
     PrefixTuningConfig,
@@ -101,6 +103,8 @@ COUNTS: list[tuple[DecoderConfig, AdapterConfig, int]] = [
     (SMOLLM2, LoRAConfig(rank=8, targets=QV), 460_800),
     (SMOLLM2, LoRAConfig(rank=16), 4_884_480),
     (SMOLLM2, PiSSAConfig(rank=16), 4_884_480),
+    (SMOLLM2, OLoRAConfig(rank=16), 4_884_480),
+    (SMOLLM2, BiasedLoRAConfig(rank=16), 5_040_000),
     (SMOLLM2, DoRAConfig(rank=16), 5_040_000),
     (SMOLLM2, IA3Config(), 57_600),
     (SMOLLM2, VeRAConfig(rank=256, targets=QV), 38_400),
@@ -351,6 +355,43 @@ def test_oft_says_which_blocks_fit() -> None:
         ValueError, match=r"0: block_size 7 does not divide in_features 96; possible: \[2, 3, 4, 6, 8, 12"
     ):
         inject(nn.Sequential(wide_layer()), OFTConfig(block_size=7, targets=("0",)))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("effective", [False, True])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_loha_on_convolutions_folds_into_the_kernel(dimensions: int, groups: int, effective: bool) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, groups=groups, padding=1, stride=2)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base, kernel = conv(x), conv.weight.clone()
+    model = inject(nn.Sequential(conv), LoHaConfig(rank=2, effective=effective, targets=("0",)))
+    assert torch.equal(model(x), base)
+    nn.init.normal_(model[0].loha_A2)
+    expected = model(x)
+    assert not torch.allclose(expected, base, atol=0.01)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=2e-6)
+    assert type(model[0]) is type(conv)
+    assert torch.equal(conv.weight, kernel)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("feedforward", [(), ("0",)])
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_ia3_on_convolutions_folds_into_the_kernel(dimensions: int, feedforward, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, groups=groups)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base, kernel = conv(x), conv.weight.clone()
+    model = inject(nn.Sequential(conv), IA3Config(targets=("0",), feedforward_targets=feedforward))
+    assert torch.equal(model(x), base)
+    with torch.no_grad():
+        model[0].ia3_l.copy_(torch.linspace(0.5, 2, len(model[0].ia3_l)))
+    expected = model(x)
+    assert not torch.allclose(expected, base, atol=0.1)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=2e-6)
+    assert type(model[0]) is type(conv)
+    assert torch.equal(conv.weight, kernel)
 
 
 def test_ia3_scales_inputs_where_it_is_told() -> None:

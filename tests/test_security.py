@@ -106,6 +106,11 @@ def test_settings_cannot_name_other_files(adapter, tmp_path):
         ({"target_modules": ["q_proj"] * 3 + ["../q_proj"]}, "q_proj"),
         ({"peft_type": "__import__"}, "supported"),
         ({"target_modules": "(" * 50}, "target_modules"),
+        ({"target_modules": ".*" * 25 + "!"}, "target_modules must be .* repetitions"),
+        ({"target_modules": ".?" * 40 + "!"}, "target_modules must be .* repetitions"),
+        ({"target_modules": "(?x)#[\n(.+)+#]\n!"}, "target_modules must be .* comments"),
+        ({"exclude_modules": "(.+)+!"}, "exclude_modules must be .* none of a group"),
+        ({"rank_pattern": {"(.*){9}!": 2}}, "rank_pattern must be .* none of a group"),
     ],
 )
 def test_hostile_settings_are_refused_before_they_cost_memory(adapter, settings, words):

@@ -1,7 +1,9 @@
 """Several adapters on one base, against each of them alone and against peft."""
 
 import copy
+import re
 import warnings
+from functools import partial
 
 import peft
 import pytest
@@ -231,7 +233,7 @@ def test_what_goes_wrong_is_said(both, folders, tmp_path) -> None:
         pass
     with pytest.raises(ValueError, match="adapters needs at least one name"):
         SeveralConfig(adapters={})
-    with pytest.raises(ValueError, match=r"made by SeveralConfig\("):
+    with pytest.raises(ValueError, match=r"saved one by one: save_named_adapter\(model, name"):
         save_adapter(both, LORAS["red"], tmp_path)
 
 
@@ -511,3 +513,81 @@ def test_what_cannot_be_combined_is_named(both, method: str, options, message: s
         combine(both, WEIGHTS, method, **options)
     with using(both, "red"):
         both(inputs("decoder"))
+
+
+def test_ranks_that_differ_from_layer_to_layer_add_up(tmp_path) -> None:
+    """The sum has the largest ranks of each, and is the weighted sum as before; a head that trains cannot be added."""
+    ids = inputs("decoder")
+    configs = {
+        "red": LoRAConfig(rank=2, targets=("q_proj", "v_proj"), rank_pattern={"v_proj": 5}, alpha_pattern={"1.*": 3}),
+        "blue": LoRAConfig(rank=3, targets=re.compile(r".*\.0\..*(v|down)_proj")),
+    }
+    model = stir(inject(decoders()[0], SeveralConfig(adapters=configs)))
+    weights = {"red": 0.5, "blue": -0.25}
+    with using(model, weights):
+        expected = model(ids)
+    one, config = concatenate(model, weights)
+    assert config.rank == 8
+    close(one(ids), expected, 1e-5)
+    close(load_adapter(decoders()[0], save_adapter(one, config, tmp_path))(ids), expected, 1e-5)
+    configs["red"] = LoRAConfig(rank=2, modules_to_save=("lm_head",))
+    with pytest.raises(TypeError, match="linear layers can be added up, 'red' has a TrainedWhole at lm_head"):
+        concatenate(inject(decoders()[0], SeveralConfig(adapters=configs)), weights)
+
+
+# -------------------------------------------------------------------------------- what is not a linear layer, heads
+
+
+class Pictures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(6, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).mean(-1))
+
+
+def test_convolutions_and_heads_have_several_adapters_too(tmp_path) -> None:
+    x = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(1))
+    configs = {
+        "red": LoRAConfig(rank=2, targets=("conv",), modules_to_save=("head",)),
+        "blue": DoRAConfig(rank=3, targets=("conv", "head")),
+    }
+    expected = {None: pictures()(x)}
+    for name, config in configs.items():
+        model = stir(inject(pictures(), config)).eval()
+        save_adapter(model, config, tmp_path / name)
+        expected[name] = model(x)
+    model = load_adapters(pictures(), {name: tmp_path / name for name in configs}).eval()
+    for name in (*configs, None):
+        with using(model, name):
+            assert torch.equal(model(x), expected[name])
+    save_named_adapter(model, "red", tmp_path / "again")
+    assert torch.equal(load_adapter(pictures(), tmp_path / "again").eval()(x), expected["red"])
+    remove_adapter(model, "red")
+    assert type(model.head) is SeveralAdapters and model.head.names == ("blue",)
+
+
+def pictures() -> Pictures:
+    torch.manual_seed(0)
+    return Pictures()
+
+
+def test_updates_of_other_modules_are_not_lost_in_a_sum() -> None:
+    configs = {name: LoRAConfig(rank=2, targets=("conv", "head")) for name in ("red", "blue")}
+    model = inject(pictures(), SeveralConfig(adapters=configs))
+    for one in (concatenate, partial(combine, method="ties")):
+        with pytest.raises(TypeError, match="linear layers can be added up, 'red' has a LoRAConv at conv"):
+            one(model, {"red": 1.0, "blue": 1.0})
+    assert len(list(named_adapters(model))) == 2
+
+
+def test_an_adapter_that_does_not_fit_freezes_nothing() -> None:
+    model = pictures()
+    with pytest.raises(ValueError, match=r"green: head: rank 5 is above min\(in, out\) = 4"):
+        add_adapter(model, "green", LoRAConfig(rank=5, targets=("head",)))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    add_adapter(model, "red", LoRAConfig(rank=2, targets=("head",)))
+    with pytest.raises(ValueError, match="green: no module ends with 'w'"):
+        add_adapter(model, "green", LoRAConfig(rank=2, targets=("w",)))
+    assert len(trainable_parameters(model)) == 2

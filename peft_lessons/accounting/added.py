@@ -4,7 +4,7 @@ Trained numbers for one matrix d_in → d_out:
 
     LoRA, PiSSA, LoftQ   r (d_in + d_out)             IA³                  d_out; d_in of feed-forward targets
     LoRA-FA              r d_out                      BitFit               d_out
-    DoRA                 r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
+    DoRA, LoRA with β    r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
     AdaLoRA              r (d_in + d_out + 1)         serial adapter       2 m d_out + m + d_out
     VeRA                 r + d_out                    parallel adapter     m (d_in + d_out) + m + d_out
     LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
@@ -15,7 +15,7 @@ Names and shapes are those that `inject` makes; the tests compare each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatch
 
 from peft_lessons.accounting.modules import Module, Shapes
@@ -29,10 +29,12 @@ from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.targets import selects
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def _lora(config: LoRAConfig, m: Module) -> Added:
         keeps_input=True,
         keeps=r,
     )
+
+
+@added.register
+def _biased_lora(config: BiasedLoRAConfig, m: Module) -> Added:
+    lora = _lora(config, m)
+    return replace(lora, trained={**lora.trained, "lora_B_bias": (m.out_features,)})
 
 
 @added.register
@@ -152,22 +160,24 @@ def _loha(config: LoHaConfig, m: Module) -> Added:
 
 @added.register
 def _oft(config: OFTConfig, m: Module) -> Added:
-    b = config.block_size
-    if m.in_features % b:
-        raise ValueError(f"block_size {b} does not divide in_features {m.in_features} of {m.name}")
+    field = "block_size" if config.blocks is None else "blocks"
+    if m.in_features % (given := getattr(config, field)):
+        raise ValueError(f"{field} {given} does not divide in_features {m.in_features} of {m.name}")
+    b = given if config.blocks is None else m.in_features // given
+    rotations = 1 if config.shared else m.in_features // b
     return Added(
-        trained={"oft_Q": (m.in_features // b, b * (b - 1) // 2)},
+        trained={"oft_Q": (rotations, b * (b - 1) // 2)},
         products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
         rewrites_input=True,
         keeps_input=True,
         reads_fp32=True,
-        weight_flops=(0, 2 * b * b * m.in_features),  # a product in the gradient of each inverse
+        weight_flops=(0, 2 * b**3 * rotations),  # a product in the gradient of each inverse
     )
 
 
 @added.register
 def _ia3(config: IA3Config, m: Module) -> Added:
-    if any(m.matches(target) for target in config.feedforward_targets):
+    if selects(config.feedforward_targets, m.name):
         return Added(trained={"ia3_l": (m.in_features,)}, rewrites_input=True, keeps_input=True)
     return Added(trained={"ia3_l": (m.out_features,)}, keeps=m.out_features)
 

@@ -110,8 +110,14 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
             per_token = (shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim)
             return Plan(shape, trained={f"{target}.prefix": (n, *per_token)}, prefix=n)
         case AdapterConfig():
+            beside = method.modules_to_save or method.trainable_tokens
+            if not isinstance(method.targets, tuple) or method.exclude or method.layers or beside:
+                raise TypeError(
+                    "only methods with names as targets are counted, without exclude, layers, or anything that trains "
+                    f"beside them; got {method}"
+                )
             modules = shape.select(method.targets, *_kinds(method))
-            placed = {m.name: added(method, m) for m in modules}
+            placed = {m.name: added(method.at(m.name), m) for m in modules}
             return Plan(shape, placed, frozen=_shared(method, modules), drops=getattr(method, "dropout", 0) > 0)
     possible = sorted(
         {"FullFineTuning", "HeadOnly", "LastLayers", "PrefixTuningConfig", "PromptTuningConfig"} | counted()

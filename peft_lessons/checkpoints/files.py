@@ -1,63 +1,84 @@
 """Adapters on disk, in Hugging Face peft's form: a folder with `adapter_config.json` and `adapter_model.safetensors`.
 
-Which names and shapes a method has there is in `layouts`. Weights are read from safetensors alone: nothing is unpickled
-and no code runs.
+Which names and shapes a method has there is in `peft_names`. Weights are read from safetensors alone: nothing is
+unpickled and no code runs.
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer, Model, inject, named_adapters, remove_adapters
-from peft_lessons.checkpoints.peft_names import layout_for, layout_of
-from peft_lessons.checkpoints.schema import PREFIX, Layout
-from peft_lessons.files import write_atomically
+from peft_lessons.adapters import (
+    AdapterConfig,
+    AdapterLayer,
+    Model,
+    attach,
+    named_adapters,
+    require_no_adapters,
+)
+from peft_lessons.checkpoints.peft_names import in_our_words, layout_for, layout_of
+from peft_lessons.checkpoints.schema import Layout, from_json
+from peft_lessons.checkpoints.weights import fill, tensor_places, unfit, whole_modules
+from peft_lessons.files import current, read_together, write_together
+from peft_lessons.targets import matches, own_name, own_names, unwrapped
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MOST_SETTINGS_BYTES = 1 << 20  # real ones have some hundred
-Adapters = list[tuple[str, AdapterLayer]]  # the name of a module, and its adapter
 
 
 def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, base_model: str | None = None) -> Path:
-    """Write the adapters of `model` to `folder` (made when absent), atomically; returns the folder.
+    """Write the adapters of `model` to `folder` (made when absent); returns the folder.
 
+    The two files are replaced together: after an interruption `load_adapter` finds the old adapter or the new one.
+    Modules have the names that the model's own code gives, also inside of `torch.compile`, DDP and their like.
     `base_model` is the name of the base's checkpoint, for whoever loads the folder later.
-    Raises ValueError when the model has no adapters, holds adapters that `config` did not make, or trains anything
-    beside them, which would not be saved.
+
+    Raises ValueError when the model has no adapters, several in one place, adapters that `config` did not make or
+    numbers that are not finite, or trains anything beside them, which would not be saved.
     """
+    adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
+    for one in (config, *(layer.config for _, layer in adapters)):
+        if one.saved_by != AdapterConfig.saved_by:
+            raise ValueError(f"the adapters of this model are saved one by one: {one.saved_by}")
     layout = layout_of(config)
-    adapters = list(named_adapters(model))
+    settings = {
+        **layout.to_settings(config),
+        # peft demands generation methods of whatever claims to be a causal language model
+        "task_type": "CAUSAL_LM" if hasattr(unwrapped(model), "lm_head") else None,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+    }
     if not adapters:
         raise ValueError("nothing to save: the model has no adapters (merged already?)")
     own = {id(tensor) for _, layer in adapters for name, tensor in layer.named_parameters() if not _in_base(name)}
     if unsaved := [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in own]:
-        raise ValueError(f"only adapters are saved, but these train too: {', '.join(unsaved)}; freeze them first")
+        raise ValueError(
+            f"only adapters are saved, but these train too: {', '.join(unsaved)}; freeze them first, or name their "
+            "module in the config's modules_to_save"
+        )
     for name, layer in adapters:
-        if difference := _differing(layer.config, config):
-            raise ValueError(f"{name} was made by {difference}, not by {_differing(config, layer.config)}")
-    settings = {
-        **layout.to_settings(config),
-        # peft demands generation methods of whatever claims to be a causal language model
-        "task_type": "CAUSAL_LM" if hasattr(model, "lm_head") else None,
-        "base_model_name_or_path": base_model,
-        "inference_mode": True,
-    }
+        if difference := _differing(layer.config, config.at(name)):
+            raise ValueError(f"{name} was made by {difference}, not by {_differing(config.at(name), layer.config)}")
+    places = list(tensor_places(adapters, layout))
+    for place in places:
+        if problem := unfit(place.tensor, place.tensor.dtype):
+            raise ValueError(f"{place.short_name} {problem}: nothing is written")
     # clones, since safetensors refuses a shared adapter's memory under two names
-    tensors = {
-        place: layout.encode(layer, tensor).clone().contiguous().cpu()
-        for place, layer, tensor in _places(adapters, layout)
-    }
+    tensors = {place.name: place.encode(place.tensor).detach().clone().contiguous().cpu() for place in places}
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(settings, indent=2) + "\n"))
+    write_together(
+        folder,
+        {
+            WEIGHTS_FILE: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+            CONFIG_FILE: lambda path: path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8"),
+        },
+    )
     return folder
 
 
@@ -66,44 +87,75 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
 
     Reads what `save_adapter` and Hugging Face peft write. Names and shapes must fit exactly. PiSSA and LoftQ compute
     their start from the base's weights again, so for them the base must be the very one that was trained on.
-    Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit; the model then is
-    as it was, but frozen.
+
+    Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit, TypeError for a
+    module that the method cannot adapt; the model then is as it was.
     """
     stored = read_adapter(folder)
-    inject(model, stored.config)
-    try:
-        fill(list(named_adapters(model)), stored)
-    except BaseException:
-        remove_adapters(model)
-        raise
-    return model
+    require_no_adapters(model)
+    return attach(model, restore(model, stored))
 
 
 @dataclass(frozen=True)
 class StoredAdapter:
     """What a folder holds, before there is a model to put it in."""
 
+    settings: dict[str, Any]  # as the file says them
     config: AdapterConfig
     layout: Layout
     tensors: dict[str, Tensor]  # by their names in the file
 
+    @property
+    def lacks_biases(self) -> bool:
+        """Whether the base's biases trained, but are not in the file."""
+        trained = self.settings.get("bias") not in (None, "none")
+        return trained and not any(name.endswith(".bias") for name in self.tensors)
+
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
     """Read a folder. Raises FileNotFoundError for a missing file, ValueError for one that cannot be understood."""
-    settings = _read_settings(folder)
-    layout, config = _read(settings, folder)
-    path = Path(folder) / WEIGHTS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; only safetensors are read, never pickled files")
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has its own error class, not an OSError
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    settings, tensors = read_together(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), lambda: _read_files(folder))
+    layout, config = _read(settings, tuple(tensors), folder)
     _require_room_for(config, tensors, folder)
     try:
-        return StoredAdapter(config, layout, layout.unpack(tensors, settings))
+        return StoredAdapter(settings, config, layout, layout.unpack(tensors, settings))
     except ValueError as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
+
+
+def _read_files(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settings = _read_settings(folder)
+    path = current(Path(folder), WEIGHTS_FILE)
+    if not path.is_file():
+        _read(settings, (), folder)  # an error in the settings comes first
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}; only safetensors are read, never pickled files")
+    try:
+        return settings, load_file(path)
+    except Exception as error:  # safetensors has its own error class, not an OSError
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterLayer]:
+    """The adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
+
+    Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
+    """
+    config = stored.config
+    if stored.lacks_biases and (biased := [n for m, n in config.modules(model).items() if _has_bias(m)]):
+        raise ValueError(
+            f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
+            f"base that has them, as {biased[0]}"
+        )
+    listed = from_json(stored.settings.get("modules_to_save") or [], tuple[str, ...])
+    not_there = [one for one in listed if one not in config.modules_to_save]
+    if absent := [one for one in not_there if any(matches(name, one) for name, _ in own_names(model))]:
+        raise ValueError(f"these weights do not fit this model: missing {absent[0]}, which modules_to_save names")
+    if empty := [name for module, name in config.modules(model).items() if any(p.is_meta for p in module.parameters())]:
+        raise ValueError(f"{empty[0]} is on the meta device, which holds no numbers: load the model's weights first")
+    layers = config.build(model)
+    adapters = [(name, layers[module]) for name, module in own_names(model) if module in layers]
+    fill(model, adapters, stored.layout, stored.tensors)
+    return layers
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
@@ -111,19 +163,34 @@ def read_config(folder: str | Path) -> AdapterConfig:
 
     Raises FileNotFoundError, or ValueError naming the file and each setting that is missing, malformed or unsupported.
     """
-    return _read(_read_settings(folder), folder)[1]
-
-
-def _read(settings: dict[str, Any], folder: str | Path) -> tuple[Layout, AdapterConfig]:
+    settings, path = _read_settings(folder), current(Path(folder), WEIGHTS_FILE)
+    if not path.is_file():
+        return _read(settings, (), folder)[1]
     try:
+        with safe_open(path, framework="pt") as file:
+            names = tuple(file.keys())
+    except Exception as error:  # as above
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    return _read(settings, names, folder)[1]
+
+
+def _read(settings: dict[str, Any], names: tuple[str, ...], folder: str | Path) -> tuple[Layout, AdapterConfig]:
+    """The layout and config of a file with these settings, in which tensors have these names."""
+    try:
+        settings = in_our_words(settings, names) if names else settings
         layout = layout_for(settings)
-        return layout, layout.to_config(settings)
+        config = layout.to_config(settings)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
+    if names and config.modules_to_save:
+        if not (whole := whole_modules(config.modules_to_save, layout, names)):
+            raise ValueError(f"{folder} holds none of the modules that modules_to_save names: {config.modules_to_save}")
+        config = replace(config, modules_to_save=whole)
+    return layout, config
 
 
 def _read_settings(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / CONFIG_FILE
+    path = current(Path(folder), CONFIG_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {CONFIG_FILE}: is it an adapter's folder?")
     if path.stat().st_size > MOST_SETTINGS_BYTES:
@@ -140,46 +207,21 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
 def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder: str | Path) -> None:
     """ValueError for sizes beyond every tensor of the file, which would ask for memory before shapes are compared."""
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    for name, value in vars(config).items():
-        if name in ("rank", "tokens", "bottleneck") and value > largest:
+    sizes = [(name, value) for name, value in vars(config).items() if name in ("rank", "tokens", "bottleneck")]
+    sizes += [(f"rank_pattern[{name!r}]", value) for name, value in getattr(config, "rank_pattern", ())]
+    for name in ("rank_pattern", "alpha_pattern"):
+        if (count := len(getattr(config, name, ()))) > len(tensors):
+            raise ValueError(f"{Path(folder) / CONFIG_FILE}: {name} has {count:,} entries for {len(tensors):,} tensors")
+    for name, value in sizes:
+        if value > largest:
             raise ValueError(
                 f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
                 f"{largest:,}"
             )
 
 
-def _places(adapters: Adapters, layout: Layout) -> Iterator[tuple[str, AdapterLayer, Tensor]]:
-    """The name in the file of every tensor that the layout stores, its adapter, and the tensor itself."""
-    for module, layer in adapters:
-        for name, tensor in layer.state_dict(keep_vars=True).items():
-            if name in layout.tensors:
-                yield layout.name(module, name), layer, tensor
-
-
-def fill(adapters: Adapters, stored: StoredAdapter) -> None:
-    """Copy the file's tensors into the adapters. Raises ValueError unless names and shapes are exactly equal."""
-    layout, tensors = stored.layout, stored.tensors
-    places = list(_places(adapters, layout))
-    expected = {place for place, _, _ in places}
-    filled = {id(tensor) for place, _, tensor in places if place in tensors}  # under one of its names, if it is shared
-    problems = [f"missing {place}" for place, _, tensor in places if place not in tensors and id(tensor) not in filled]
-    problems += [f"unexpected {place}" for place in tensors if place not in expected]
-    for place, layer, tensor in places:
-        if place in tensors and tensors[place].shape != (shape := layout.encode(layer, tensor).shape):
-            problems.append(f"{place} is {tuple(tensors[place].shape)}, expected {tuple(shape)}")
-    problems += [
-        f"{place} holds numbers that are not finite, or no numbers of a real floating type"
-        for place, tensor in tensors.items()
-        if not tensor.is_floating_point() or not tensor.isfinite().all()
-    ]
-    if problems:
-        short = [problem.replace(PREFIX, "") for problem in dict.fromkeys(problems)]
-        listed = "; ".join(short[:6]) + (f"; and {len(short) - 6} more" if len(short) > 6 else "")
-        raise ValueError(f"these weights do not fit this model: {listed}")
-    with torch.no_grad():
-        for place, layer, tensor in places:
-            if place in tensors:
-                tensor.copy_(layout.decode(layer, tensors[place]))
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
 
 
 def _in_base(name: str) -> bool:
@@ -190,7 +232,7 @@ def _differing(config: AdapterConfig, other: AdapterConfig) -> str:
     """`config`, written with only the fields that `other` has not or has otherwise; nothing when they say the same."""
 
     def plain(value: object) -> object:
-        return sorted(value) if isinstance(value, tuple) else value  # names of modules, in no order
+        return sorted(value, key=repr) if isinstance(value, tuple) else value  # names of modules, in no order
 
     theirs = {key: plain(value) for key, value in vars(other).items()}
     fields = [f"{key}={value!r}" for key, value in vars(config).items() if theirs.get(key) != plain(value)]

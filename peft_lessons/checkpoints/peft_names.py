@@ -3,27 +3,30 @@
 BitFit and the bottleneck adapters do not exist in peft; their files have the same form under types of our own.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout, same
 from peft_lessons.methods.adalora import AdaLoRAConfig
 from peft_lessons.methods.bitfit import BitFitConfig
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config, IA3InputLinear
+from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import LoRAConfig
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
-from peft_lessons.methods.pissa import PiSSAConfig
+from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -31,17 +34,40 @@ from peft_lessons.quantization import Codebook
 
 
 class OFTLayout(Layout):
-    """peft says in one setting whether it takes the series and in another how long; its exact rotation has −Q for Q."""
+    """peft says in one setting whether it takes the series and in another how long; its exact rotation has −Q for Q.
+
+    Of the size of the blocks and their number, one is 0. Constrained OFT shortens each Q_i before it uses it: what it
+    leaves behind is plain OFT.
+    """
 
     def to_settings(self, config: AdapterConfig) -> dict[str, Any]:
         assert isinstance(config, OFTConfig)
         settings = super().to_settings(config) | {"use_cayley_neumann": config.neumann_terms is not None}
-        return settings if config.neumann_terms is not None else settings | {"num_cayley_neumann_terms": 5}
+        settings |= {"num_cayley_neumann_terms": 5} if config.neumann_terms is None else {}
+        return settings | ({"r": 0} if config.blocks is None else {"oft_block_size": 0})
 
     def to_config(self, settings: Mapping[str, Any]) -> AdapterConfig:
+        settings = {"r": 0, **settings}
         if not settings.get("use_cayley_neumann", True):  # as peft reads it: null is no, too
             settings = {**settings, "use_cayley_neumann": True, "num_cayley_neumann_terms": None}
+        if settings["r"] == 0:
+            settings = {**settings, "r": None}
+        elif settings.get("oft_block_size") == 0:
+            settings = {**settings, "oft_block_size": OFTConfig.block_size}
+        else:
+            raise ValueError(f"of r={settings['r']!r} and oft_block_size, one must be 0")
         return super().to_config(settings)
+
+    def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
+        tensors, longest = super().unpack(tensors, settings), settings.get("eps", 6e-5)
+        if not settings.get("coft"):
+            return tensors
+        if type(longest) not in (int, float) or longest <= 0:
+            raise ValueError(f"eps must be a positive number, got {longest!r}")
+        return {
+            name: shortened(tensor, longest) if name.endswith(self.tensors["oft_Q"]) else tensor
+            for name, tensor in tensors.items()
+        }
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         assert isinstance(layer.config, OFTConfig)
@@ -50,22 +76,64 @@ class OFTLayout(Layout):
     decode = encode
 
 
+def shortened(Q: Tensor, longest: float) -> Tensor:
+    """Rows of Q (blocks, b(b − 1)/2), each of at most the length that constrained OFT allows to one block.
+
+    A row holds half of a skew-symmetric matrix, so the matrix is √2 longer. Shorter ones stay bit for bit.
+    """
+    lengths = math.sqrt(2) * Q.norm(dim=1, keepdim=True)
+    allowed = longest / math.sqrt(len(Q))
+    return torch.where(lengths <= allowed, Q, Q * (allowed / lengths))
+
+
 class IA3Layout(Layout):
-    """peft stores a column where outputs are scaled and a row where inputs are."""
+    """peft stores a column where outputs are scaled, a row where inputs are, and channels of convolutions in place."""
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        if isinstance(layer, IA3Conv):
+            return layer.for_channels(tensor)
         return tensor[None] if isinstance(layer, IA3InputLinear) else tensor[:, None]
 
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         return tensor.flatten()
 
 
+class LoHaLayout(Layout):
+    """The places of a kernel always are two in peft's tensors: the second of a one-dimensional one has one."""
+
+    def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        return tensor[..., None] if tensor.ndim == 3 else tensor
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        flat = tensor.ndim == 4 and isinstance(layer.base_layer, nn.Conv1d)
+        return tensor[..., 0] if flat else tensor
+
+
 class VeRALayout(Layout):
     """The shared pair belongs to no module."""
 
     def name(self, module: str, tensor: str) -> str:
-        shared = tensor in ("vera_A", "vera_B")
-        return f"base_model.{tensor}" if shared else super().name(module, tensor)
+        return f"base_model.{tensor}" if tensor in SHARED else super().name(module, tensor)
+
+
+class VeRASeedLayout(VeRALayout):
+    """Peft may leave the shared pair out of a file: it is drawn again from the seed, the same on a CPU."""
+
+    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
+        return tensor in SHARED
+
+
+class BaseBiasLayout(Layout):
+    """peft's `bias="lora_only"` trains the base's own bias b in place and stores it: it is b + (α/r) β."""
+
+    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
+        if tensor.ndim != 1:
+            return tensor
+        assert isinstance(layer, BiasedLoRALinear | BiasedLoRAConv) and layer.base_layer.bias is not None
+        return (tensor - layer.base_layer.bias.to(tensor)) / layer.scaling
+
+    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
+        return tensor == "lora_B_bias" and getattr(layer.base_layer, "bias", None) is None
 
 
 class LoftQLayout(Layout):
@@ -107,7 +175,8 @@ class AdaLoRALayout(Layout):
     """peft leaves out triplets whose value is zero and says in `rank_pattern` which they were."""
 
     def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
-        tensors, pattern, rank = dict(tensors), settings.get("rank_pattern") or {}, settings["init_r"]
+        tensors = super().unpack(tensors, settings)
+        pattern, rank = settings.get("rank_pattern") or {}, settings["init_r"]
         if not isinstance(pattern, dict) or not all(
             isinstance(kept, list) and len(kept) == rank and all(type(one) is bool for one in kept)
             for kept in pattern.values()
@@ -149,7 +218,10 @@ class PromptLayout(Layout):
         return self.tensors[tensor]
 
 
-TARGETS = {"targets": "target_modules"}
+TARGETS = {"targets": "target_modules", "modules_to_save": "modules_to_save"}
+EXCLUDE = {"exclude": "exclude_modules"}
+LAYERS = {"layers": "layers_to_transform", "layers_pattern": "layers_pattern"}
+PATTERNS = {"rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
 LORA: dict[str, Any] = {
     "peft_type": "LORA",
     "settings": {
@@ -158,6 +230,10 @@ LORA: dict[str, Any] = {
         "dropout": "lora_dropout",
         "rank_stabilized": "use_rslora",
         **TARGETS,
+        **EXCLUDE,
+        **LAYERS,
+        **PATTERNS,
+        "trainable_tokens": "trainable_token_indices",
     },
     "tensors": {
         "lora_A": "lora_A.weight",
@@ -167,9 +243,30 @@ LORA: dict[str, Any] = {
     },
     "constants": {"bias": "none", "fan_in_fan_out": False},
     "defaults": {"lora_dropout": 0.0, "use_rslora": False},
+    # What only was the start of training, or how it saved memory and explored.
+    "ignored": frozenset({"eva_config", "velora_config", "monteclora_config"}),
+    "dropped": ("lora_velora_embed", "lora_monteclora_sampler"),
 }
-# Starts such as "olora" or "eva" with W rewritten are not among these.
-UNCHANGED_BASE: dict[str, tuple[object, ...]] = {"init_lora_weights": (True, "gaussian", "orthogonal", "eva")}
+# Starts such as "corda" or "lora_ga", which rewrite W, are not among these.
+UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
+    "init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica"),
+}
+BIASED = LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "lora_B.bias"}}
+SHARED = ("vera_A", "vera_B")
+VERA: dict[str, Any] = {
+    "peft_type": "VERA",
+    "settings": {
+        "rank": "r",
+        "initial": "d_initial",
+        "dropout": "vera_dropout",
+        "seed": "projection_prng_key",
+        **TARGETS,
+        **LAYERS,
+    },
+    "tensors": {name: name for name in (*SHARED, "vera_lambda_b", "vera_lambda_d")},
+    "constants": {"bias": "none", "fan_in_fan_out": False},
+    "accepted": {"init_weights": (True,)},
+}
 PROMPT: dict[str, Any] = {
     "settings": {"tokens": "num_virtual_tokens"},
     "constants": {"num_transformer_submodules": 1},
@@ -198,8 +295,16 @@ LAYOUTS: tuple[Layout, ...] = (
         accepted=UNCHANGED_BASE,
         **LORA | {"tensors": {**LORA["tensors"], "magnitude": "lora_magnitude_vector"}},
     ),
+    Layout(config=BiasedLoRAConfig, marks={"lora_bias": True}, accepted=UNCHANGED_BASE, **BIASED),
+    BaseBiasLayout(
+        config=BiasedLoRAConfig,
+        marks={"bias": "lora_only"},
+        accepted=UNCHANGED_BASE,
+        **LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "base_layer.bias"}},
+    ),
     # A₀ and B₀ are not stored: they are found again in the base's weight
     Layout(config=PiSSAConfig, marks={"init_lora_weights": "pissa"}, **LORA),
+    Layout(config=OLoRAConfig, marks={"init_lora_weights": "olora"}, **LORA),
     LoftQLayout(config=LoftQConfig, marks={"init_lora_weights": "loftq"}, **LORA),
     AdaLoRALayout(
         config=AdaLoRAConfig,
@@ -216,46 +321,62 @@ LAYOUTS: tuple[Layout, ...] = (
             "sensitivity_decay": "beta1",
             "uncertainty_decay": "beta2",
             **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
         },
         tensors={name: name for name in ("lora_A", "lora_E", "lora_B")},
         constants={"bias": "none", "fan_in_fan_out": False},
         accepted={"init_lora_weights": (True,)},
         ignored=frozenset(("r", "orth_reg_weight", "rank_pattern")),
     ),
-    VeRALayout(
-        config=VeRAConfig,
-        peft_type="VERA",
-        settings={
-            "rank": "r",
-            "initial": "d_initial",
-            "dropout": "vera_dropout",
-            "seed": "projection_prng_key",
-            **TARGETS,
-        },
-        tensors={name: name for name in ("vera_A", "vera_B", "vera_lambda_b", "vera_lambda_d")},
-        constants={"bias": "none", "fan_in_fan_out": False, "save_projection": True},
-        accepted={"init_weights": (True,)},
-    ),
-    Layout(
+    VeRALayout(config=VeRAConfig, **VERA | {"constants": {**VERA["constants"], "save_projection": True}}),
+    VeRASeedLayout(config=VeRAConfig, marks={"save_projection": False}, **VERA),
+    LoHaLayout(
         config=LoHaConfig,
         peft_type="LOHA",
-        settings={"rank": "r", "alpha": "alpha", **TARGETS},
-        tensors={"loha_B1": "hada_w1_a", "loha_A1": "hada_w1_b", "loha_B2": "hada_w2_a", "loha_A2": "hada_w2_b"},
+        settings={
+            "rank": "r",
+            "alpha": "alpha",
+            "effective": "use_effective_conv2d",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+            **PATTERNS,
+        },
+        tensors={
+            "loha_B1": "hada_w1_a",
+            "loha_A1": "hada_w1_b",
+            "loha_T1": "hada_t1",
+            "loha_B2": "hada_w2_a",
+            "loha_A2": "hada_w2_b",
+            "loha_T2": "hada_t2",
+        },
+        defaults={"use_effective_conv2d": False},
         accepted={"init_weights": (True,)},
+        ignored=frozenset(("rank_dropout", "module_dropout")),
     ),
     OFTLayout(
         config=OFTConfig,
         peft_type="OFT",
-        settings={"block_size": "oft_block_size", "neumann_terms": "num_cayley_neumann_terms", **TARGETS},
+        settings={
+            "block_size": "oft_block_size",
+            "blocks": "r",
+            "shared": "block_share",
+            "neumann_terms": "num_cayley_neumann_terms",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+        },
         tensors={"oft_Q": "oft_R.weight"},
-        constants={"r": 0, "bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
+        constants={"bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
         accepted={"init_weights": (True,)},
-        ignored=frozenset(("eps",)),
+        defaults={"block_share": False},
+        ignored=frozenset(("coft", "eps", "module_dropout")),
     ),
     IA3Layout(
         config=IA3Config,
         peft_type="IA3",
-        settings={"feedforward_targets": "feedforward_modules", **TARGETS},
+        settings={"feedforward_targets": "feedforward_modules", **TARGETS, **EXCLUDE},
         tensors={"ia3_l": "ia3_l"},
         constants={"fan_in_fan_out": False},
         accepted={"init_ia3_weights": (True,)},
@@ -263,22 +384,27 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         config=LayerNormTuningConfig,
         peft_type="LN_TUNING",
-        settings=TARGETS,
+        settings={**TARGETS, **EXCLUDE},
         tensors={"tuned.weight": "ln_tuning_layers.weight", "tuned.bias": "ln_tuning_layers.bias"},
     ),
     PromptLayout(config=PromptTuningConfig, peft_type="PROMPT_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
     PrefixLayout(config=PrefixTuningConfig, peft_type="PREFIX_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
-    Layout(config=BitFitConfig, peft_type="BITFIT", settings=TARGETS, tensors={"bias_delta": "bias_delta"}),
+    Layout(
+        config=BitFitConfig,
+        peft_type="BITFIT",
+        settings={**TARGETS, **EXCLUDE, **LAYERS},
+        tensors={"bias_delta": "bias_delta"},
+    ),
     Layout(
         config=SerialAdapterConfig,
         peft_type="SERIAL_ADAPTER",
-        settings={"bottleneck": "bottleneck", **TARGETS},
+        settings={"bottleneck": "bottleneck", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
     Layout(
         config=ParallelAdapterConfig,
         peft_type="PARALLEL_ADAPTER",
-        settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS},
+        settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
 )
@@ -295,6 +421,32 @@ def layout_of(config: AdapterConfig) -> Layout:
             return layout
     possible = ", ".join(layout.config.__name__ for layout in LAYOUTS)
     raise TypeError(f"cannot save a {type(config).__name__} in Hugging Face's layout; possible: {possible}")
+
+
+def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The settings of a file with tensors of these names, where several of peft's ways to say a thing become one.
+
+    Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
+    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts. Tokens
+    without an embedding's name are those of the one in the file.
+    """
+    settings = dict(settings)
+    if settings.get("bias") not in (None, "none"):
+        biases = [name for name in names if name.endswith(".bias") and not name.endswith("lora_B.bias")]
+        if not biases:
+            settings["bias"] = "none"
+        elif settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases):
+            settings["bias"] = "lora_only"
+    parameters, modules = settings.get("target_parameters"), settings.get("target_modules") or []
+    if isinstance(parameters, list) and isinstance(modules, list):
+        weights = [one for one in parameters if isinstance(one, str) and one.endswith(".weight")]
+        if weights == parameters:
+            settings["target_modules"] = [*modules, *(weight.removesuffix(".weight") for weight in weights)]
+            settings["target_parameters"] = None
+    if isinstance(ids := settings.get("trainable_token_indices"), list):  # of the embedding, whatever its name
+        embeddings = [name.removeprefix(PREFIX).removesuffix(f".{ROWS}") for name in names if name.endswith(ROWS)]
+        settings["trainable_token_indices"] = {name: ids for name in embeddings}
+    return settings
 
 
 def layout_for(settings: Mapping[str, Any]) -> Layout:

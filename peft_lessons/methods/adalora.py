@@ -16,23 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
-from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.checks import check_count, check_positive, check_probability
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
+from peft_lessons.ranks import require_rank_fits
+from peft_lessons.targets import Targets
 
 
 class AdaLoRALinear(DeltaLinear):
-    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features).
-
-    Raises ValueError when the first rank is above min(in_features, out_features).
-    """
+    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features)."""
 
     config: "AdaLoRAConfig"
 
     def __init__(self, base_layer: nn.Module, config: "AdaLoRAConfig") -> None:
         super().__init__(base_layer, config)
-        check_rank_fits(config.rank, self.in_features, self.out_features)
         self.lora_A = self.new_parameter(config.rank, self.in_features)
         self.lora_E = self.new_parameter(config.rank, 1)
         self.lora_B = self.new_parameter(self.out_features, config.rank)
@@ -84,7 +82,7 @@ class AdaLoRAConfig(AdapterConfig):
     interval: int = 1  # steps between two allocations
     sensitivity_decay: float = 0.85  # β₁, of the running mean of `|w · ∂L/∂w|`
     uncertainty_decay: float = 0.85  # β₂, of the running mean of its deviation
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,6 +100,9 @@ class AdaLoRAConfig(AdapterConfig):
                 f"warmup_steps {self.warmup_steps} and final_steps {self.final_steps} leave none of {self.total_steps} "
                 "total_steps for the budget to fall"
             )
+
+    def check(self, name: str, base_layer: nn.Module) -> None:
+        require_rank_fits(self, base_layer)
 
     def budget(self, step: int, layers: int) -> int:
         """Singular values that may stay after `step`, over all layers (§3.3)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, LinearAdapter
+from peft_lessons.targets import Targets
 
 
 class BitFitLinear(LinearAdapter):
@@ -37,4 +38,4 @@ class BitFitConfig(AdapterConfig):
     """Which layers' biases train."""
 
     layer: ClassVar[type[AdapterLayer]] = BitFitLinear
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS

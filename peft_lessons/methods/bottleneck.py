@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.bases import is_linear, sizes
 from peft_lessons.checks import check_count, check_positive
+from peft_lessons.targets import Targets
 
 
 class Bottleneck(AdapterLayer):
@@ -96,7 +97,7 @@ class SerialAdapterConfig(BottleneckConfig):
     """After which modules: by default both halves of each block, where the paper puts them."""
 
     layer: ClassVar[type[AdapterLayer]] = SerialAdapter
-    targets: tuple[str, ...] = ("o_proj", "down_proj")
+    targets: Targets = ("o_proj", "down_proj")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class ParallelAdapterConfig(BottleneckConfig):
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter
     scaling: float = 4.0
-    targets: tuple[str, ...] = ("mlp",)
+    targets: Targets = ("mlp",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

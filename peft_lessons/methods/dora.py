@@ -6,6 +6,7 @@ One norm for each output is one for each row of W here, where weights are (out, 
 The norm ‖V‖ is treated as a constant in the backward pass (§4.3), which saves memory and changes little. The bias is
 outside of the scaling.
 
+Embeddings and convolutions have pages of their own, `dora_embedding.py` and `dora_conv.py`.
 Dropout reaches the low-rank path only; peft drops the inputs of (m / ‖V‖ − 1) W₀x as well.
 """
 
@@ -17,8 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.linear import factors
-from peft_lessons.methods.lora import LoRAConfig, LoRALinear
+from peft_lessons.methods.dora_conv import DoRAConv
+from peft_lessons.methods.dora_embedding import DoRAEmbedding
+from peft_lessons.methods.lora import ELSEWHERE, LoRAConfig, LoRALinear
 
 
 class DoRALinear(LoRALinear):
@@ -54,6 +58,9 @@ class DoRALinear(LoRALinear):
 @factors.register(DoRALinear)
 def _(layer: DoRALinear) -> None:
     return None  # the rows of W are scaled, too
+
+
+ELSEWHERE[DoRALinear] = {nn.Embedding: DoRAEmbedding, **dict.fromkeys(CONVOLUTIONS, DoRAConv)}
 
 
 @dataclass(frozen=True, kw_only=True)

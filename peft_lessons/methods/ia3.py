@@ -5,7 +5,8 @@
 Three vectors a block, and nothing is left at inference: l scales the rows of W_k and W_v and the columns of W_down.
 "Infused Adapter by Inhibiting and Amplifying Inner Activations".
 
-Left out: the paper's unlikelihood and length-normalised losses, which are about the task and not the adapter.
+Convolutions have a page of their own, `ia3_conv.py`. Left out: the paper's unlikelihood and length-normalised losses,
+which are about the task and not the adapter.
 """
 
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer, matches
+from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.linear import LinearAdapter
+from peft_lessons.methods.ia3_conv import IA3Conv
+from peft_lessons.targets import Names, Targets, checked, selects
 
 
 class IA3OutputLinear(LinearAdapter):
@@ -58,15 +62,20 @@ class IA3Config(AdapterConfig):
     """
 
     layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear
-    targets: tuple[str, ...] = ("k_proj", "v_proj", "down_proj")
-    feedforward_targets: tuple[str, ...] = ("down_proj",)
+    targets: Targets = ("k_proj", "v_proj", "down_proj")
+    feedforward_targets: Names = ("down_proj",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "feedforward_targets", tuple(self.feedforward_targets))
+        feedforward = checked("feedforward_targets", self.feedforward_targets, pattern=True)
+        object.__setattr__(self, "feedforward_targets", feedforward)
+        if not isinstance(self.targets, tuple) or not isinstance(self.feedforward_targets, tuple):
+            return  # what patterns mean is seen in a model
         if strangers := [name for name in self.feedforward_targets if name not in self.targets]:
             raise ValueError(f"feedforward_targets {strangers} are not among the targets {list(self.targets)}")
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        scales_input = any(matches(name, target) for target in self.feedforward_targets)
+        scales_input = selects(self.feedforward_targets, name)
+        if isinstance(base_layer, CONVOLUTIONS):
+            return IA3Conv(base_layer, self, scales_input=scales_input)
         return (IA3InputLinear if scales_input else IA3OutputLinear)(base_layer, self)

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.targets import Targets
 
 
 class LayerNormTuning(AdapterLayer):
     """A norm with trained copies of its weight and bias. Input and output of the same shape.
 
-    Raises TypeError when `base_layer` is no norm: a module without children whose parameters are all vectors.
+    Raises TypeError when `base_layer` is no norm: a module with parameters and without children.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         super().__init__(base_layer, config)
         vectors = dict(base_layer.named_parameters())
-        if not vectors or list(base_layer.children()) or any(vector.ndim != 1 for vector in vectors.values()):
+        if not vectors or list(base_layer.children()):
             raise TypeError(f"LayerNormTuning trains the vectors of a norm, got {type(base_layer).__name__}")
         self.tuned = nn.ParameterDict(
             {name: nn.Parameter(vector.detach().to(self.adapter_dtype, copy=True)) for name, vector in vectors.items()}
@@ -57,4 +58,9 @@ class LayerNormTuningConfig(AdapterConfig):
     """Which norms train."""
 
     layer: ClassVar[type[AdapterLayer]] = LayerNormTuning
-    targets: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm", "norm")
+    targets: Targets = ("input_layernorm", "post_attention_layernorm", "norm")
+
+    def check(self, name: str, base_layer: nn.Module) -> None:
+        """Raise TypeError for parameters that are no vectors: training a whole matrix is what this method avoids."""
+        if any(parameter.ndim != 1 for parameter in base_layer.parameters()):
+            raise TypeError(f"LayerNormTuning trains the vectors of a norm, got {type(base_layer).__name__}")

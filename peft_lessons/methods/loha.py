@@ -5,34 +5,34 @@
 For 2r(in + out) parameters the rank of ΔW may be as high as r². The paper calls it FedPara and uses it for whole
 weights in federated learning; LyCORIS (arXiv:2309.14859) made it an adapter, LoHa, for the Hadamard product.
 
-Left out: convolutions; the paper's optional nonlinearity. ΔW is formed in full in each forward pass.
+Convolutions have a page of their own, `loha_conv.py`. Left out: the paper's optional nonlinearity. ΔW is formed in full
+in each forward pass.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.checks import check_count, check_positive, check_rank_fits
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear
+from peft_lessons.methods.loha_conv import LoHaConv
+from peft_lessons.ranks import RankedConfig
+from peft_lessons.targets import Targets
 
 
 class LoHaLinear(DeltaLinear):
-    """A linear layer and its update. x: (…, in_features) → (…, out_features).
-
-    Raises ValueError when the rank is above min(in_features, out_features).
-    """
+    """A linear layer and its update. x: (…, in_features) → (…, out_features)."""
 
     config: "LoHaConfig"
 
     def __init__(self, base_layer: nn.Module, config: "LoHaConfig") -> None:
         super().__init__(base_layer, config)
-        check_rank_fits(config.rank, self.in_features, self.out_features)
         self.loha_B1 = self.new_parameter(self.out_features, config.rank)
         self.loha_A1 = self.new_parameter(config.rank, self.in_features)
         self.loha_B2 = self.new_parameter(self.out_features, config.rank)
@@ -51,7 +51,7 @@ class LoHaLinear(DeltaLinear):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoHaConfig(AdapterConfig):
+class LoHaConfig(RankedConfig):
     """How much LoHa, and where.
 
     Raises ValueError for a rank below 1 and an alpha that is not positive.
@@ -60,9 +60,13 @@ class LoHaConfig(AdapterConfig):
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear
     rank: int = 8  # of each factor
     alpha: float = 8.0
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    effective: bool = False  # the paper's own factors for kernels of convolutions; linear layers have none
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("rank", self.rank)
-        check_positive("alpha", self.alpha)
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        if isinstance(base_layer, CONVOLUTIONS):
+            return LoHaConv(base_layer, self.at(name))
+        return super().wrap(name, base_layer)
+
+    def at(self, name: str) -> "LoHaConfig":
+        return cast(LoHaConfig, super().at(name))

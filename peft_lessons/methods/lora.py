@@ -16,26 +16,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
-from peft_lessons.checks import check_count, check_positive, check_probability, check_rank_fits
+from peft_lessons.adapters import AdapterLayer
+from peft_lessons.checks import check_probability
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
-from peft_lessons.methods.lora_conv import CONVOLUTIONS, LoRAConv
+from peft_lessons.methods.lora_conv import LoRAConv
 from peft_lessons.methods.lora_embedding import LoRAEmbedding
+from peft_lessons.ranks import RankedConfig
+from peft_lessons.targets import Targets
 
 
 class LoRALinear(DeltaLinear):
-    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype.
-
-    Raises ValueError when the rank is above min(in_features, out_features).
-    """
+    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype."""
 
     config: "LoRAConfig"
 
     def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
         super().__init__(base_layer, config)
-        check_rank_fits(config.rank, self.in_features, self.out_features)
         self.lora_A = self.new_parameter(config.rank, self.in_features)
         self.lora_B = self.new_parameter(self.out_features, config.rank)
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
@@ -63,14 +62,15 @@ def _(layer: LoRALinear) -> tuple[Tensor, Tensor]:
     return layer.scaling * layer.lora_B, layer.lora_A
 
 
-ELSEWHERE: dict[type[nn.Module], type[AdapterLayer]] = {
-    nn.Embedding: LoRAEmbedding,
-    **dict.fromkeys(CONVOLUTIONS, LoRAConv),
+Layer = type[AdapterLayer]
+# For modules that are not linear: the layer in place of a variant's own, by the variant.
+ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
+    LoRALinear: {nn.Embedding: LoRAEmbedding, **dict.fromkeys(CONVOLUTIONS, LoRAConv)},
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAConfig(AdapterConfig):
+class LoRAConfig(RankedConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions.
 
     Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
@@ -81,19 +81,16 @@ class LoRAConfig(AdapterConfig):
     alpha: float = 16.0
     dropout: float = 0.0  # probability, on the adapter's input only
     rank_stabilized: bool = False  # scaling α/√r (arXiv:2312.03732) in place of α/r
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("rank", self.rank)
-        check_positive("alpha", self.alpha)
         check_probability("dropout", self.dropout)
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
-        for kind, layer in ELSEWHERE.items():
-            if isinstance(base_layer, kind) and self.layer is LoRALinear:  # not a variant of it
-                return layer(base_layer, self)
-        return super().wrap(name, base_layer)
+        elsewhere = ELSEWHERE.get(self.layer, {})
+        layer = next((layer for kind, layer in elsewhere.items() if isinstance(base_layer, kind)), self.layer)
+        return layer(base_layer, self.at(name))
 
     @property
     def scaling(self) -> float:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.checks import check_rank_fits
 from peft_lessons.exact import exact
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 class LoRAEmbedding(AdapterLayer):
     """An embedding and its low-rank update. int64 ids (…) → (…, width).
 
-    Raises ValueError when the rank is above min(tokens, width); TypeError for an embedding with a forward of its own or
-    a largest norm.
+    Raises TypeError for an embedding with a forward of its own or a largest norm.
     """
 
     base_layer: nn.Embedding
@@ -40,15 +38,18 @@ class LoRAEmbedding(AdapterLayer):
                 f"max_norm={self.base_layer.max_norm} (a class with a forward of its own may scale what it looks up)"
             )
         tokens, width = self.base_layer.weight.shape
-        check_rank_fits(config.rank, tokens, width)
         self.lora_embedding_A = self.new_parameter(config.rank, tokens)
         self.lora_embedding_B = self.new_parameter(width, config.rank)
         nn.init.normal_(self.lora_embedding_B)
 
     def adapted(self, ids: Tensor) -> Tensor:
         y = self.base_layer(ids)
+        return y + self.update(ids, y.dtype)
+
+    def update(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(α/r) B A[:, i]"""
         columns = F.embedding(ids, self.lora_embedding_A.T, self.base_layer.padding_idx)  # padding gets no gradient
-        return y + self.config.scaling * F.linear(columns.to(y.dtype), self.lora_embedding_B.to(y.dtype))
+        return self.config.scaling * F.linear(columns.to(dtype), self.lora_embedding_B.to(dtype))
 
     @exact()
     def delta(self) -> Tensor:
@@ -56,15 +57,20 @@ class LoRAEmbedding(AdapterLayer):
         wide = torch.promote_types(self.lora_embedding_A.dtype, torch.float32)
         return self.config.scaling * (self.lora_embedding_B.to(wide) @ self.lora_embedding_A.to(wide)).T
 
+    def folded(self) -> Tensor:
+        """E with the update in it, (tokens, width), in fp32 or higher."""
+        delta = self.delta()
+        return self.base_layer.weight.to(delta.dtype) + delta
+
     def merged_tensor(self, name: str) -> Tensor:
         if name != "weight":
             raise TypeError(f"an embedding has no {name}")
-        delta = self.delta()
-        return (self.base_layer.weight.to(delta.dtype) + delta).to(self.base_layer.weight.dtype)
+        return self.folded().to(self.base_layer.weight.dtype)
 
+    @exact()
     @torch.no_grad()
     def merged(self) -> nn.Embedding:
-        """A new frozen `nn.Embedding` with the weight E + ΔE, summed in fp32 and rounded once."""
+        """A new frozen `nn.Embedding` with the weight of `folded`, rounded once."""
         weight, padding = self.merged_tensor("weight").contiguous(), self.base_layer.padding_idx
         return nn.Embedding.from_pretrained(weight, padding_idx=padding).train(self.training)
 

@@ -10,6 +10,9 @@ be had back bit for bit, for 2r(in + out) numbers in memory in place of r(in + o
 peft: A₀ and B₀ are found again in W, which must be the very same. The product is computed as
 BA − B₀A₀ = (B − B₀)A + B₀(A − A₀): the difference of the two large products would drown in bf16's rounding.
 
+OLoRA (Büyükakyüz 2024, arXiv:2406.01775) does the same with W = QR in place of the singular vectors: B₀ = Q_r and
+A₀ = R_r, the first r columns and rows.
+
 Left out: the randomised SVD ("pissa_niter_4" in peft), and quantizing the residual W − s B₀A₀ instead of W.
 """
 
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.checks import check_rank_fits
 from peft_lessons.exact import exact
 from peft_lessons.linear import factors
 from peft_lessons.low_rank import adapted_linear
@@ -36,11 +40,16 @@ class PiSSALinear(LoRALinear):
     @torch.no_grad()
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
-        B, A = principal_part(self.base_weight(self.adapter_dtype), config.rank)
-        self.lora_A.copy_(A / math.sqrt(self.scaling))
-        self.lora_B.copy_(B / math.sqrt(self.scaling))
+        B, A = self.start(self.base_weight(self.adapter_dtype))
+        self.lora_A.copy_(A)
+        self.lora_B.copy_(B)
         self.register_buffer("initial_A", self.lora_A.clone())
         self.register_buffer("initial_B", self.lora_B.clone())
+
+    def start(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(B₀, A₀), shapes (out_features, rank) and (rank, in_features), of W."""
+        B, A = principal_part(weight, self.config.rank)
+        return B / math.sqrt(self.scaling), A / math.sqrt(self.scaling)
 
     def adapted(self, x: Tensor) -> Tensor:
         return adapted_linear(self.base_layer, x, self.dropout(x), *self.stacked(), self.scaling)
@@ -57,6 +66,18 @@ class PiSSALinear(LoRALinear):
         return A, B
 
 
+class OLoRALinear(PiSSALinear):
+    """A linear layer and the change of its first directions in W = QR (arXiv:2406.01775).
+
+    x: (…, in_features) → (…, out_features).
+    """
+
+    def start(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        check_rank_fits(self.config.rank, *weight.shape)
+        Q, R = torch.linalg.qr(weight)
+        return Q[:, : self.config.rank], R[: self.config.rank]
+
+
 @factors.register(PiSSALinear)
 def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
     A, B = layer.stacked()
@@ -66,8 +87,10 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
 
-    Raises ValueError for a weight that holds NaN or infinity.
+    Raises ValueError for a rank above min(out, in), since there are no more singular vectors, and for a weight that
+    holds NaN or infinity.
     """
+    check_rank_fits(rank, *weight.shape)
     try:
         U, S, Vh = torch.linalg.svd(weight, full_matrices=False)
     except torch.linalg.LinAlgError as error:
@@ -81,3 +104,10 @@ class PiSSAConfig(LoRAConfig):
     """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer."""
 
     layer: ClassVar[type[AdapterLayer]] = PiSSALinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class OLoRAConfig(PiSSAConfig):
+    """As `PiSSAConfig`; the start comes from one QR decomposition a layer."""
+
+    layer: ClassVar[type[AdapterLayer]] = OLoRALinear

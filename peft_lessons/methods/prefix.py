@@ -18,6 +18,7 @@ from torch import nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
 from peft_lessons.models.stacks import StackAdapter, call_of, read_words
+from peft_lessons.targets import Targets
 
 
 class PrefixTuning(StackAdapter):
@@ -58,7 +59,7 @@ class PrefixTuningConfig(AdapterConfig):
 
     layer: ClassVar[type[AdapterLayer]] = PrefixTuning
     tokens: int = 20
-    targets: tuple[str, ...] = ("model",)
+    targets: Targets = ("model",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,7 @@ from torch import nn
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count
 from peft_lessons.models.stacks import StackAdapter, call_of, embedded_words
+from peft_lessons.targets import Targets
 
 
 class PromptTuning(StackAdapter):
@@ -50,7 +51,7 @@ class PromptTuningConfig(AdapterConfig):
 
     layer: ClassVar[type[AdapterLayer]] = PromptTuning
     tokens: int = 20
-    targets: tuple[str, ...] = ("model",)
+    targets: Targets = ("model",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

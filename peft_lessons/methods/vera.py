@@ -17,6 +17,7 @@ from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.checks import check_count, check_positive, check_probability
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
+from peft_lessons.targets import Targets
 
 
 class VeRALinear(DeltaLinear):
@@ -71,7 +72,7 @@ class VeRAConfig(AdapterConfig):
     initial: float = 0.1  # of d
     dropout: float = 0.0  # probability, on the adapter's input only
     seed: int = 0  # of the shared pair
-    targets: tuple[str, ...] = LLAMA_LINEAR_LAYERS
+    targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,6 +19,9 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILES = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 
 
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+
 @exact()
 def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
     """The model in fp32 on `device`, in eval mode, and its tokenizer.
@@ -35,11 +38,13 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
 
 
 def read_config(folder: str | Path) -> DecoderConfig:
-    """The config in a folder. Raises ValueError that lists each setting which this decoder does not have."""
+    """The config in a folder. Raises ValueError that lists what it lacks, or says but this decoder does not have."""
     path = Path(folder) / "config.json"
     settings = _read_json(path)
     if settings.get("architectures") != ["LlamaForCausalLM"]:
         raise ValueError(f"{path} describes {settings.get('architectures')}; supported: ['LlamaForCausalLM']")
+    if wrong := [f"{name}={settings.get(name)!r}" for name in SIZES if not _is_count(settings.get(name))]:
+        raise ValueError(f"{path} must say whole numbers above 0 for {', '.join(SIZES)}; got {', '.join(wrong)}")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
     heads = settings["num_attention_heads"]
     needed: dict[str, tuple[Any, Any]] = {  # name: (what the file says, what this decoder does)
@@ -91,7 +96,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         folder / "tokenizer.json",
         eos_token=_token(settings, "eos_token") or _eos_id(folder),
         bos_token=_token(settings, "bos_token"),
-        chat_template=template.read_text(encoding="utf-8") if template.is_file() else settings.get("chat_template"),
+        chat_template=template.read_text(encoding="utf-8") if template.is_file() else _chat_template(settings, folder),
     )
 
 
@@ -108,19 +113,50 @@ def _eos_id(folder: Path) -> int:
     return first
 
 
+def _chat_template(settings: dict[str, Any], folder: Path) -> str | None:
+    """The template for chats: some files give it as it is, some a list of them with names, of which one is "default".
+
+    Raises ValueError for anything else.
+    """
+    given = settings.get("chat_template")
+    if given is None or isinstance(given, str):
+        return given
+    named = {}
+    if isinstance(given, list):
+        named = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
+    if not isinstance(template := named.get("default"), str):
+        raise ValueError(
+            f"{folder / 'tokenizer_config.json'}: chat_template must be a text, or a list of templates with one named "
+            f"'default'; got {given!r:.120}"
+        )
+    return template
+
+
 def _token(settings: dict[str, Any], name: str) -> str:
-    """A special token's text: some files give it as it is, some inside an object."""
+    """A special token's text: some files give it as it is, some inside an object. Raises ValueError for neither."""
     token = settings.get(name) or ""
-    return token if isinstance(token, str) else token["content"]
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise ValueError(
+            f"tokenizer_config.json: {name} must be a text, or an object with its content; got {token!r:.80}"
+        )
+    return text
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} lacks {path.name}: is it a model's folder?")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {content!r:.60}")
+    return content
 
 
 def _download(model_id: str) -> Path:

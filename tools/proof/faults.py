@@ -401,15 +401,15 @@ MODELS = (
     Fault(
         "weights of another kind are unpickled",
         "peft_lessons/checkpoints/files.py",
-        "tensors = load_file(path)",
-        'tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path)',
+        "return settings, load_file(path)",
+        'return settings, load_file(path) if path.suffix == ".safetensors" else torch.load(path)',
         ("unit: pickle",),
     ),
     Fault(
         "an adapter with NaN is loaded",
-        "peft_lessons/checkpoints/files.py",
-        "if not tensor.is_floating_point() or not tensor.isfinite().all()",
-        "if not tensor.is_floating_point()",
+        "peft_lessons/checkpoints/weights.py",
+        'return "" if wide.isfinite().all() else problem',
+        'return ""',
         ("unit: finite",),
     ),
     Fault(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from peft_lessons.adapters import AdapterConfig, inject, named_adapters, remove_adapters
+from peft_lessons.adapters import AdapterConfig, inject
 from peft_lessons.checkpoints.files import load_adapter, save_adapter
 from peft_lessons.classroom import progress
 from peft_lessons.files import write_text
@@ -38,8 +38,6 @@ def trained_once(
             history = History(**json.loads((folder / HISTORY_FILE).read_text(encoding="utf-8")))
             load_adapter(model, folder)
         except (OSError, TypeError, ValueError) as error:
-            if any(named_adapters(model)):
-                remove_adapters(model)
             print(f"What was kept cannot be read ({error}).\nIt now lies in {_put_aside(folder)}; training again.")
         else:
             print(f"Loaded what you trained before. To train again, delete {folder}")

@@ -221,7 +221,7 @@ def pissa_file(peft: Any) -> list[str]:
 @fact(
     "peft",
     where=LAYOUTS_FILE,
-    says="peft stores a column where outputs are scaled and a row where inputs are",
+    says="peft stores a column where outputs are scaled, a row where inputs are",
     expected=((8, 1), (1, 6)),
 )
 def ia3_file(peft: Any) -> tuple[tuple[int, ...], ...]:
@@ -300,7 +300,7 @@ def scaling(peft: Any) -> tuple[float, float]:
 @fact(
     "peft",
     where=LAYOUTS_FILE,
-    says='"init_lora_weights": (True, "gaussian", "orthogonal", "eva")',
+    says='"init_lora_weights": (True, "gaussian", "orthogonal", "eva", "mica")',
     expected={"True": True, "gaussian": True, "orthogonal": True, "olora": False, "pissa": False},
 )
 def starts_that_keep_the_base(peft: Any) -> dict[str, bool]:
