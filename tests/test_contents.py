@@ -26,7 +26,9 @@ def test_every_lesson_and_the_sums(capsys):
     exercises, questions = COLUMNS.index("exercises") - 1, COLUMNS.index("questions") - 1
     assert sum(line[exercises] for line in numbers) == len(exercise_ids())
     assert sum(line[questions] for line in numbers) == sum(len(question_ids(lesson.number)) for lesson in lessons())
-    assert all(cell > 0 for line in numbers[1:] for cell in line), "each lesson but the first holds something of each"
+    figures = COLUMNS.index("figures") - 1  # where all of them move they count as widgets
+    rest = [cell for line in numbers[1:] for at, cell in enumerate(line) if at != figures]
+    assert all(cell > 0 for cell in rest), "each lesson but the first holds something of each"
 
 
 @pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.number)

@@ -230,7 +230,7 @@ def test_no_text_becomes_an_element():
 def test_front_ends_write_as_html_only_what_python_has_escaped():
     """Each place is listed here with where its text comes from; a new one has to be."""
     known = {
-        "quiz.js": 3,  # question and feedback: inline_html of the course's own bank
+        "quiz.js": 4,  # question and feedback: inline_html of the course's own bank
         "sliders.js": 1,  # caption_html: inline_html
         "predict.js": 1,  # question and options: inline_html; an empty drawing
         "exercise_card.js": 3,  # verdict and hints: inline_html of messages and of the course; the solution: pygments

@@ -62,8 +62,8 @@ def double_quantization(bnb: Any) -> dict[str, Any]:
 
 @fact(
     "bitsandbytes",
-    where="notebooks/07_qlora.md",
-    says="with scales in fp32, and computes in fp32",
+    where="peft_lessons/lessons/l07_qlora/questions.toml",
+    says="The scales, which stay in 32 bits",
     expected="torch.float32",
 )
 def scales_of_bf16(bnb: Any) -> str:
@@ -85,7 +85,7 @@ def packed_codes(bnb: Any) -> list[str]:
 
 @fact(
     "bitsandbytes",
-    where="peft_lessons/accounting/memory.py",
+    where="peft_lessons/accounting/storage.py",
     says="8-bit integers and one fp32 scale for each row, as LLM.int8() stores weights",
     expected=("torch.int8", "torch.float32", 3),
 )

@@ -381,7 +381,7 @@ def dora_dropout(peft: Any) -> tuple[float, bool]:
 @fact(
     "peft",
     where="notebooks/09_the_method_zoo.md",
-    says="LoHa, as it is written here and in peft, forms its whole $\\Delta W$, multiplies by it beside $W$",
+    says="multiplies by it beside $W$, and needs its whole gradient",
     expected=(2.0, 2.0),
 )
 def loha_operations(peft: Any) -> tuple[float, float]:

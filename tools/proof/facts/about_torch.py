@@ -97,7 +97,7 @@ def safetensors_layout(safetensors: Any) -> tuple[int, int, int]:
 @fact(
     "torch",
     where="notebooks/02_what_fine_tuning_costs.md",
-    says="after one step of AdamW, which counts its steps in 4 bytes more",
+    says="AdamW counts its steps in 4 bytes more",
     expected=(0, False, {"step": 4, "exp_avg": 40, "exp_avg_sq": 40}),
 )
 def adamw_state(torch: Any) -> tuple[int, bool, dict[str, int]]:
@@ -129,7 +129,7 @@ def sgd_state(torch: Any) -> tuple[int, int]:
     return kept(0.0), kept(0.9)
 
 
-@fact("torch", where="peft_lessons/training.py", says="weight_decay=weight_decay, fused=True)", expected=True)
+@fact("torch", where="peft_lessons/training.py", says="weight_decay=weight_decay, fused=True", expected=True)
 def fused_adamw(torch: Any) -> bool:
     """AdamW has a fused kernel on a CPU."""
     parameter = nn.Parameter(torch.ones(3))
@@ -221,7 +221,7 @@ def checkpoint_stops_early(torch: Any) -> int:
 @fact(
     "torch",
     where="notebooks/02_what_fine_tuning_costs.md",
-    says="With `torch.autocast`, weights and gradients stay in fp32, as in the first row, and only the products",
+    says="With `torch.autocast`, weights and gradients stay in fp32, as in the first row.",
     expected=("float32", "float32", "bfloat16"),
 )
 def autocast_keeps_weights(torch: Any) -> tuple[str, str, str]:
@@ -257,7 +257,9 @@ def autocast_in_place(torch: Any) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------- counting
 
 
-@fact("torch", where="notebooks/02_what_fine_tuning_costs.md", says="torch counts them live.", expected=(6.0, 4.0))
+@fact(
+    "torch", where="notebooks/02_what_fine_tuning_costs.md", says="torch counts operations live.", expected=(6.0, 4.0)
+)
 def counted_operations(torch: Any) -> tuple[float, float]:
     """FlopCounterMode counts 6 operations for each token and weight of a trained linear layer, 4 of a frozen one."""
 

@@ -17,19 +17,24 @@ TINY: dict[str, Any] = {
 }
 
 
-@fact("transformers", where=LESSON_07, says="Alone it gives FP4", expected="fp4")
+@fact("transformers", where=LESSON_07, says='bnb_4bit_quant_type="nf4",  # default: "fp4"', expected="fp4")
 def four_bit_type(transformers: Any) -> str:
     """BitsAndBytesConfig(load_in_4bit=True) alone asks for FP4."""
     return transformers.BitsAndBytesConfig(load_in_4bit=True).bnb_4bit_quant_type
 
 
-@fact("transformers", where=LESSON_07, says="with scales in fp32, and computes in fp32", expected=False)
+@fact("transformers", where=LESSON_07, says="bnb_4bit_use_double_quant=True,  # default: False", expected=False)
 def four_bit_double_quantization(transformers: Any) -> bool:
     """BitsAndBytesConfig(load_in_4bit=True) alone does not quantize the scales in turn."""
     return transformers.BitsAndBytesConfig(load_in_4bit=True).bnb_4bit_use_double_quant
 
 
-@fact("transformers", where=LESSON_07, says="with scales in fp32, and computes in fp32", expected="torch.float32")
+@fact(
+    "transformers",
+    where=LESSON_07,
+    says="bnb_4bit_compute_dtype=torch.bfloat16,  # default: torch.float32",
+    expected="torch.float32",
+)
 def four_bit_compute_type(transformers: Any) -> str:
     """BitsAndBytesConfig(load_in_4bit=True) alone computes in fp32."""
     return str(transformers.BitsAndBytesConfig(load_in_4bit=True).bnb_4bit_compute_dtype)
@@ -66,8 +71,8 @@ def unshifted_labels(transformers: Any) -> bool:
 
 @fact(
     "transformers",
-    where="peft_lessons/accounting/config_file.py",
-    says='TIED = {"llama": False, "mistral": False, "qwen2": False, "gemma2": True, "gpt2": True, "roberta": True}',
+    where="peft_lessons/accounting/layouts.py",
+    says='"llama": Llama(defaults=UNTIED',
     expected={"llama": False, "mistral": False, "qwen2": False, "gemma2": True, "gpt2": True, "roberta": True},
 )
 def tied_by_default(transformers: Any) -> dict[str, bool]:
@@ -90,7 +95,7 @@ def llama_key_value_heads(transformers: Any) -> int:
 @fact(
     "transformers",
     where="peft_lessons/accounting/config_file.py",
-    says='_switch(settings, "attention_bias", False)',
+    says='attention_bias=settings.switch("attention_bias")',
     expected={"llama": (False, False), "gemma2": (False, None)},
 )
 def biases_by_default(transformers: Any) -> dict[str, tuple]:
