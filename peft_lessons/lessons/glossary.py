@@ -22,8 +22,8 @@ class Term:
 def glossary() -> list[Term]:
     """Return all terms, in the order of the alphabet.
 
-    >>> [term.meaning for term in glossary() if term.name == "epoch"]
-    ['One pass through all training examples.']
+    >>> [term.meaning for term in glossary() if term.name == "learning rate"]
+    ['How far one step of the optimizer goes.']
     """
     path = Path(__file__).with_name("glossary.toml")
     terms = [Term(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["term"]]
