@@ -18,12 +18,12 @@ WEIGHTS = FILES / "requirements" / "weights.txt"
 
 
 def scripts() -> Path:
-    """The folder of this Python's commands, `peft-lessons` among them."""
+    """Return the folder of this Python's commands, `peft-lessons` among them."""
     return Path(sysconfig.get_path("scripts"))
 
 
 def program(arguments: str = "") -> str:
-    """The command line `peft-lessons ARGUMENTS` for this very Python, as one can type it here.
+    """Return the command line `peft-lessons ARGUMENTS` for this very Python, as one can type it here.
 
     That is `peft-lessons …` where the search path leads to this Python's own, as in JupyterLab's terminals and in cells
     of a lesson; elsewhere it names this Python with its whole path.
@@ -35,25 +35,25 @@ def program(arguments: str = "") -> str:
 
 
 def pip(arguments: str) -> str:
-    """The command line `pip ARGUMENTS` for this very Python; it works in any folder."""
+    """Return the command line `pip ARGUMENTS` for this very Python; it works in any folder."""
     return f"{shlex.quote(sys.executable)} -m pip {arguments}"
 
 
 def reinstall() -> str:
-    """The command line that installs the course and what it needs anew, at the versions that it was checked with."""
+    """Return the command line that installs the course and what it needs anew, at the versions it was checked with."""
     pins = f"install --constraint {shlex.quote(str(PINS))}"
     return pip(f"{pins} {f'--editable {shlex.quote(str(CHECKOUT))}' if CHECKOUT else 'peft-lessons'}")
 
 
 def point_here() -> str:
-    """The command line after which this Python imports the course from where it lies: a folder was moved or copied."""
+    """Return the command that makes this Python import the course from where it lies: a folder was moved or copied."""
     if CHECKOUT and Path(sys.prefix) == CHECKOUT / ".venv":
         return f"make -C {shlex.quote(str(CHECKOUT))} setup"  # needs no network
     return reinstall()
 
 
 def restore(path: str) -> str:
-    """What brings back `path`, a file or folder of the course that was damaged, as the course has it."""
+    """Return what brings back `path`, a file or folder of the course that was damaged, as the course has it."""
     if CHECKOUT is None:
         return pip("install --force-reinstall --no-deps peft-lessons")
     return f"git -C {shlex.quote(str(CHECKOUT))} checkout -- {path}   (or download the course again)"

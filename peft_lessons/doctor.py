@@ -45,7 +45,7 @@ def python() -> Finding:
 
 
 def place() -> Finding:
-    """A folder that was moved or copied leaves this Python with the old place; notebooks then import from there."""
+    """Check where notebooks import from: a folder that was moved or copied leaves this Python with the old place."""
     ask = "import importlib.util as i; spec = i.find_spec('peft_lessons'); print(spec.origin if spec else '')"
     with tempfile.TemporaryDirectory() as elsewhere:  # else the folder one stands in is searched first
         told = subprocess.run([sys.executable, "-c", ask], cwd=elsewhere, capture_output=True, text=True).stdout.strip()
@@ -85,7 +85,7 @@ def packages() -> Finding:
 
 
 def read_pins() -> list[str]:
-    """The lines of requirements/pins.txt."""
+    """Read the lines of requirements/pins.txt."""
     lines = course.PINS.read_text(encoding="utf-8").splitlines() if course.PINS.exists() else []
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -230,7 +230,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 
 
 def examine() -> list[Finding]:
-    """Runs every check. One that cannot be made, since something that it needs does not work, is itself a problem."""
+    """Run every check. One that cannot be made, since something that it needs does not work, is itself a problem."""
     findings: list[Finding] = []
     for check in CHECKS:
         try:
@@ -243,7 +243,7 @@ def examine() -> list[Finding]:
 
 
 def report(findings: list[Finding]) -> str:
-    """The findings in plain words, a line each with what mends it below, and a sentence that sums them up."""
+    """Put the findings in plain words, a line each with what mends it below, and a sentence that sums them up."""
     lines = [str(finding) for finding in findings]
     problems = sum(finding.verdict == "problem" for finding in findings)
     if problems:
@@ -254,7 +254,7 @@ def report(findings: list[Finding]) -> str:
 
 
 def doctor() -> int:
-    """Prints the report; returns 1 when something must be mended, else 0."""
+    """Print the report; return 1 when something must be mended, else 0."""
     findings = examine()
     print(report(findings))
     return int(any(finding.verdict == "problem" for finding in findings))

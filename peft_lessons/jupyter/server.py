@@ -26,7 +26,7 @@ LAST_LINES = 8  # of the log, when JupyterLab does not start
 
 
 def environment(work: Path, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for a JupyterLab on the lessons in `work`: `variables` (default: this process's), and ours."""
+    """Return a JupyterLab's environment for the lessons in `work`: `variables` (default: this process's), and ours."""
 
     def before(folder: Path, name: str) -> str:
         return os.pathsep.join([str(folder), *filter(None, [variables.get(name)])])
@@ -42,7 +42,7 @@ def environment(work: Path, variables: Mapping[str, str] = os.environ) -> dict[s
 
 
 def command(folder: Path, options: Sequence[str] = ()) -> list[str]:
-    """The command line of a JupyterLab that shows `folder`; later `options` are JupyterLab's own."""
+    """Return the command line of a JupyterLab that shows `folder`; later `options` are JupyterLab's own."""
     return [sys.executable, "-m", "jupyterlab", f"--config={CONFIG}", f"--ServerApp.root_dir={folder}", *options]
 
 

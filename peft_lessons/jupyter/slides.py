@@ -28,7 +28,7 @@ SHOWN_CODE = 16  # lines; longer code is folded
 
 
 def slide_types(cells: Iterable[NotebookNode]) -> list[str | None]:
-    """The slide type of each cell; None for one that stands below the cell before."""
+    """Return the slide type of each cell; None for one that stands below the cell before."""
     types: list[str | None] = []
     filled = SCREEN
     for cell in cells:
@@ -91,5 +91,5 @@ def _only_imports(source: str) -> bool:
 
 
 def _as_shown(markdown: str) -> list[str]:
-    """The text's lines as they are shown: those of a paragraph joined, the items of a list apart."""
+    """Return the text's lines as they are shown: those of a paragraph joined, the items of a list apart."""
     return re.sub(r"(?<=\S)\n(?=[^\s\-*>|#\d])", " ", markdown).splitlines()

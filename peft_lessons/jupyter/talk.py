@@ -35,7 +35,7 @@ shutil.rmtree(os.environ["PEFT_LESSONS_HOME"], ignore_errors=True)
 
 
 def presentable(notebook: NotebookNode) -> NotebookNode:
-    """The notebook, changed in place: unnumbered, with code folded and a cell for each exercise's solution."""
+    """Return the notebook, changed in place: unnumbered, with code folded and a cell for each exercise's solution."""
     notebook.metadata.pop("jupytext", None)  # its text stays behind
     cells: list[NotebookNode] = []
     below_solution = False

@@ -44,12 +44,12 @@ class Talk:
 
 
 def talk_numbers() -> list[str]:
-    """The numbers of the lessons that have notes."""
+    """Return the numbers of the lessons that have notes."""
     return [number for number, folder in folders().items() if (folder / FILE).is_file()]
 
 
 def load_talk(number: str) -> Talk:
-    """The notes of the lesson with this number; ValueError that lists what there is when it has none."""
+    """Return the notes of the lesson with this number; raise ValueError that lists what there is when it has none."""
     if number not in talk_numbers():
         raise ValueError(f"no notes for lesson {number!r}; there are notes for {', '.join(talk_numbers())}")
     content = tomllib.loads((folders()[number] / FILE).read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def load_talk(number: str) -> Talk:
 
 
 def notes(talk: Talk) -> str:
-    """The notes as a page of plain text, with the minute at which each part begins."""
+    """Return the notes as a page of plain text, with the minute at which each part begins."""
     lines, start = [], 0
     for part in talk.parts:
         lines += [f"{start:3} min  {part.heading} ({part.minutes} min)"]

@@ -66,7 +66,7 @@ def files() -> dict[str, Path]:
 
 
 def load_question(question_id: str) -> Question:
-    """The question with this id; ValueError that lists what there is when there is none."""
+    """Return the question with this id; raise ValueError that lists what there is when there is none."""
     lesson = question_id.split("-")[0]
     if lesson not in files():
         known = ", ".join(files())
@@ -78,7 +78,7 @@ def load_question(question_id: str) -> Question:
 
 
 def question_ids(lesson: str) -> list[str]:
-    """The ids of a lesson's questions in the file's order; none when the lesson has no file."""
+    """Return the ids of a lesson's questions in the file's order; none when the lesson has no file."""
     return [question.id for question in load_lesson(lesson)] if lesson in files() else []
 
 

@@ -70,7 +70,7 @@ WOMEN = (
 
 
 def words(*lists: str) -> re.Pattern[str]:
-    """A pattern that finds a word that begins with a stem of the lists."""
+    """Build a pattern that finds a word that begins with a stem of the lists."""
     return re.compile(rf"\b(?:{'|'.join(' '.join(lists).split())})", re.IGNORECASE)
 
 
@@ -154,7 +154,7 @@ def austen(deb: Path) -> Iterator[dict[str, str]]:
 
 
 def r_strings(content: bytes) -> list[str]:
-    """The strings of a serialized character vector (R Internals §1.8, format version 3)."""
+    """Read the strings of a serialized character vector (R Internals §1.8, format version 3)."""
     if content[:2] != b"X\n":
         raise ValueError("not R's XDR serialization")
     (encoding_length,) = struct.unpack_from(">i", content, 14)
@@ -232,7 +232,7 @@ def paragraphs(lines: list[str]) -> list[str]:
 
 
 def dictionary_entries(deb: Path, name: str) -> list[str]:
-    """The entries of a dictd database, each once, in order: its index gives headword, offset and length in base 64."""
+    """Read a dictd database's entries, each once, in order: its index gives headword, offset and length in base 64."""
     files = read_deb(deb)
     index = files[f"usr/share/dictd/{name}.index"].decode().splitlines()
     content = gzip.decompress(files[f"usr/share/dictd/{name}.dict.dz"])
@@ -253,7 +253,7 @@ def base64_number(digits: str) -> int:
 
 
 def read_deb(path: Path) -> dict[str, bytes]:
-    """The files of a Debian package: an ar archive, in it data.tar.xz."""
+    """Read the files of a Debian package: an ar archive, in it data.tar.xz."""
     content = path.read_bytes()
     position = len(b"!<arch>\n")
     while position < len(content):

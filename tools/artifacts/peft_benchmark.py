@@ -89,7 +89,7 @@ NAMES = {
 
 
 def row(path: str, result: dict[str, Any]) -> dict[str, Any]:
-    """What the course keeps of one result file."""
+    """Return what the course keeps of one result file."""
     name = Path(path).stem.replace(MODEL, " ")
     train, settings = result["train_info"], result["run_info"]["train_config"]["optimizer_kwargs"]
     last, megabytes = train["metrics"][-1], train["file_size"] / 1e6

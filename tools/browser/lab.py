@@ -232,25 +232,25 @@ class Lesson:
         self.settle()
 
     def counts(self) -> list[int | None]:
-        """The number in front of each code cell, None where it has not run."""
+        """Return the number in front of each code cell, None where it has not run."""
         return self.page.evaluate(
             """() => window.jupyterapp.shell.currentWidget.content.widgets
                 .filter(cell => cell.model.type === "code").map(cell => cell.model.executionCount)"""
         )
 
     def active_cell(self) -> int:
-        """The number of the cell that JupyterLab's keys act on."""
+        """Return the number of the cell that JupyterLab's keys act on."""
         return self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCellIndex")
 
     def folded(self) -> list[int]:
-        """The numbers of the cells whose outputs are folded away."""
+        """Return the numbers of the cells whose outputs are folded away."""
         return self.page.evaluate(
             """() => window.jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, number) =>
                 cell.outputHidden || cell.model.getMetadata("jupyter")?.outputs_hidden ? [number] : [])"""
         )
 
     def cell(self, number: int) -> Locator:
-        """The cell with this number, counting all cells from 0."""
+        """Return the cell with this number, counting all cells from 0."""
         return self.page.locator(f".jp-NotebookPanel .jp-Cell[data-windowed-list-index='{number}']")
 
     def settle(self) -> None:
@@ -277,7 +277,7 @@ class Lesson:
         self.settle()
 
     def errors(self) -> list[str]:
-        """The text of every error among the outputs, and of every widget that could not be shown."""
+        """Return the text of every error among the outputs, and of every widget that could not be shown."""
         marks = '[data-mime-type="application/vnd.jupyter.error"]', ".jupyter-widgets-error"
         return self.page.locator(", ".join(f".jp-NotebookPanel {mark}" for mark in marks)).all_inner_texts()
 
@@ -313,7 +313,7 @@ def only_jupyterlabs(stack: str) -> bool:
 
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """A headless Chromium that starts no traffic of its own."""
+    """Yield a headless Chromium that starts no traffic of its own."""
     known = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
     there = os.environ.get("PEFT_LESSONS_CHROMIUM") or next((path for path in known if Path(path).exists()), None)
     browser = playwright.chromium.launch(executable_path=there, args=CHROMIUM_ARGUMENTS)
@@ -324,7 +324,7 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
 
 
 def new_context(browser: Browser, width: int = 1200, height: int = 1000) -> BrowserContext:
-    """A fresh browser profile with a window of `width` × `height` CSS pixels."""
+    """Open a fresh browser profile with a window of `width` × `height` CSS pixels."""
     context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
     context.set_default_timeout(30_000)
     return context

@@ -83,13 +83,13 @@ c.GenerateAssignment.preprocessors = [
 
 
 def nbgrader_cell(which: str, **settings: object) -> dict[str, object]:
-    """The metadata by which nbgrader knows a cell."""
+    """Return the metadata by which nbgrader knows a cell."""
     own = {"schema_version": 3, "grade_id": which, "grade": False, "solution": False, "locked": True, "task": False}
     return {"nbgrader": own | settings}
 
 
 def cells(exercise: Specification) -> list[NotebookNode]:
-    """The task, the cell to write in, a cell that shows the check's verdict, and the one that gives points."""
+    """Return the task, the cell to write in, a cell that shows the check's verdict, and the one that gives points."""
     which, name = exercise.id, exercise.build(exercise.starter).__name__
     whole = f"### BEGIN SOLUTION\n{exercise.solution}### END SOLUTION"
     writing = nbgrader_cell(which, solution=True, locked=False) | {"starter": exercise.starter.rstrip("\n")}
@@ -105,7 +105,7 @@ def cells(exercise: Specification) -> list[NotebookNode]:
 
 
 def notebook(lesson: Lesson) -> NotebookNode:
-    """A lesson's exercises as nbgrader's source notebook."""
+    """Return a lesson's exercises as nbgrader's source notebook."""
     exercises = [load_exercise(which) for which in exercise_ids(lesson.number)]
     opening = OPENING.format(lesson=lesson, points=sum(exercise.minutes for exercise in exercises))
     first = [

@@ -84,7 +84,7 @@ TABLES: dict[str, Callable[[], str]] = {"minutes": minutes, "short": short, "day
 
 
 def filled(guide: str) -> str:
-    """The guide's text with each table made anew."""
+    """Return the guide's text with each table made anew."""
     return BLOCK.sub(lambda block: f"{block[1]}\n{TABLES[block[2]]()}\n\n{block[3]}", guide)
 
 

@@ -35,7 +35,7 @@ class Facts:
 
 
 def facts_of(stem: str) -> Facts:
-    """The facts of the lesson called `stem`, such as 03_lora_from_scratch, from the package's data."""
+    """Return the facts of the lesson called `stem`, such as 03_lora_from_scratch, from the package's data."""
     number = stem[:2]
     row = next((lesson for lesson in catalogue.lessons() if lesson.notebook == f"{stem}.ipynb"), None)
     starters = {name: exercises.load_exercise(name).starter for name in exercises.exercise_ids(number)}
@@ -83,7 +83,7 @@ EXEMPT = [
 
 
 def prose_of(markdown: str) -> str:
-    """The text of a markdown cell without what may hold unchecked numbers."""
+    """Return the text of a markdown cell without what may hold unchecked numbers."""
     text = without_code(markdown)
     for pattern in EXEMPT:
         text = pattern.sub(" ", text)
@@ -128,12 +128,12 @@ def calls_in(source: str, name: str) -> Iterator[ast.Call]:
 
 
 def first_argument(call: ast.Call) -> str:
-    """The first argument of a call if it is written out, else ""."""
+    """Return the first argument of a call if it is written out, else ""."""
     return str(call.args[0].value) if call.args and isinstance(call.args[0], ast.Constant) else ""
 
 
 def parsed(source: str) -> ast.Module:
-    """The cell's syntax tree, without its IPython lines (%magic, !command)."""
+    """Return the cell's syntax tree, without its IPython lines (%magic, !command)."""
     return ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
 
 
@@ -152,13 +152,13 @@ def numbers_are_claimed(notebook: NotebookNode) -> Iterator[str]:
 
 
 def opening(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
-    """The markdown cells before the first code cell."""
+    """Return the markdown cells before the first code cell."""
     first = next((number for number, _ in cells(notebook, "code")), len(notebook.cells))
     return [(number, cell) for number, cell in cells(notebook, "markdown") if number < first]
 
 
 def _without_minutes(notebook: NotebookNode, number: int, source: str) -> str:
-    """A cell's text without the opening's lines on minutes, whose numbers `opens_well` checks."""
+    """Return a cell's text without the opening's lines on minutes, whose numbers `opens_well` checks."""
     if number not in dict(opening(notebook)):
         return source
     return "\n".join(line for line in source.splitlines() if "minute" not in line.lower())
@@ -241,7 +241,7 @@ def quizzes_are_known(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
 
 
 def quizzes_give_nothing_away(notebook: NotebookNode, facts: Facts) -> Iterator[str]:
-    """A cell that asks does nothing else; what the question is about was computed in a cell above it."""
+    """Check that a cell that asks does nothing else, and that a cell above it computed what the question is about."""
     evident = []
     for number, cell in cells(notebook, "code"):
         evident += [first_argument(call) for call in calls_in(cell.source, "evidence")]
@@ -255,7 +255,7 @@ def quizzes_give_nothing_away(notebook: NotebookNode, facts: Facts) -> Iterator[
 
 
 def guesses_are_revealed_next(notebook: NotebookNode, _: Facts) -> Iterator[str]:
-    """The page veils the cell below a question, and that one alone."""
+    """Check that the cell below a guess reveals it: the page veils the cell below a question, and that one alone."""
     for number, cell in cells(notebook, "code"):
         for call in calls_in(cell.source, "predict"):
             below = notebook.cells[number + 1] if number + 1 < len(notebook.cells) else None
@@ -275,7 +275,7 @@ def broken_links(notebook: NotebookNode, folder: Path) -> list[str]:
 
 
 def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
-    """What every rule of this file says of the notebook as the lesson that `facts` describe."""
+    """Return what every rule of this file says of the notebook as the lesson that `facts` describe."""
     rules = (
         opens_well,
         ends_well,

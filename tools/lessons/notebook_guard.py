@@ -30,14 +30,14 @@ MACHINE_PATH = re.compile(
 
 
 def cells(notebook: NotebookNode, kind: str = "") -> Iterator[tuple[int, NotebookNode]]:
-    """(number, cell) for every cell, or for those of one kind; numbers count all cells from 0."""
+    """Yield (number, cell) for every cell, or for those of one kind; numbers count all cells from 0."""
     for number, cell in enumerate(notebook.cells):
         if not kind or cell.cell_type == kind:
             yield number, cell
 
 
 def name_of(number: int, cell: NotebookNode) -> str:
-    """What a message calls a cell: its number and the start of its text."""
+    """Return what a message calls a cell: its number and the start of its text."""
     first = cell.source.strip().partition("\n")[0]
     return f"cell {number} ({first[:50]})"
 
@@ -63,7 +63,7 @@ def outputs(notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode, dict[st
 
 
 def comments(cell: NotebookNode) -> set[str]:
-    """The comment markers of a cell (a line `# NBVAL_SKIP`), spelled as nbval's tags are."""
+    """Return the comment markers of a cell (a line `# NBVAL_SKIP`), spelled as nbval's tags are."""
     lines = (line.strip() for line in cell.source.splitlines())
     return {line.lstrip("# ").lower().replace("_", "-") for line in lines if line.startswith("#")}
 
@@ -193,5 +193,5 @@ RULES: tuple[Callable[[NotebookNode], Iterator[str]], ...] = (
 
 
 def problems(notebook: NotebookNode) -> list[str]:
-    """What every rule of this file says of the notebook."""
+    """Return what every rule of this file says of the notebook."""
     return [problem for rule in RULES for problem in rule(notebook)]

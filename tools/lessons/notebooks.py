@@ -59,7 +59,7 @@ COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def sources(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
-    """The lessons' text files, all of them or those that `names` picks by number ("03"), name or path."""
+    """Return the lessons' text files, all of them or those that `names` picks by number ("03"), name or path."""
     lessons = sorted(folder.glob("[0-9][0-9]_*.md"))
     chosen = []
     for name in names:
@@ -72,7 +72,7 @@ def sources(names: Iterable[str] = (), folder: Path = NOTEBOOKS) -> list[Path]:
 
 
 def read_text(path: Path) -> NotebookNode:
-    """The notebook, without outputs, that a lesson's MyST Markdown stands for."""
+    """Read the notebook, without outputs, that a lesson's MyST Markdown stands for."""
     text = path.read_text(encoding="utf-8")
     notebook = jupytext.reads(text, fmt="md:myst")
     if notebook.metadata.get("jupytext", {}).get("formats") != PAIRING:

@@ -14,7 +14,7 @@ ASKS = "**Predict"
 
 
 def answers(cells: Iterable[NotebookNode]) -> list[NotebookNode]:
-    """The code cells, in their order, whose outputs answer a prediction that was asked for above them."""
+    """Return the code cells, in their order, whose outputs answer a prediction that was asked for above them."""
     found = []
     asked = answered = False
     for cell in cells:

@@ -72,7 +72,7 @@ class Row:
 
 
 def ask(fact: "Fact") -> Row:
-    """What becomes of one fact in the environment that runs this."""
+    """Find out what becomes of one fact in the environment that runs this."""
     here = version(fact.library)
     versions = between(fact.library, fact.read_in, here)
     if here is None:
@@ -97,7 +97,7 @@ def ask_all() -> list[Row]:
 
 
 def version(library: str) -> str | None:
-    """The installed version, without its local part; None if the library is not there."""
+    """Return the installed version, without its local part; None if the library is not there."""
     try:
         return metadata.version(library).partition("+")[0]
     except metadata.PackageNotFoundError:
@@ -167,7 +167,7 @@ def pinned() -> dict[str, str]:
 
 
 def installed_rows(problems: dict[str, str]) -> list[Row]:
-    """A row for each library that is asked about, and one for whatever else could not be installed."""
+    """Return a row for each library that is asked about, and one for whatever else could not be installed."""
     before, now = pinned(), installed()
     rows = []
     for library in LIBRARIES:
@@ -190,7 +190,7 @@ def run(*arguments: str, log: str) -> None:
 
 
 def facts_there() -> list[Row]:
-    """What becomes of the facts in the environment."""
+    """Find out what becomes of the facts in the environment."""
     results = BUILD / "facts.json"
     results.unlink(missing_ok=True)
     run("-m", "tools.proof.drift", "facts", "--json", str(results), log="facts.log")
@@ -217,7 +217,7 @@ def check(name: str, arguments: Sequence[str]) -> Row:
 
 
 def complaint(case: ElementTree.Element) -> str:
-    """The first line that says why a test failed; of a lesson, which of its cells did."""
+    """Return the first line that says why a test failed; of a lesson, which of its cells did."""
     (problem, *_) = [*case.iter("failure"), *case.iter("error")]
     cells = [line for line in (problem.text or "").splitlines() if line.startswith("FAILED ")]
     return f"{case.get('name')}: {first_line(cells[0] if cells else problem.get('message', ''))}"

@@ -25,7 +25,7 @@ def unshare(flags: int) -> None:
 
 
 def cut_network() -> None:
-    """Moves this process into a network with only the loopback interface, up. OSError where the system forbids it."""
+    """Move this process into a network with only the loopback interface, up. OSError where the system forbids it."""
     import fcntl  # Windows has none
 
     user, group = os.geteuid(), os.getegid()
@@ -43,7 +43,7 @@ def cut_network() -> None:
 
 
 def network_can_be_cut() -> bool:
-    """Tries it in a child process, since a half-made namespace (Ubuntu restricts them) cannot be left again."""
+    """Try it in a child process, since a half-made namespace (Ubuntu restricts them) cannot be left again."""
     if sys.platform != "linux":
         return False
     child = os.fork()

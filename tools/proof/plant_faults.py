@@ -125,7 +125,7 @@ AREAS = {
 
 
 def tracked(checkout: Path) -> list[str]:
-    """The files of a checkout that git knows, but for those that were deleted."""
+    """List the files of a checkout that git knows, but for those that were deleted."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=checkout, check=True, capture_output=True, text=True)
     return [name for name in listed.stdout.split("\0") if name != OWN_TEST and (checkout / name).is_file()]
 
@@ -171,7 +171,7 @@ class Copy:
                 shutil.copymode(source, own)
 
     def plant(self, fault: Fault) -> None:
-        """Raises ValueError when the fault does not fit these files, or what follows it fails."""
+        """Plant a fault; raise ValueError when it does not fit these files, or what follows it fails."""
         path = self.folder / self.place(fault)
         path.write_text(fault.planted(path.read_text(encoding="utf-8")), encoding="utf-8", newline="")
         if fault.then:
@@ -216,7 +216,7 @@ class Copy:
             yield step, (*STEPS[step], *(["-x", *where] if where else []), *(["-k", words] if words else []))
 
     def unit_tests(self, file: str) -> list[str]:
-        """The test files of the area that a file belongs to; all where there are none."""
+        """Return the test files of the area that a file belongs to; all where there are none."""
         area = next((words for start, words in AREAS.items() if file.startswith(start)), "")
         names = tuple(f"test_{word}" for word in area.format(stem=Path(file).stem).split())
         return [name for name in self.files if Path(name).name.startswith(names)] or [TESTS["unit"]]
@@ -256,7 +256,7 @@ class Copy:
 
 
 def failed(output: str) -> list[str]:
-    """The tests that pytest's summary names as failed."""
+    """List the tests that pytest's summary names as failed."""
     return re.findall(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", output, re.MULTILINE)
 
 

@@ -39,7 +39,7 @@ DOCUMENTS = {
 
 
 def on_the_site(text: str) -> str:
-    """A document of the repository, its links turned to where things are on the site."""
+    """Return a document of the repository, its links turned to where things are on the site."""
     text = re.sub(r"\]\((?:\.\./)?notebooks/(\w+)\.ipynb", r"](../lessons/\1.ipynb", text)
     text = re.sub(r"\]\(\.\./CHANGELOG\.md\)", "](changelog.md)", text)
 
@@ -51,7 +51,7 @@ def on_the_site(text: str) -> str:
 
 
 def terms_script() -> str:
-    """The script that shows the meanings of terms: JupyterLab's, but no module, so that it runs from a file, too."""
+    """Return the script that shows terms' meanings: JupyterLab's, but no module, so that it runs from a file, too."""
     shared = re.sub(r"^export ", "", TERMS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return f"""(() => {{
 {shared}
@@ -68,7 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {{
 
 
 def glossary_page() -> str:
-    """The glossary as a page, the terms in the order of the alphabet."""
+    """Return the glossary as a page, the terms in the order of the alphabet."""
     rows = [f"**{term.name}**\n: {term.meaning}\n" for term in glossary()]
     return "\n".join(["# Glossary\n", *rows])
 

@@ -66,7 +66,7 @@ class Specification:
         self.module.check(student)
 
     def build(self, source: str) -> Any:
-        """What this source of the exercise defines."""
+        """Return what this source of the exercise defines."""
         return build(source)
 
 
@@ -118,7 +118,7 @@ def load_exercise(exercise_id: str) -> Specification:
 def require_tensor(
     returned: Any, shape: tuple[int, ...], dtype: torch.dtype, name: str = "the result", plural: bool = False
 ) -> torch.Tensor:
-    """`returned`, if it is a finite tensor of this shape and dtype; otherwise the outcome that says what it is.
+    """Return `returned`, if it is a finite tensor of this shape and dtype; else raise the outcome that says what it is.
 
     `name` is how the message calls it, and `plural` whether that is a plural, as "the codes".
     """
@@ -141,14 +141,14 @@ def require_tensor(
 
 
 def number_of(value: Any) -> Any:
-    """The number that `value` is, whether Python's, NumPy's or a tensor with one element; None when it is no number."""
+    """Return the number that `value` is: Python's, NumPy's or a tensor with one element; None when it is no number."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic) and all(side == 1 for side in value.shape):
         value = value.item()
     return value if isinstance(value, numbers.Complex) and not isinstance(value, bool) else None
 
 
 def describe(value: Any) -> str:
-    """A value in a few words: small tensors in full, large ones by shape and dtype."""
+    """Describe a value in a few words: small tensors in full, large ones by shape and dtype."""
     if isinstance(value, torch.Tensor):
         if value.numel() <= 9:
             return str(_rounded(value.tolist()))
@@ -168,7 +168,7 @@ def describe(value: Any) -> str:
 
 
 def a(noun: str) -> str:
-    """The noun with its article."""
+    """Return the noun with its article."""
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 

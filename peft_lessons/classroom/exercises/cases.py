@@ -177,7 +177,7 @@ def _return(value: Any) -> str:
 
 
 def _difference(returned: Any, expected: Any, parts: tuple[str, ...]) -> str:
-    """What came back and what should have."""
+    """Say what came back and what should have."""
     if len(parts) > 1 and isinstance(returned, tuple | list) and len(returned) == len(parts):
         off = [i for i in range(len(parts)) if not agree(returned[i], expected[i])] or [0]
         told = [(parts[i], *_differing(returned[i], expected[i])) for i in off]
@@ -188,7 +188,7 @@ def _difference(returned: Any, expected: Any, parts: tuple[str, ...]) -> str:
 
 
 def _differing(returned: Any, expected: Any) -> tuple[str, str]:
-    """What came back and what should have, in words, for large things at the place where they differ most."""
+    """Say what came back and what should have, in words, for large things at the place where they differ most."""
     got, right = alike(returned, expected)
     if isinstance(returned, Mapping) and isinstance(expected, Mapping):
         for key in expected:

@@ -26,7 +26,7 @@ NOTHING = object()  # what a call without an argument passes
 
 
 def exercise(exercise_id: str) -> "Exercise":
-    """The exercise with this id, such as "03-merge"; ValueError that lists the ids when there is none."""
+    """Return the exercise with this id, such as "03-merge"; raise ValueError that lists the ids when there is none."""
     return Exercise(load_exercise(exercise_id))
 
 
@@ -108,7 +108,7 @@ class Exercise:
 
 
 def assess(specification: Specification, student: Any) -> tuple[str, str]:
-    """The outcome, "correct", "incorrect" or "not attempted", and what to tell the student."""
+    """Return the outcome, "correct", "incorrect" or "not attempted", and what to tell the student."""
     starter = specification.build(specification.starter)
     if student is NOTHING:
         return "not attempted", f"`check` takes one thing, {_asked(starter)} itself: `.check({starter.__name__})`."
@@ -134,7 +134,7 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
 
 @contextmanager
 def _torch_as_it_was() -> Iterator[None]:
-    """What the code inside does to torch's state ends here; and what `torch.empty` makes inside is NaN, not chance."""
+    """Undo at the end what the code inside does to torch's state; `torch.empty` makes NaN inside, not chance."""
     mode = torch.get_deterministic_debug_mode()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.set_deterministic_debug_mode("warn")
@@ -149,7 +149,7 @@ def _asked(starter: Any) -> str:
 
 
 def _wrong_thing(student: Any, starter: Any) -> str:
-    """What is wrong with `student` as the thing to check; "" when it can be tried."""
+    """Say what is wrong with `student` as the thing to check; return "" when it can be tried."""
     if inspect.isclass(starter) and not inspect.isclass(student) and type(student).__module__ != "builtins":
         return "Pass the class itself, not an object of it."
     name = starter.__name__
@@ -199,7 +199,7 @@ PLAIN = {  # what an error says → what that means here
 
 
 def _explain(error: BaseException, student: Any) -> str:
-    """An exception in words: what it says, the student's line that raised it, and the arguments that led there."""
+    """Put an exception in words: what it says, the student's line that raised it, and the arguments that led there."""
     if isinstance(error, SystemExit):
         return "Your code calls `sys.exit()`, `exit()` or `quit()`, which ends Python: leave a function with `return`."
     lines = traceback.format_exception_only(error)
@@ -225,7 +225,7 @@ def _codes(student: Any) -> list[CodeType]:
 
 
 def _arguments(frame: FrameType) -> str:
-    """The arguments of the student's call as they stood when it failed."""
+    """List the arguments of the student's call as they stood when it failed."""
     code = frame.f_code
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     given = [

@@ -36,14 +36,14 @@ def watched(student: Any, starter: Any) -> Callable[..., Any]:
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:
-    """The names of a function's parameters, of a class those of its `__init__`."""
+    """Return the names of a function's parameters, of a class those of its `__init__`."""
     return list(inspect.signature(function).parameters)
 
 
 def _call(
     function: Callable[..., Any], given: tuple[Any, ...], names: list[str], caller: str, freezing: bool = False
 ) -> Any:
-    """The result of function(*given); `freezing` allows it to freeze parameters."""
+    """Return the result of function(*given); `freezing` allows it to freeze parameters."""
     called = _names_of_arguments(function, given, names, caller)
     before = [_state(value, freezing) for value in given]
     with _printed() as printed:
@@ -61,7 +61,7 @@ def _call(
 def _names_of_arguments(
     function: Callable[..., Any], given: tuple[Any, ...], names: list[str], caller: str
 ) -> list[str]:
-    """What `function` itself calls the arguments `given`; `Incorrect` when it does not take so many."""
+    """Return what `function` itself calls the arguments `given`; raise `Incorrect` when it does not take so many."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some built-in functions have none
@@ -84,7 +84,7 @@ def _count(names: list[str]) -> str:
 
 @contextmanager
 def _printed() -> Iterator[io.StringIO]:
-    """What is printed inside; it is printed all the same, at the end."""
+    """Yield what is printed inside the context; it is printed all the same, at the end."""
     heard = io.StringIO()
     try:
         with redirect_stdout(heard):
@@ -100,7 +100,7 @@ def _holds_ellipsis(value: Any) -> bool:
 
 
 def _state(value: Any, freezing: bool) -> Any:
-    """A copy of what a call must leave as it is: of tensors the values, of modules also what trains."""
+    """Copy what a call must leave as it is: of tensors the values, of modules also what trains."""
     if isinstance(value, torch.nn.Module):
         state = {name: _state(tensor, freezing) for name, tensor in value.state_dict().items()}
         trains = {f"{name}.requires_grad": p.requires_grad for name, p in value.named_parameters()}

@@ -212,7 +212,7 @@ class _HtmlNumber:
 
 
 def _block(text: str) -> str:
-    """A paragraph or a list, as HTML whose fields are still open."""
+    """Turn a paragraph or a list into HTML whose fields are still open."""
     lines = text.strip().splitlines()
     if lines[0].startswith("- "):
         items = re.split(r"(?m)^- ", text.strip())[1:]

@@ -27,7 +27,7 @@ _USED = re.compile(r'(fill|stroke)(?:: |=")(#[0-9a-f]{6})')
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of WCAG 2.2 of two colours #rrggbb."""
+    """Return the contrast ratio of WCAG 2.2 of two colours #rrggbb."""
     luminances = []
     for rgb in (_rgb(one), _rgb(other)):
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -36,19 +36,19 @@ def contrast(one: str, other: str) -> float:
 
 
 def mirrored(colour: str) -> str:
-    """What CSS's `invert(1) hue-rotate(180deg)` makes of a colour."""
+    """Return what CSS's `invert(1) hue-rotate(180deg)` makes of a colour."""
     return _hex(_HUE_ROTATE @ (1 - _rgb(colour)))
 
 
 def legible(colour: str, ground: str, ratio: float) -> str:
-    """The colour, as much nearer to black or white as the contrast `ratio` on this ground asks for."""
+    """Return the colour, as much nearer to black or white as the contrast `ratio` on this ground asks for."""
     end = max(("#000000", "#ffffff"), key=lambda end: contrast(end, ground))
     steps = (_hex(_rgb(colour) + share * (_rgb(end) - _rgb(colour))) for share in np.linspace(0, 1, 41))
     return next(step for step in steps if contrast(step, ground) >= ratio)
 
 
 def pair(colour: str, text: bool = False) -> tuple[str, str]:
-    """A colour of a picture as it is on a light page and on a dark one. What is written is legible on both."""
+    """Return a colour of a picture as it is on a light page and on a dark one. What is written is legible on both."""
     both = colour, DARK[_NAMES[colour]] if colour in _NAMES else mirrored(colour)
     if not text or colour == PAPER:  # paper is written on a mark, not on the page
         return both
@@ -57,7 +57,7 @@ def pair(colour: str, text: bool = False) -> tuple[str, str]:
 
 
 def adaptive(svg: str) -> str:
-    """A picture for `<img>` whose colours follow the page, with a style sheet of its own.
+    """Make a picture for `<img>` whose colours follow the page, with a style sheet of its own.
 
     What stands in a group whose id begins with "on-image" keeps its colour, as the image below it does.
     """
@@ -77,7 +77,7 @@ def adaptive(svg: str) -> str:
 
 
 def themed(svg: str) -> str:
-    """A picture that is part of a page with theme.css: its colours are that page's."""
+    """Make a picture part of a page with theme.css: its colours are that page's."""
     return _USED.sub(lambda use: use[0].replace(use[2], f"var(--{_NAMES[use[2]]})"), svg)
 
 

@@ -63,14 +63,14 @@ LARGEST_SVG = 60_000  # bytes; what is drawn in a larger one becomes pixels, its
 
 
 def style() -> AbstractContextManager[None]:
-    """The course's matplotlib settings for as long as a `with` lasts; `new_figure` and `figure` use it themselves."""
+    """Use the course's matplotlib settings as long as a `with` lasts; `new_figure` and `figure` do so themselves."""
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float = 6.4, height: float = 3.6, **subplots: Any
 ) -> tuple[Figure, Any]:
-    """A matplotlib figure in the course's style, outside pyplot, so that nothing shows it twice.
+    """Make a matplotlib figure in the course's style, outside pyplot, so that nothing shows it twice.
 
     Args:
         rows, columns: the grid of axes.
@@ -138,7 +138,7 @@ class Measured:
 
 
 def number(value: object, digits: int = 3) -> str:
-    """The one way in which widgets and tables print a value.
+    """Format a value in the one way in which widgets and tables print it.
 
     Whole numbers in full with thousands separators, others to `digits` significant digits, `Measured` ones with ≈ in
     front; whatever is not a number (text, a bool) as `str` gives it. Scalar tensors and arrays count as numbers.
@@ -177,7 +177,7 @@ def clear_grid_over_images(fig: Figure) -> None:
 
 
 def mark_every_point_of_few(fig: Figure, few: int = 25) -> None:
-    """A marker at every tenth of a line keeps long lines apart; on a short one it would leave points without theirs."""
+    """Mark every point of short lines: a marker at every tenth, which keeps long ones apart, would leave some bare."""
     for axes in fig.axes:
         for line in axes.lines:
             if len(np.asarray(line.get_xdata())) <= few:
@@ -230,7 +230,7 @@ def _checked(row: Sequence[str], header: Sequence[str]) -> Sequence[str]:
 
 
 def svg(fig: Figure) -> bytes:
-    """The figure as an SVG file, the same bytes each time, whose colours follow the page that shows it."""
+    """Return the figure as an SVG file, the same bytes each time, whose colours follow the page that shows it."""
     for patch in fig.findobj(Patch):
         if hatch := patch.get_hatch():  # each dot is a path of its own: "...." would take 250 KB
             patch.set_hatch(re.sub(r"([.oO*])\1+", r"\1", hatch))

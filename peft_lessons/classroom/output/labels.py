@@ -18,7 +18,7 @@ SLACK = 1.5  # pixels by which boxes may meet: they are a little higher than the
 
 
 def overlapping_labels(fig: Figure) -> list[tuple[str, str]]:
-    """The pairs of texts in a figure that lie over each other, and ("…", "the edge of the figure") for those cut off.
+    """Return the pairs of texts in a figure that overlap, and ("…", "the edge of the figure") for those cut off.
 
     Looked at are titles, names of axes, the ticks that are shown, texts, annotations and legends (each as a whole).
     """
@@ -126,7 +126,7 @@ def _name(label: Artist) -> str:
 
 
 def _box(label: Artist, fig: Figure) -> Path:
-    """The rectangle of a label in pixels, turned as its text is."""
+    """Return the rectangle of a label in pixels, turned as its text is."""
     if not isinstance(label, Text):
         extent, angle = label.get_window_extent(), 0.0
         centre = np.array([extent.x0 + extent.width / 2, extent.y0 + extent.height / 2])

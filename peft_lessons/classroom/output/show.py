@@ -26,7 +26,7 @@ def show(*objects: Any) -> None:
 
 
 def source_of(obj: Any) -> "Source":
-    """The source of one function, class or module, with its name as the title."""
+    """Return the source of one function, class or module, with its name as the title."""
     try:
         code = inspect.getsource(obj)
     except (TypeError, OSError):

@@ -62,7 +62,7 @@ class NewerStoreError(Exception):
 
 
 def home() -> Path:
-    """The folder of the progress store: PEFT_LESSONS_HOME, else the user's data directory.
+    """Return the folder of the progress store: PEFT_LESSONS_HOME, else the user's data directory.
 
     Raises OSError where that says nothing: a relative PEFT_LESSONS_HOME would be another folder in each working
     directory, and a user without an account may have no home.
@@ -127,7 +127,7 @@ def store_status() -> StoreStatus:
 
 @contextmanager
 def _transaction() -> Iterator[sqlite3.Connection]:
-    """A connection inside one transaction on a store that has the schema; waits up to 10 s for other writers."""
+    """Yield a connection inside one transaction on a store that has the schema; wait up to 10 s for other writers."""
     path = store_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=10, isolation_level=None)) as connection:

@@ -46,7 +46,7 @@ class Lesson:
 
 
 def missing() -> list[str]:
-    """What is not done yet, a line for each lesson, such as "03 LoRA from scratch: 2 questions, 1 exercise"."""
+    """List what is not done yet, a line for each lesson, such as "03 LoRA from scratch: 2 questions, 1 exercise"."""
     found = []
     for row in progress.lesson_progress():
         left = {name: row[kind]["total"] - row[kind]["done"] for kind, name in KINDS.items()}
@@ -75,7 +75,7 @@ def write(path: Path, name: str) -> None:
 
 
 def unused(folder: Path) -> Path:
-    """A name for the certificate in `folder` that no file has."""
+    """Return a name for the certificate in `folder` that no file has."""
     path, number = folder / FILE, 2
     while path.exists():
         path, number = (folder / FILE).with_stem(f"{Path(FILE).stem}-{number}"), number + 1
@@ -83,7 +83,7 @@ def unused(folder: Path) -> Path:
 
 
 def page(name: str) -> str:
-    """The certificate of one who has done all, as HTML."""
+    """Return the certificate of one who has done all, as HTML."""
     items = handing_in.items()
     days = {event.item: _day(event.time) for event in reversed(progress.events()) if event.outcome == "correct"}
     lessons = [

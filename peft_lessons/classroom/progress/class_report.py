@@ -73,7 +73,7 @@ class Row:
 
 
 def read_folder(folder: Path) -> tuple[list[Student], list[tuple[Path, str]]]:
-    """The students of all *.json files in `folder` and below, and the files left out, each with the reason.
+    """Return the students of all *.json files in `folder` and below, and the files left out, each with the reason.
 
     Links are not followed. Raises NotADirectoryError when `folder` is none.
     """
@@ -99,7 +99,7 @@ def read_folder(folder: Path) -> tuple[list[Student], list[tuple[Path, str]]]:
 
 
 def read(path: Path) -> Student:
-    """The student of one file. Raises ValueError that says what is wrong with it, OSError when it cannot be read."""
+    """Read the student of a file. Raises ValueError that says what is wrong with it, OSError when it cannot be read."""
     if path.is_symlink():
         raise ValueError("a link, which is not followed")
     if path.stat().st_size > LARGEST_FILE:
@@ -134,7 +134,7 @@ def read(path: Path) -> Student:
 
 
 def summary(students: list[Student]) -> list[Row]:
-    """A row for each item that somebody tried, what most got wrong at first on top."""
+    """Return a row for each item that somebody tried, what most got wrong at first on top."""
     tried: dict[str, list[Item]] = defaultdict(list)
     for student in students:
         for item in student.items:
@@ -207,7 +207,7 @@ def class_report(folder: Path) -> str:
 
 
 def figure(rows: list[Row], most: int = 25) -> Figure:
-    """The first `most` rows as bars: how many were right at once, later, not yet."""
+    """Draw the first `most` rows as bars: how many were right at once, later, not yet."""
     shown = rows[:most]
     fig, axes = new_figure(height=1.2 + 0.28 * len(shown), width=8)
     start = [0] * len(shown)
@@ -228,7 +228,7 @@ def figure(rows: list[Row], most: int = 25) -> Figure:
 
 
 def described(rows: list[Row]) -> str:
-    """The figure in words."""
+    """Describe the figure in words."""
     worst = "; ".join(f"{row.item}: {row.tried - row.at_once} of {row.tried} wrong at first" for row in rows[:5])
     return f"Bars, one an item: students who were right at once, later, or not yet. {worst}."
 

@@ -21,7 +21,7 @@ COLUMNS = ("lesson", *KINDS, "exercises", "questions", "reading", "running")
 
 
 def counted(notebook: Path) -> Counter[str]:
-    """Outputs of each kind in a notebook. Raises FileNotFoundError when there is none, ValueError for another file."""
+    """Count a notebook's outputs by kind. Raises FileNotFoundError when there is none, ValueError for another file."""
     found: Counter[str] = Counter()
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     for output in (output for cell in cells for output in cell.get("outputs", [])):
@@ -31,7 +31,7 @@ def counted(notebook: Path) -> Counter[str]:
 
 
 def contents(folder: Path = course.NOTEBOOKS) -> str:
-    """A line for each lesson, and their sums."""
+    """Return a line for each lesson, and their sums."""
     rows: list[tuple[int, ...]] = []
     names = []
     for lesson in lessons():

@@ -79,7 +79,7 @@ def items() -> list[Item]:
 
 
 def table() -> str:
-    """The lessons with what is done of each, for a terminal."""
+    """List the lessons with what is done of each, for a terminal."""
     rows = [
         (
             f"{row['number']} {row['title']}",
@@ -129,13 +129,13 @@ def is_name(name: str) -> bool:
 
 
 def seal(told: dict[str, Any]) -> str:
-    """The checksum of everything in a file but the seal itself."""
+    """Return the checksum of everything in a file but the seal itself."""
     text = json.dumps({key: value for key, value in told.items() if key != "seal"}, sort_keys=True, ensure_ascii=True)
     return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
 
 
 def _store_id() -> str:
-    """The random number of this store, drawn when it is first asked for. ValueError when it cannot be kept."""
+    """Return the random number of this store, drawn when it is first asked for. ValueError when it cannot be kept."""
     for event in progress.events("export"):
         return event.detail
     if notice := progress.record("export", "export", "first", secrets.token_hex(8)):

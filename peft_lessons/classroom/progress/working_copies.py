@@ -121,7 +121,7 @@ def reset(number: str, work: Path | None = None, course: Path = NOTEBOOKS) -> tu
 
 
 def _copy(source: Path, own: Path) -> None:
-    """The notebook without its pairing with a text, which stays in the course."""
+    """Copy the notebook without its pairing with a text, which stays in the course."""
     notebook = json.loads(source.read_text(encoding="utf-8"))
     notebook["metadata"].pop("jupytext", None)
     write_text(own, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
@@ -140,7 +140,7 @@ def _trust(own: Path) -> None:
 
 
 def _text(notebook: Path) -> str | None:
-    """A digest of the kinds and texts of all cells that are not empty; None when the file is no notebook.
+    """Return a digest of the kinds and texts of all cells that are not empty; None when the file is no notebook.
 
     To run the last cell with Shift+Enter adds an empty one, which is nothing that a student wrote.
     """

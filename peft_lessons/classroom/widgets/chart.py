@@ -53,7 +53,7 @@ class Axis:
 
 
 def span(values: Sequence[np.ndarray], log: bool, margin: float, include_zero: bool = False) -> tuple[float, float]:
-    """The range of all finite values, a `margin` (fraction) wider at both ends, on a linear or logarithmic scale.
+    """Find the range of all finite values, a `margin` (fraction) wider at both ends, on a linear or logarithmic scale.
 
     With `include_zero` (bars), zero is in the range and, where it is an end of it, gets no margin.
     """
@@ -131,7 +131,7 @@ class Chart:
         return Axis(*self.y_range, self.y_log, self.bottom, self.top)
 
     def path(self, series: int, x: np.ndarray, y: np.ndarray) -> str:
-        """The `d` of a series' path. Points that are not finite are left out, and the line is broken there."""
+        """Return the `d` of a series' path. Points that are not finite are left out, and the line is broken there."""
         across, up = self.x(x), self.y(y)
         if self.kind == "bar":
             return self._bars(series, x, up)
@@ -151,7 +151,7 @@ class Chart:
         return "".join(pieces)
 
     def marks(self, series: int, x: np.ndarray, y: np.ndarray) -> str:
-        """The `d` of the markers: along a line, and at any point without a neighbour, which no line shows."""
+        """Return the `d` of the markers: along a line, and at any point without a neighbour, which no line shows."""
         if self.kind == "bar":
             return ""
         finite = np.isfinite(y)
@@ -176,11 +176,11 @@ class Chart:
         )
 
     def static(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
-        """The drawing with the given paths, for `<img>`."""
+        """Return the drawing with the given paths, for `<img>`."""
         return adaptive(self._svg(paths, marks, alt))
 
     def live(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
-        """The drawing as part of a page that has theme.css; `data-plot` says where its paths belong."""
+        """Return the drawing as part of a page that has theme.css; `data-plot` says where its paths belong."""
         return themed(self._svg(paths, marks, alt))
 
     def _svg(self, paths: Sequence[str], marks: Sequence[str], alt: str) -> str:
@@ -268,7 +268,7 @@ class Chart:
 
 
 def tick_text(value: float) -> str:
-    """A tick's value in full where that is short, else in powers of ten."""
+    """Return a tick's value in full where that is short, else in powers of ten."""
     if value == 0 or 1e-4 <= abs(value) < 1e6:
         text = f"{value:,.6f}".rstrip("0").rstrip(".")
     else:

@@ -74,13 +74,13 @@ class Compare(anywidget.AnyWidget):
             self.answer = {"number": number, "question": question, "rows": rows, "done": done}
 
     def _still_wanted(self, number: int) -> None:
-        """Raises Superseded if a later question was asked, or this one's answer was stopped."""
+        """Raise Superseded if a later question was asked, or this one's answer was stopped."""
         ended = self.answer["number"] == number and self.answer["done"]
         if number != self.asked["number"] or ended:
             raise Superseded
 
     def _rows(self, question: str, send: Callable[[Rows], None]) -> Rows:
-        """The names and texts of all answers; `send` gets those before they are complete."""
+        """Return the names and texts of all answers; `send` gets those before they are complete."""
         growing: Rows = []
 
         def listen(text: str) -> None:
@@ -115,7 +115,7 @@ class Compare(anywidget.AnyWidget):
 def compare(
     answer: Callable[[str], Mapping[str, str]], *, question: str, label: str = "Ask", suggestions: Sequence[str] = ()
 ) -> Compare:
-    """A field for a question and the answers to it; a cell shows it when this is its last expression.
+    """Build a field for a question and the answers to it; a cell shows it when this is its last expression.
 
     Args:
         answer: called in the kernel as `answer(question)`; returns a text for each name, such as

@@ -54,7 +54,7 @@ class ExerciseCard(anywidget.AnyWidget):
             self._judge(found)
 
     def _found(self) -> Any:
-        """What the name that the exercise asks for stands for now."""
+        """Return what the name that the exercise asks for stands for now."""
         shell = get_ipython()
         return shell.user_ns.get(self._name, self._judged) if shell is not None else self._judged
 

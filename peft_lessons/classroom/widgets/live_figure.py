@@ -60,7 +60,7 @@ class Canvas:
         self.limits: tuple[Any, ...] = ()
 
     def draw(self, setting: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
-        """A PNG and the readouts at this setting."""
+        """Return a PNG and the readouts at this setting."""
         readouts = self.update(self.artists, **setting)
         if not isinstance(readouts, Mapping):
             raise TypeError(f"update({describe(setting)}) returned {type(readouts).__name__}; it must return a dict")
@@ -76,7 +76,7 @@ class Canvas:
         }
 
     def static(self, setting: Mapping[str, Any]) -> bytes:
-        """An SVG at this setting."""
+        """Return an SVG at this setting."""
         self.update(self.artists, **setting)
         self.limits = ()  # it is laid out anew, and its hatches may change: the background is no longer right
         return svg(self.figure)
@@ -130,7 +130,7 @@ def live_figure(
     caption: str,
     alt: str,
 ) -> LiveFigure:
-    """A matplotlib figure with a control for each setting; a cell shows it when this is its last expression.
+    """Build a matplotlib figure with a control for each setting; a cell shows it when this is its last expression.
 
     Args:
         setup: called once with axes in the course's style. Draws everything, fixes the limits, and returns the artists
@@ -151,7 +151,7 @@ def live_figure(
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """A PNG (W3C PNG specification, 3rd edition) of pixels (height, width, 4), uint8, red to blue and opacity.
+    """Encode pixels (height, width, 4), uint8, red to blue and opacity, as a PNG (W3C PNG specification, 3rd edition).
 
     Pillow tries five filters on every row; without any, a flat drawing is as small and takes half the time.
     """
@@ -171,7 +171,7 @@ def _answer(position: Position, png: bytes, readouts: Mapping[str, str], failed:
 
 
 def _artists(found: Any) -> Iterable[Artist]:
-    """The artists in what setup() returned: containers such as a bar plot's hold several."""
+    """Yield the artists in what setup() returned: containers such as a bar plot's hold several."""
     if isinstance(found, Artist):
         yield found
     elif isinstance(found, Mapping):

@@ -6,5 +6,5 @@ HERE = Path(__file__).parent
 
 
 def source(*names: str) -> str:
-    """The files of this folder, one after the other: anywidget takes one script and one style sheet."""
+    """Join files of this folder, one after the other: anywidget takes one script and one style sheet."""
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)

@@ -71,7 +71,7 @@ def reveal(prediction_id: str, measured: Any) -> None:
 def _kind(
     options: Sequence[str], ranking: Sequence[str], between: tuple[float, float] | None, curve: Sequence[Any]
 ) -> dict[str, Any]:
-    """What is asked for, as the page needs it."""
+    """Return what is asked for, as the page needs it."""
     asked = [name for name, given in (("options", options), ("ranking", ranking)) if given]
     if between and not between[0] < between[1]:
         raise ValueError(f"between={between} is empty: give the lower end first")
@@ -128,7 +128,7 @@ class Prediction(anywidget.AnyWidget):
         )
 
     def _stored(self) -> Any:
-        """The last guess of an earlier day, if it still fits the question."""
+        """Return the last guess of an earlier day, if it still fits the question."""
         events = progress.events(self.id, "guess")
         guess = json.loads(events[-1].detail).get("guess") if events else None
         return guess if guess is not None and self._fits(guess) else None
@@ -153,7 +153,7 @@ class Prediction(anywidget.AnyWidget):
         return Card(outcome, self.said)
 
     def _truth(self, measured: Any) -> tuple[Any, str]:
-        """What was measured, as `guess` is, and in words."""
+        """Return what was measured, as `guess` is, and in words."""
         kind = self._kind["kind"]
         if kind == "number":
             if not isinstance(measured, Fact):

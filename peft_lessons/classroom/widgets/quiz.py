@@ -120,7 +120,7 @@ class Quiz(anywidget.AnyWidget):
         }
 
     def _detail(self, letter: str) -> dict[str, str]:
-        """What an event must hold to be taken up again."""
+        """Return what an event must hold to be taken up again."""
         return {"answer": letter, "digest": self._question.digest}
 
     def _count(self, stored: list[progress.Event]) -> None:
@@ -173,7 +173,7 @@ class Quiz(anywidget.AnyWidget):
 
 
 def _folded(question: Question) -> str:
-    """The question as markdown whose answers unfold. One HTML block, so that markdown leaves signs in texts alone."""
+    """Return the question as markdown whose answers unfold: one HTML block, lest markdown change signs in texts."""
     lines = [f"<div><p><strong>Quiz.</strong> {inline_html(question.text)}</p>"]
     for option in question.options:
         verdict = "✔ Correct." if option.correct else "✘ Not this one."

@@ -28,7 +28,7 @@ def review(lesson: str) -> None:
 
 
 def due(lesson: str, events: Iterable[progress.Event]) -> list[str]:
-    """The ids of the questions that come back in `lesson`, in their order; once one is answered, they stay the same."""
+    """List the ids of the questions that come back in `lesson`, in order; once one is answered, they stay the same."""
     earlier = {which for known in lessons() if known.number < lesson for which in question_ids(known.number)}
     waiting: dict[str, None] = {}
     tried = set()
@@ -65,7 +65,7 @@ class Reviewed(Quiz):
         return super()._last([event for event in stored if json.loads(event.detail)["lesson"] == self._lesson])
 
     def _count(self, stored: list[progress.Event]) -> None:
-        """A review counts for no lesson."""
+        """Do nothing: a review counts for no lesson."""
 
 
 class Review(ipywidgets.VBox):

@@ -82,7 +82,7 @@ class Sliders(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _picture(self) -> str:
-        """The picture at the first position, as an `<img>`."""
+        """Return the picture at the first position, as an `<img>`."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -97,7 +97,7 @@ class Sliders(anywidget.AnyWidget):
 
 
 def checked_settings(settings: Settings) -> dict[str, list[Any]]:
-    """Settings as lists.
+    """Return the settings as lists.
 
     Raises:
         ValueError: there is no setting, one has no value, or one has a value twice.
@@ -138,7 +138,7 @@ def checked_start(settings: Settings, start: Mapping[str, Any] | None) -> Positi
 
 
 def control_for(values: Sequence[Any]) -> str:
-    """What a setting is chosen with, by its values: "switch", "slider" or "choice"."""
+    """Return what a setting is chosen with, by its values: "switch", "slider" or "choice"."""
     if sorted(map(label, values)) == ["no", "yes"]:
         return "switch"
     numbers = all(isinstance(value, Number) and not isinstance(value, bool) for value in values)
@@ -151,7 +151,7 @@ def all_positions(settings: Settings) -> Iterator[tuple[int, ...]]:
 
 
 def several_positions(settings: Settings, start: Position) -> list[tuple[int, ...]]:
-    """The rows of the table: each setting moves through its values, nine at most, the others stay where they start."""
+    """List the table's rows: each setting moves through its values, nine at most, the others stay where they start."""
     positions = {tuple(start)}
     for place, values in enumerate(settings.values()):
         for i in np.unique(np.linspace(0, len(values) - 1, min(len(values), SHOWN)).round().astype(int)):
@@ -160,12 +160,12 @@ def several_positions(settings: Settings, start: Position) -> list[tuple[int, ..
 
 
 def label(value: object) -> str:
-    """A setting's value as it is shown; floats as short as they are, since nothing measured them."""
+    """Return a setting's value as it is shown; floats as short as they are, since nothing measured them."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else number(value)
 
 
 def describe(setting: Mapping[str, Any]) -> str:
-    """A setting as it is written in a call: `rank=4, bits=8`."""
+    """Return a setting as it is written in a call: `rank=4, bits=8`."""
     return ", ".join(f"{name}={value!r}" for name, value in setting.items())

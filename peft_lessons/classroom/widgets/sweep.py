@@ -110,7 +110,7 @@ def sweep(
     y_scale: str = "linear",
     y_range: tuple[float, float] | None = None,
 ) -> Sweep:
-    """A chart with a control for each setting; a cell shows it when this is its last expression.
+    """Build a chart with a control for each setting; a cell shows it when this is its last expression.
 
     Args:
         compute: called with every combination of the settings, as `compute(rank=4, bits=8)`; returns a `Frame`.
@@ -179,7 +179,7 @@ def _places(x: Any) -> tuple[Any, list[str] | None]:
 
 
 def _checked(frame: Frame, places: Any, call: str, x_scale: str, y_scale: str) -> Frame:
-    """The frame with its x filled in, or an error that says what is wrong with it."""
+    """Return the frame with its x filled in, or raise an error that says what is wrong with it."""
     if not isinstance(frame, Frame):
         raise TypeError(f"{call} returned {type(frame).__name__}; it must return a Frame(series=…, readouts=…)")
     if not 1 <= len(frame.series) <= len(PALETTE):
@@ -244,7 +244,7 @@ def _drawn(chart: Chart, frame: Frame) -> dict[str, Any]:
 
 
 def _said(chart: Chart, x: np.ndarray, values: Any) -> list[str]:
-    """What the points of a series that are drawn say of themselves: "8: 0.577"."""
+    """Return what the points of a series that are drawn say of themselves: "8: 0.577"."""
     names = dict(chart.x_ticks)
     wrap = Measured if isinstance(values, Measured) else float
     return [
@@ -255,7 +255,7 @@ def _said(chart: Chart, x: np.ndarray, values: Any) -> list[str]:
 
 
 def _range(values: Any) -> str:
-    """A series in a cell: its smallest and largest value, and how many are missing."""
+    """Sum up a series in a cell: its smallest and largest value, and how many are missing."""
     array = as_array(values)
     known = array[~np.isnan(array)]
     missing = f" ({len(array) - len(known)} missing)" if len(known) < len(array) else ""
