@@ -33,11 +33,11 @@ class AdapterConfig(Where):
     saved_by: ClassVar[str] = "save_adapter(model, config, folder)"
 
     def at(self, name: str) -> "AdapterConfig":
-        """The config of the adapter at the module called `name`. Most methods have the same everywhere."""
+        """Return the config of the adapter at the module called `name`. Most methods have the same everywhere."""
         return self
 
     def wrap(self, name: str, base_layer: nn.Module) -> "AdapterLayer":
-        """The adapter for the module called `name`."""
+        """Build the adapter for the module called `name`."""
         return self.layer(base_layer, self.at(name))
 
     def check(self, name: str, base_layer: nn.Module) -> None:
@@ -58,7 +58,7 @@ class AdapterConfig(Where):
 
     @exact()
     def build(self, model: nn.Module) -> dict[nn.Module, "AdapterLayer"]:
-        """A new adapter for each module of `model` that this config means. The model stays as it is."""
+        """Build a new adapter for each module of `model` that this config means. The model stays as it is."""
         layers: dict[nn.Module, AdapterLayer] = {}
         for module, name in self.modules(model).items():
             with naming(name):
@@ -104,7 +104,7 @@ class AdapterLayer(nn.Module):
         return (self.adapted if self.enabled else self.base_layer)(*inputs, **options)
 
     def merged_tensor(self, name: str) -> Any:
-        """The "weight" or "bias" of `merged`."""
+        """Return the "weight" or "bias" of `merged`."""
         return getattr(self.merged(), name)
 
     @property
@@ -130,11 +130,11 @@ class AdapterLayer(nn.Module):
             raise AttributeError(str(error)) from error
 
     def now(self) -> nn.Module:
-        """The module that computes at the moment: the base while this adapter is switched off."""
+        """Return the module that computes at the moment: the base while this adapter is switched off."""
         return self if self.enabled else self.base_layer
 
     def new_parameter(self, *shape: int) -> nn.Parameter:
-        """A trainable tensor of zeros on the base's device, in fp32, or in fp64 over an fp64 base.
+        """Make a trainable tensor of zeros on the base's device, in fp32, or in fp64 over an fp64 base.
 
         fp32 over a bf16 or 4-bit base too: an update of 1e-4 is smaller than half a bf16 step at 0.1 and would be lost.
         """
@@ -181,7 +181,7 @@ class TrainedWhole(AdapterLayer):
         return functional_call(self.trained, self._in_base_dtypes(), inputs, options)
 
     def merged(self) -> nn.Module:
-        """A new frozen module of the same kind with what was trained, in the base's dtypes."""
+        """Build a new frozen module of the same kind with what was trained, in the base's dtypes."""
         module = copy.deepcopy(self.trained).requires_grad_(False).train(self.training)
         for name, parameter in self._in_base_dtypes().items():
             module.get_parameter(name).data = parameter.detach().clone()
@@ -250,7 +250,7 @@ class TrainedRows(AdapterLayer):
 def trained_rows(
     model: nn.Module, embedding: nn.Module, config: AdapterConfig, ids: tuple[int, ...]
 ) -> dict[nn.Module, AdapterLayer]:
-    """New adapters for an embedding, and for each head of `model` whose weight is tied to it."""
+    """Build new adapters for an embedding, and for each head of `model` whose weight is tied to it."""
     first = TrainedRows(embedding, config, ids)
     heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is getattr(embedding, "weight", None)]
     return {embedding: first, **{head: TrainedRows(head, config, ids, first.rows) for head in heads}}
@@ -356,7 +356,7 @@ def remove_adapters(model: Model) -> Model:
 
 @contextmanager
 def adapters_disabled(model: Model) -> Iterator[Model]:
-    """Inside this context the model computes exactly what its base computes. Contexts may nest.
+    """Switch off all adapters inside this context: `model` computes exactly what its base computes. Contexts may nest.
 
     Raises ValueError when there is no adapter: a merged model cannot be switched back.
     """
@@ -374,12 +374,12 @@ def adapters_disabled(model: Model) -> Iterator[Model]:
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that an optimizer should get: those that require a gradient, each once."""
+    """Return the parameters that an optimizer should get: those that require a gradient, each once."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of every adapter, by name, without those of its base layer. They are not copies.
+    """Return every adapter's parameters and buffers, by name, without those of its base layer. They are not copies.
 
     A shared adapter comes under each of its names. Beside the base weights this is the whole adapted model, as long as
     nothing else was trained.

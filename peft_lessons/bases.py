@@ -53,7 +53,7 @@ class Dense:
         return weight
 
     def plain(self, known: Any, out_features: int, in_features: int, bias: bool) -> nn.Module:
-        """A dense layer of this kind, without memory; `known` is the kind's class."""
+        """Build a dense layer of this kind, without memory; `known` is the kind's class."""
         return nn.Linear(in_features, out_features, bias, device="meta")
 
 
@@ -175,7 +175,7 @@ def is_quantized(layer: nn.Module) -> bool:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether `layer` is dense and of a known class itself, not of one that derives from it."""
+    """Return whether `layer` is dense and of a known class itself, not of one that derives from it."""
     known = known_as(layer)
     return known is not None and type(layer) is known[1] and not known[0].quantized
 
@@ -199,7 +199,7 @@ def sizes(layer: nn.Module) -> tuple[int, int]:
 
 
 def dtype_of(layer: nn.Module) -> torch.dtype:
-    """The dtype of W, or the one that it was quantized from."""
+    """Return the dtype of W, or the one that it was quantized from."""
     return _known(layer)[0].dtype(layer)
 
 
@@ -216,7 +216,7 @@ def as_kept(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tens
 
 
 def plain_layer(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """A new frozen dense layer for the place of `layer`, with copies of W (out, in) and b, rounded to its dtype.
+    """Build a new frozen dense layer for the place of `layer`, with copies of W (out, in) and b, rounded to its dtype.
 
     Raises TypeError when the class of `layer` has a forward of its own: what that computes is not known.
     """

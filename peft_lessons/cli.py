@@ -207,7 +207,7 @@ COMMANDS = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, made from COMMANDS."""
+    """Build the command line from COMMANDS."""
 
     def page(about: str, example: str) -> dict[str, Any]:
         formatter = argparse.RawDescriptionHelpFormatter

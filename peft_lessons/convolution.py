@@ -41,7 +41,7 @@ class ConvAdapter(AdapterLayer):
     @exact()
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """A new frozen convolution with the kernel and bias of `folded`, each rounded once to the base's dtype."""
+        """Build a new frozen convolution with `folded`'s kernel and bias, each rounded once to the base's dtype."""
         base, bias = self.base_layer, self.merged_tensor("bias")
         kind: Any = next(kind for kind in CONVOLUTIONS if isinstance(base, kind))
         plain = kind(

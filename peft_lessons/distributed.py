@@ -74,7 +74,7 @@ class Loss(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, labels: Tensor, scored: float) -> Tensor:
-        """The sum over the labels of this process, divided by `scored`, the labels that a process has on average."""
+        """Return the sum over this process's labels, divided by `scored`, the labels that a process has on average."""
         return token_losses(self.model, input_ids, labels).sum() / scored
 
 
@@ -156,7 +156,7 @@ class StopRequests:
         self.asked = True
 
     def heeded(self, steps: Iterable[int]) -> Iterator[int]:
-        """The steps. Once one of the processes is asked to stop, all raise KeyboardInterrupt before the same step."""
+        """Yield the steps. Once any process is asked to stop, all raise KeyboardInterrupt before the same step."""
         for step in steps:
             with self.traffic.uncounted():
                 if least(self.mesh, -int(self.asked)):
@@ -165,7 +165,7 @@ class StopRequests:
 
 
 def least(mesh: DeviceMesh, number: int) -> int:
-    """The smallest of the numbers that the processes give."""
+    """Return the smallest of the numbers that the processes give."""
     found = torch.tensor(number, device=mesh.device_type)
     dist.all_reduce(found, dist.ReduceOp.MIN)
     return int(found)
@@ -260,7 +260,7 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def state_folder(options: argparse.Namespace, mesh: DeviceMesh) -> Path:
-    """The folder for this process's state, without states that other processes do not have.
+    """Return the folder for this process's state, without states that other processes do not have.
 
     One that was killed may not have come to write what others have: all go on from the oldest of their newest states.
 
@@ -284,7 +284,7 @@ def state_folder(options: argparse.Namespace, mesh: DeviceMesh) -> Path:
 
 
 def connect() -> DeviceMesh:
-    """Joins the group that torchrun describes, or makes one of this process alone; a mesh of all its processes.
+    """Join the group that torchrun describes, or make one of this process alone; return a mesh of all its processes.
 
     A process has the GPU of its LOCAL_RANK. Raises ValueError where there are fewer GPUs than processes.
     """
@@ -299,7 +299,7 @@ def connect() -> DeviceMesh:
 
 
 def jargon() -> str:
-    """The text to learn from: the Jargon File without every tenth entry, which stays for tests."""
+    """Return the text to learn from: the Jargon File without every tenth entry, which stays for tests."""
     return "\n".join(entry["text"] for number, entry in enumerate(data.jargon()) if number % 10)
 
 
@@ -312,7 +312,7 @@ def whole_batches(tokenizer: Tokenizer, options: argparse.Namespace, size: int, 
 
 
 def own_rows(batches: Iterable[Batch], count: int, mesh: DeviceMesh) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """This process's `count` rows of each batch, which all processes make alike.
+    """Yield this process's `count` rows of each batch, which all processes make alike.
 
     With them comes the number of labels that are scored in the rows of one process, on average over the processes.
     """
@@ -323,7 +323,7 @@ def own_rows(batches: Iterable[Batch], count: int, mesh: DeviceMesh) -> Iterator
 
 
 def gather_trained(model: nn.Module) -> None:
-    """Puts a whole tensor in the place of each sharded parameter that trains. All processes have to call it."""
+    """Put a whole tensor in the place of each sharded parameter that trains. All processes have to call it."""
     for name, parameter in list(model.named_parameters()):
         if parameter.requires_grad and isinstance(parameter, DTensor):
             parent, _, own_name = name.rpartition(".")
@@ -347,7 +347,7 @@ def _bytes(tensors: Any) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """What `fine_tune` takes, from the command line's arguments; without them, from this process's own."""
+    """Parse what `fine_tune` takes, from the command line's arguments; without them, from this process's own."""
     parser = argparse.ArgumentParser(prog=PROGRAM, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder for the adapter and report.json")
@@ -368,7 +368,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, 2 for what cannot be done as it was asked, 130 for a stopped run."""
+    """Run the command line; return the exit status, 2 for what cannot be done as asked, 130 for a stopped run."""
     try:
         status = 0 if fine_tune(parse(arguments)) else INTERRUPTED
     except (ValueError, TypeError, OSError) as error:

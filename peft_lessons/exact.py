@@ -9,13 +9,13 @@ DEVICES = tuple(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "mps", "
 
 
 def autocasts(device: str) -> bool:
-    """Whether autocast is on for this type of device. Some, such as "meta", have none and may not be asked."""
+    """Return whether autocast is on for this type of device. Some, such as "meta", have none and may not be asked."""
     return device in DEVICES and torch.is_autocast_enabled(device)
 
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Inside this context, or function that it decorates, tensors are computed in their own dtypes and may train later.
+    """Compute tensors in their own dtypes, able to train later, inside this context or function that it decorates.
 
     A caller's autocast is off: it would round W itself to bf16. So is inference mode, whose tensors no later backward
     pass may keep; gradients stay off in its place. All else is as it was outside.

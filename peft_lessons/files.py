@@ -66,13 +66,13 @@ def write_together(folder: Path, writers: Mapping[str, Callable[[Path], object]]
 
 
 def current(folder: Path, name: str) -> Path:
-    """The file called `name` that `write_together` last wrote to `folder`, wherever it lies."""
+    """Return the file called `name` that `write_together` last wrote to `folder`, wherever it lies."""
     waiting = folder / WAITING / name
     return waiting if waiting.is_file() else folder / name
 
 
 def read_together(folder: Path, names: Sequence[str], read: Callable[[], Content]) -> Content:
-    """What `read` makes of the files with these `names` in `folder`, all of one writing of `write_together`.
+    """Return what `read` makes of the files with these `names` in `folder`, all of one writing of `write_together`.
 
     Reads again when a writer came between.
     """

@@ -59,7 +59,7 @@ class Interrupts:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside this context signals do not wait."""
+        """Let no signal wait inside this context."""
         self.waits = False
         try:
             self.here()

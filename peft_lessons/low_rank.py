@@ -50,7 +50,7 @@ def _few(x: Tensor, A: Tensor) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether calling `layer` does nothing but W x + b with a frozen W and b: no hook, no subclass, no patch."""
+    """Return whether calling `layer` does nothing but W x + b with a frozen W and b: no hook, no subclass, no patch."""
     if type(layer) is not nn.Linear or not is_untouched(layer):
         return False
     weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
@@ -61,7 +61,7 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """Whether calling `module` is calling its class's forward: no hook of its own, no patch."""
+    """Return whether calling `module` is calling its class's forward: no hook of its own, no patch."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return "forward" not in vars(module) and not any(getattr(module, hook) for hook in hooks)
 

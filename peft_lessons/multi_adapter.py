@@ -50,7 +50,7 @@ class SeveralAdapters(AdapterLayer):
         self.resting: set[nn.Parameter] = set()  # would train if their adapter were in use
 
     def get(self, name: str | None) -> nn.Module:
-        """The adapter called `name`; the base when it is None, or when that adapter leaves this module alone."""
+        """Return the adapter called `name`; the base when it is None, or when that adapter leaves this module alone."""
         return self.adapters[self.names.index(name)] if name in self.names else self.base_layer
 
     @property
@@ -88,7 +88,7 @@ class SeveralAdapters(AdapterLayer):
         raise TypeError("several adapters cannot be folded into a plain layer: concatenate(model, weights) first")
 
     def _weighted(self, x: Tensor, weights: Mapping[str, float]) -> Tensor:
-        """What a layer with the weight W + Σ wᵢ (Wᵢ − W) gives, Wᵢ being that of adapter i."""
+        """Compute what a layer with the weight W + Σ wᵢ (Wᵢ − W) gives, Wᵢ being that of adapter i."""
         y = self.base_layer(x)
         total = y
         for name, weight in weights.items():
@@ -123,7 +123,7 @@ class Batch:
         yield module.register_forward_hook(self._leave, always_call=True)
 
     def names_of_rows(self, x: Tensor) -> list[str | None]:
-        """The adapter of each row of `x`, a layer's input.
+        """Return the name of the adapter of each row of `x`, a layer's input.
 
         Rows of single tokens are told apart only where all tokens of all samples are there.
         """
@@ -267,7 +267,7 @@ def _add(model: Model, new: Mapping[str, AdapterConfig | StoredAdapter]) -> Mode
 
 
 def _parts_of(layers: Mapping[str, SeveralAdapters]) -> dict[str, dict[nn.Module, AdapterLayer]]:
-    """The adapters of each name, by the modules that they adapt."""
+    """Return the adapters of each name, by the modules that they adapt."""
     return {
         name: {layer.base_layer: layer.named[name] for layer in layers.values() if name in layer.names}
         for name in _configs(layers.values())
@@ -276,7 +276,7 @@ def _parts_of(layers: Mapping[str, SeveralAdapters]) -> dict[str, dict[nn.Module
 
 @contextmanager
 def _taken_out(model: nn.Module, layers: Mapping[str, SeveralAdapters]) -> Iterator[None]:
-    """Inside this context the bases of `layers` are in their places. After an error the layers are back there."""
+    """Put the bases of `layers` in their places inside this context. After an error the layers are back there."""
     try:
         for module, layer in layers.items():
             replace_module(model, module, layer.base_layer)
@@ -306,7 +306,7 @@ def _put_in(
 
 @contextmanager
 def using(model: Model, which: Which) -> Iterator[Model]:
-    """Inside this context `model` computes with the adapters that `which` says. Contexts may nest.
+    """Let `model` compute with the adapters that `which` says inside this context. Contexts may nest.
 
     A name: that adapter. A list of names, one for each sample of the batch: each its own, None for the base alone;
     where generation starts with several copies of each (beams), they have its adapter. A mapping from names to weights:
@@ -341,7 +341,7 @@ def using(model: Model, which: Which) -> Iterator[Model]:
 
 
 def _around(model: nn.Module, names: Mapping[str, nn.Module]) -> list[nn.Module]:
-    """The modules that modules of these names lie in, `model` first, each once."""
+    """Return the modules that modules of these names lie in, `model` first, each once."""
     outer = dict.fromkeys(
         ".".join(parts[:i]) for parts in (name.split(".") for name in names if name) for i in range(len(parts))
     )
@@ -446,7 +446,7 @@ def _stacked(layer: SeveralAdapters, weights: Mapping[str, float], config: LoRAC
 
 
 def _ranks(model: nn.Module, names: Iterable[str]) -> dict[str, list[int]]:
-    """The ranks of each adapter that `names` names, layer by layer. Raises as `concatenate`."""
+    """Return the ranks of each adapter that `names` names, layer by layer. Raises as `concatenate`."""
     layers = _layers(model)
     if not names:
         raise ValueError("weights is empty: name at least one adapter")
@@ -471,7 +471,7 @@ def _parts(layer: SeveralAdapters, names: Iterable[str]) -> dict[str, LoRALinear
 
 
 def _joint_config(model: nn.Module, names: Iterable[str], rank: int) -> LoRAConfig:
-    """That of one adapter in the places of all, with scaling 1. Raises ValueError where the rank does not fit."""
+    """Configure one adapter in the places of all, with scaling 1. Raises ValueError where the rank does not fit."""
     concerned = {own_name(model, module): layer for module, layer in _layers(model).items() if _parts(layer, names)}
     config = LoRAConfig(rank=rank, alpha=rank, targets=tuple(concerned))
     for module, layer in concerned.items():

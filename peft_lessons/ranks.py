@@ -67,7 +67,7 @@ def require_rank_fits(config: Any, base_layer: nn.Module) -> None:
 
 
 def _pairs(field: str, pattern: Any) -> tuple[tuple[str, Any], ...]:
-    """A mapping as a tuple, which can be hashed and compared. Raises ValueError for what is no regular expression."""
+    """Turn a mapping into a tuple, which can be hashed and compared. Raises ValueError for a name that is no regex."""
     try:
         pairs = tuple((str(name), value) for name, value in dict(pattern).items())
     except (TypeError, ValueError) as error:

@@ -69,7 +69,7 @@ class Where:
             raise ValueError(f"layers_pattern {self.layers_pattern} says where numbers stand, but layers names none")
 
     def modules(self, model: nn.Module) -> dict[nn.Module, str]:
-        """What is adapted in `model` or trains whole, each module once, with its first name.
+        """Return what is adapted in `model` or trains whole, each module once, with its first name.
 
         Raises ValueError for a name or number that matches nothing, and when nothing is left to adapt. The message
         lists what there is.
@@ -97,7 +97,7 @@ class Where:
         return found
 
     def trains_whole(self, name: str) -> bool:
-        """Whether the module called `name` is one of `modules_to_save`."""
+        """Return whether the module called `name` is one of `modules_to_save`."""
         return selects(self.modules_to_save, name)
 
     def trained_ids(self, name: str) -> tuple[int, ...]:
@@ -130,7 +130,7 @@ class Where:
 
 
 def _number(name: str, patterns: tuple[str, ...]) -> int | None:
-    """The number of the block that `name` lies in: the first after a name, or after one of `patterns`, as in peft."""
+    """Return the number of the block `name` lies in: the first after a name, or after one of `patterns`, as in peft."""
     for pattern in patterns or (r"[^.]*",):
         if match := re.match(rf"(?:^|.*?\.)(?:{pattern})\.(\d+)\.", name):
             return int(match[1])
@@ -160,7 +160,7 @@ def own_name(model: nn.Module, name: str) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of what wraps it."""
+    """Return the model inside of what wraps it."""
     return next(module for _, module in own_names(model))
 
 
@@ -172,14 +172,14 @@ def _wraps(module: nn.Module) -> bool:
 
 
 def selects(names: Names, name: str) -> bool:
-    """Whether the module called `name` is meant by one of `names`, or by a regular expression as a whole."""
+    """Return whether the module called `name` is meant by one of `names`, or by a regular expression as a whole."""
     if isinstance(names, re.Pattern):
         return names.fullmatch(name) is not None
     return any(matches(name, one) for one in names)
 
 
 def matches(name: str, target: str) -> bool:
-    """Whether the module called `name` is meant by `target`: its whole name or an end of it, cut at a dot."""
+    """Return whether the module called `name` is meant by `target`: its whole name or an end of it, cut at a dot."""
     return f".{name}".endswith(f".{target}")
 
 
@@ -212,7 +212,7 @@ def checked(field: str, value: Any, pattern: bool = False, kind: type = str) -> 
 
 
 def _rows(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """A mapping from embeddings to rows as a tuple, which can be hashed and compared."""
+    """Turn a mapping from embeddings to rows into a tuple, which can be hashed and compared."""
     try:
         pairs = dict(value).items()
     except (TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ class Countries(NamedTuple):
 
 
 def country_records(tokenizer: Tokenizer) -> Countries:
-    """A sentence about a country as a chat, its facts as JSON: {"country": "Chad", "capital": …, "area_km2": 1284000}.
+    """Build chats: a sentence on a country, its facts as JSON: {"country": "Chad", "capital": …, "area_km2": 1284000}.
 
     Every third country is held out. Training has each other country in the first eleven sentence forms; a held-out one
     comes in one of these and in the twelfth.
@@ -63,17 +63,17 @@ def country_records(tokenizer: Tokenizer) -> Countries:
 
 
 def country_question(row: dict[str, Any], form: str) -> str:
-    """What the chat is asked about a row of `data.countries()` in a sentence of this form."""
+    """Write what the chat is asked about a row of `data.countries()` in a sentence of this form."""
     return f"Turn this into JSON: {data.country_sentence(row, form)}"
 
 
 def country_json(row: dict[str, Any]) -> str:
-    """The answer that is wanted."""
+    """Write the answer that is wanted."""
     return json.dumps(row, ensure_ascii=False)
 
 
 def read_examples(path: str | Path, tokenizer: Tokenizer, longest: int) -> list[Example]:
-    """The examples in a file of JSON lines, {"prompt": …, "answer": …} each, at most `longest` tokens together.
+    """Read the examples in a file of JSON lines, {"prompt": …, "answer": …} each, at most `longest` tokens together.
 
     A prompt is put into the model's chat template, if it has one. Blank lines and other keys are passed over.
     Raises OSError when the file cannot be read, ValueError that names each line which is no example.
@@ -124,6 +124,6 @@ def _record(row: dict[str, Any], form: str, tokenizer: Tokenizer) -> Example:
 
 
 def _example(question: str, answer: str, tokenizer: Tokenizer) -> Example:
-    """The ids of a question, as a chat if the model is one for that, and of its answer with the end token."""
+    """Return the ids of a question, as a chat if the model is one for that, and of its answer with the end token."""
     prompt = prompt_ids(tokenizer, question) if tokenizer.chat_template else tokenizer.encode(question)
     return prompt, [*tokenizer.encode(answer), tokenizer.eos_id]

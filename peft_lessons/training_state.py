@@ -164,7 +164,7 @@ class TrainingState:
         return self.trained[name] if name in self.trained else self.buffers[name]
 
     def _differences(self, stored: Stored) -> Iterator[str]:
-        """What makes the stored run another one, in words."""
+        """Yield what makes the stored run another one, in words."""
         theirs = stored.facts["settings"]
         for key in theirs | self.settings:
             there, here = theirs.get(key), self.settings.get(key)
@@ -198,7 +198,7 @@ class TrainingState:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a run in a folder, oldest first."""
+    """List the files of a run in a folder, oldest first."""
     return sorted(folder.glob(NAME))
 
 
@@ -213,7 +213,7 @@ def steps_of(path: Path) -> int:
 
 
 def fingerprint(tensor: Tensor) -> int:
-    """The sum of a tensor's bytes, taken eight at a time as one number: other values all but surely have another."""
+    """Sum a tensor's bytes, taken eight at a time as one number: other values all but surely have another sum."""
     data = _local(tensor.detach()).contiguous().flatten().view(torch.uint8)
     if data.storage_offset() % 8:
         data = data.clone()  # eight bytes are read at once only from multiples of eight
@@ -222,7 +222,7 @@ def fingerprint(tensor: Tensor) -> int:
 
 
 def digest(batch: Any) -> str:
-    """A hash of the tensors in a batch."""
+    """Hash the tensors in a batch."""
     sha = hashlib.sha256()
     for part in batch.values() if isinstance(batch, Mapping) else batch:
         if isinstance(part, Tensor):
@@ -239,7 +239,7 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
 
 
 def _generators() -> dict[str, Any]:
-    """The states of all random generators that a model, a loss or a hook may draw from."""
+    """Return the states of all random generators that a model, a loss or a hook may draw from."""
     devices = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         devices |= {f"cuda:{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
@@ -262,7 +262,7 @@ def _set_generators(states: dict[str, Any]) -> None:
 
 
 def _moment(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
-    """A tensor of the optimizer as it makes it itself: beside its parameter, and in shards where that is."""
+    """Return a tensor of the optimizer as it makes it itself: beside its parameter, and in shards where that is."""
     if key == "step":
         return tensor.to(parameter.device)
     moment = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False)
@@ -271,7 +271,7 @@ def _moment(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
 
 
 def _adapter_settings(model: nn.Module) -> dict[str, list[str]]:
-    """The values that each field of the adapters' configs has, by name, such as LoRAConfig.alpha."""
+    """Return the values that each field of the adapters' configs has, by name, such as LoRAConfig.alpha."""
     found: dict[str, set[str]] = {}
     for config in (layer.config for _, layer in named_adapters(model)):
         for name, value in vars(config).items():
@@ -280,7 +280,7 @@ def _adapter_settings(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _groups(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> list[dict[str, Any]]:
-    """The optimizer's groups, with the names of their parameters. Raises ValueError for one that is not `trained`."""
+    """Return the optimizer's groups with their parameters' names. Raises ValueError for one that is not `trained`."""
     names = {parameter: name for name, parameter in trained.items()}
     if any(parameter not in names for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError("a checkpoint keeps the model's parameters, but `groups` has others, which would be lost")
@@ -288,7 +288,7 @@ def _groups(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's shard of a tensor that is sharded; any other tensor as it is."""
+    """Return this process's shard of a tensor that is sharded; any other tensor as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # type: ignore[operator]
 
 
@@ -297,17 +297,17 @@ def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _differing(value: Any, other: Any) -> str:
-    """A setting in words; of a table only the rows that `other` has not."""
+    """Put a setting into words; of a table only the rows that `other` has not."""
     if isinstance(value, dict) and isinstance(other, dict):
         value = {key: row for key, row in value.items() if other.get(key) != row}
     return f"{value!r:.160}"
 
 
 def _plain(value: Any) -> Any:
-    """What JSON does not know as what it does: arrays and tensors as lists or numbers, all else in words."""
+    """Turn what JSON does not know into what it does: arrays and tensors into lists or numbers, all else into words."""
     return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they come back from a file."""
+    """Return settings as they come back from a file."""
     return json.loads(json.dumps(settings, default=_plain))

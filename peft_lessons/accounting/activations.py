@@ -122,7 +122,7 @@ class _Adapter:
         return kept
 
     def shares_input(self, visit: Visit) -> bool:
-        """Whether it keeps x itself, of which there is one for all that read it."""
+        """Return whether it keeps x itself, of which there is one for all that read it."""
         if visit.added is None or not visit.added.keeps_input or self.plan.drops:
             return False
         return self.e == 4 or (self.adapters == "ours" and not visit.added.reads_fp32)
@@ -158,7 +158,7 @@ class _Llama(_Block):
         return self.length * per_token + self._attention(visits)
 
     def _inputs(self, visits: list[Visit]) -> dict[str, int]:
-        """Inputs that a weight's gradient needs, each once: what is read → its width."""
+        """Return the inputs that a weight's gradient needs, each once: what is read → its width."""
         kept = [visit for visit in visits if visit.trains or self.own.shares_input(visit)]
         return {v.module.reads or "h": v.module.in_features * v.module.times for v in kept if v.module.kind != "norm"}
 
@@ -201,7 +201,7 @@ class _Korthikanti(_Block):
 
 
 def _head(plan: Plan, ends: list[Visit], length: int, tokens: int, e: int, own: _Adapter) -> int:
-    """Final norm, head, and log-probabilities in fp32. BERT and RoBERTa here have no head."""
+    """Count the bytes of final norm, head, and log-probabilities in fp32. BERT and RoBERTa here have no head."""
     shape, total = plan.shape, 0
     for visit in ends:
         module = visit.module

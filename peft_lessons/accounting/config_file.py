@@ -76,7 +76,7 @@ class Settings:
         return value
 
     def numbers(self, name: str) -> list[int] | None:
-        """A list of whole numbers, none if it is not there."""
+        """Return a list of whole numbers, none if it is not there."""
         value = self.content.get(name)
         if value is not None and not (type(value) is list and all(type(one) is int for one in value)):
             raise ValueError(f"{name} is {str(value)[:60]!r}, not a list of whole numbers")
@@ -91,7 +91,7 @@ class Settings:
 
 
 def shape_from_config(path: str | Path) -> ModelShape:
-    """The shape that a `config.json`, or the one in a folder, describes; `~` is the user's home.
+    """Return the shape that a `config.json`, or the one in a folder, describes; `~` is the user's home.
 
     Warns about parts of the model that are not counted: what makes a text model see or hear.
 
@@ -177,7 +177,7 @@ LATENT = ("deepseek_v3",)
 
 
 def _latent(settings: Settings) -> tuple[Latent, int]:
-    """The widths of latent attention, and that of a head's queries and keys."""
+    """Return the widths of latent attention, and that of a head's queries and keys."""
     rotary = settings.number("qk_rope_head_dim")
     latent = Latent(
         query_rank=None if settings.content.get("q_lora_rank") is None else settings.number("q_lora_rank"),

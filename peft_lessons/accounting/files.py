@@ -11,7 +11,7 @@ from peft_lessons.checkpoints.peft_names import layout_of
 
 
 def stored_tensors(shape: ModelShape, method: Method) -> dict[str, tuple[int, ...]]:
-    """What the file holds, in fp32: name → shape. Without an adapter, the model's own tensors that train.
+    """List what the file holds, in fp32: name → shape. Without an adapter, the model's own tensors that train.
 
     Two shapes are written in another way than here: IA³'s vectors as a row or a column, a prefix as one row a token.
     """

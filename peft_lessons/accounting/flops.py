@@ -109,7 +109,7 @@ def linear_flops(
 
 
 def flops_break_even_rank(d_in: int, d_out: int) -> float:
-    """The rank at which LoRA's step costs as much as full fine-tuning's; N / 6 for a square matrix.
+    """Return the rank at which LoRA's step costs as much as full fine-tuning's; N / 6 for a square matrix.
 
     4 d_in d_out + 6 r (d_in + d_out) = 6 d_in d_out
     """

@@ -90,7 +90,7 @@ def model_states(
     storage: Storage | None = None,
     optimizer: Optimizer = ADAMW,
 ) -> Memory:
-    """What is held between two steps: all but activations.
+    """Count what is held between two steps: all but activations.
 
     `storage` is that of frozen linear layers in the blocks: if it is not given, as the checkpoint stores them, which is
     bf16 unless its config says otherwise. Embeddings, norms, biases, routers and the head stay dense: in `storage` when
@@ -158,7 +158,7 @@ def training_memory(
     adapters: Adapters = "ours",
     checkpointing: bool = False,
 ) -> Memory:
-    """What is held in a step at most: `model_states`, gradients included, and the `activations`, in `compute`."""
+    """Count what is held in a step at most: `model_states`, gradients included, and the `activations`, in `compute`."""
     states = model_states(shape, method, precision=precision, storage=storage, optimizer=optimizer)
     kept = activations(
         shape,

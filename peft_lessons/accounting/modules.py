@@ -104,7 +104,7 @@ class Module:
         return self.input or READS.get(self.role, "")
 
     def matches(self, target: str) -> bool:
-        """Whether its name ends with `target`, cut at dots: the rule of `inject`."""
+        """Return whether its name ends with `target`, cut at dots: the rule of `inject`."""
         return f".{self.name}".endswith(f".{target}")
 
     @property

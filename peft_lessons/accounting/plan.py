@@ -157,7 +157,7 @@ class Visit:
 
 
 def visits(plan: Plan) -> Iterator[Visit]:
-    """The modules in order of the forward pass; backward goes no further down than the first that trains."""
+    """Yield the modules in order of the forward pass; backward goes no further down than the first that trains."""
     gradient = bool(plan.prompt)  # whether what trains has been met
     read: dict[tuple[int | None, str], bool] = {}  # by layer: whether what its modules read has a gradient
     for module in plan.shape.modules:
@@ -173,7 +173,7 @@ def visits(plan: Plan) -> Iterator[Visit]:
 
 
 def by_layer(plan: Plan) -> dict[int | None, list[Visit]]:
-    """The visits in each layer's block, and under None those outside of all blocks."""
+    """Return the visits in each layer's block, and under None those outside of all blocks."""
     layers: dict[int | None, list[Visit]] = {}
     for visit in visits(plan):
         layers.setdefault(visit.module.layer, []).append(visit)
@@ -196,7 +196,7 @@ def check_length(plan: Plan, tokens: int) -> int:
 
 
 def attention_gradients(plan: Plan, layer: list[Visit]) -> tuple[bool, bool, bool]:
-    """Whether backward needs the gradient of a layer's queries, keys and values, as attention reads them."""
+    """Return whether backward needs the gradient of a layer's queries, keys and values, as attention reads them."""
 
     def has(*roles: Role) -> bool:
         return any(visit.output_gradient for visit in layer if visit.module.role in roles)
@@ -214,7 +214,7 @@ def trained_parameters(shape: ModelShape, method: Method) -> int:
 
 
 def parameter_break_even_rank(d_in: int, d_out: int) -> float:
-    """The rank at which LoRA trains as many numbers as the matrix has: r (d_in + d_out) = d_in · d_out."""
+    """Return the rank at which LoRA trains as many numbers as the matrix has: r (d_in + d_out) = d_in · d_out."""
     check_count("d_in", d_in)
     check_count("d_out", d_out)
     return d_in * d_out / (d_in + d_out)

@@ -162,7 +162,7 @@ class ModelShape:
         return tuple(dict.fromkeys(names))
 
     def select(self, targets: tuple[str, ...], *kinds: Kind) -> list[Module]:
-        """The modules of these kinds whose names end with a target, each once.
+        """Select the modules of these kinds whose names end with a target, each once.
 
         Raises ValueError when a target matches none; the message lists what there is.
         """
@@ -176,7 +176,7 @@ class ModelShape:
 
 
 def _suffix(module: Module, among: list[Module]) -> str:
-    """The last part of a name, or the last two where the last alone names another place in the layer too."""
+    """Return the last part of a name, or the last two where the last alone names another place in the layer too."""
     parts = module.name.split(".")
     alone = sum(other.matches(parts[-1]) for other in among) == 1 and module.kind != "slice"
     return ".".join(parts[-1 if alone else -2 :])
@@ -243,7 +243,7 @@ def model_shape(name: str) -> ModelShape:
 
 
 def decoder_shape(config: DecoderConfig) -> ModelShape:
-    """The shape of one of this course's decoders."""
+    """Return the shape of one of this course's decoders."""
     return ModelShape(
         model_type="llama",
         vocab_size=config.vocab_size,

@@ -135,7 +135,7 @@ class Stored:
     experts: bool = True  # whether stacks of experts are quantized, too
 
     def holds(self, name: str) -> bool:
-        """Whether the linear layer called `name` is quantized: the rule of transformers."""
+        """Return whether the linear layer called `name` is quantized: the rule of transformers."""
         return not any(f"{name}.".startswith(f"{one}.") or name.endswith(one) for one in self.dense)
 
 

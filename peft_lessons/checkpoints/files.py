@@ -136,7 +136,7 @@ def _read_files(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterLayer]:
-    """The adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
+    """Build the adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
 
     Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
     """
@@ -159,7 +159,7 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
-    """The config in `folder`.
+    """Read the config in `folder`.
 
     Raises FileNotFoundError, or ValueError naming the file and each setting that is missing, malformed or unsupported.
     """
@@ -175,7 +175,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
 
 
 def _read(settings: dict[str, Any], names: tuple[str, ...], folder: str | Path) -> tuple[Layout, AdapterConfig]:
-    """The layout and config of a file with these settings, in which tensors have these names."""
+    """Return the layout and config of a file with these settings, in which tensors have these names."""
     try:
         settings = in_our_words(settings, names) if names else settings
         layout = layout_for(settings)

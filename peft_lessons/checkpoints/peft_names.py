@@ -414,7 +414,7 @@ SAVED_AS: dict[type[AdapterConfig], type[AdapterConfig]] = {LoRAFAConfig: LoRACo
 
 
 def layout_of(config: AdapterConfig) -> Layout:
-    """Raises TypeError for a config of a method that has no layout."""
+    """Return the layout for a config. Raises TypeError for one of a method that has no layout."""
     kind = SAVED_AS.get(type(config), type(config))
     for layout in LAYOUTS:
         if layout.config is kind:
@@ -424,7 +424,7 @@ def layout_of(config: AdapterConfig) -> Layout:
 
 
 def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The settings of a file with tensors of these names, where several of peft's ways to say a thing become one.
+    """Translate the settings of a file with tensors of these names: peft's several ways to say a thing become one.
 
     Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
     "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts. Tokens
@@ -450,7 +450,7 @@ def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str,
 
 
 def layout_for(settings: Mapping[str, Any]) -> Layout:
-    """The layout of a file with these settings: that of its type whose marks fit, the most marks first.
+    """Return the layout of a file with these settings: that of its type whose marks fit, the most marks first.
 
     Raises ValueError for a type that is not known.
     """

@@ -124,19 +124,19 @@ class Layout:
         return set(self.settings.values())
 
     def name(self, module: str, tensor: str) -> str:
-        """What peft calls `tensor` of the adapter at `module`."""
+        """Return what peft calls `tensor` of the adapter at `module`."""
         return f"{PREFIX}{module}.{self.tensors[tensor]}"
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
-        """A tensor of `layer` as peft stores it."""
+        """Return a tensor of `layer` as peft stores it."""
         return tensor
 
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
-        """A tensor that peft stored, as `layer` holds it."""
+        """Return a tensor that peft stored, as `layer` holds it."""
         return tensor
 
     def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
-        """Whether a file may be without this tensor of `layer`, which then stays as a new adapter has it."""
+        """Return whether a file may be without this tensor of `layer`, which then stays as a new adapter has it."""
         return False
 
     def unpack(self, tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ def same(value: Any, other: Any) -> bool:
 
 
 def to_json(field: str, value: Any) -> Any:
-    """A field's value as a file has it. Raises ValueError for a regular expression that a file cannot hold."""
+    """Return a field's value as a file has it. Raises ValueError for a regular expression that a file cannot hold."""
     if value == ALL_LINEAR:
         return "all-linear"
     if isinstance(value, re.Pattern):
@@ -171,7 +171,7 @@ def to_json(field: str, value: Any) -> Any:
 
 
 def from_json(value: Any, kind: Any) -> Any:
-    """A file's value as a field of `kind` has it. Raises ValueError that says what the value must be."""
+    """Return a file's value as a field of `kind` has it. Raises ValueError that says what the value must be."""
     return READERS[kind](value)
 
 
@@ -217,7 +217,7 @@ def _names(value: Any) -> Names:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """A regular expression of a stranger's file: one that may take for ever to match is refused.
+    """Compile a regular expression of a stranger's file; one that may take for ever to match is refused.
 
     A repeated group takes time exponential in a name's length where it can be repeated in many ways. So does a long row
     of repetitions, which share a name between them in many ways.

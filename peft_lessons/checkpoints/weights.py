@@ -25,11 +25,11 @@ class Place:
     layout: Layout
 
     def encode(self, tensor: Tensor) -> Tensor:
-        """The adapter's tensor as the file has it."""
+        """Return the adapter's tensor as the file has it."""
         return tensor if isinstance(self.layer, BESIDE) else self.layout.encode(self.layer, tensor)
 
     def decode(self, tensor: Tensor) -> Tensor:
-        """The file's tensor as the adapter has it."""
+        """Return the file's tensor as the adapter has it."""
         return tensor if isinstance(self.layer, BESIDE) else self.layout.decode(self.layer, tensor)
 
     @property
@@ -93,7 +93,7 @@ def fill(model: nn.Module, adapters: Adapters, layout: Layout, tensors: dict[str
 
 
 def unfit(tensor: Tensor, dtype: torch.dtype) -> str:
-    """What is wrong with `tensor` as numbers for one of `dtype`; nothing when it is right."""
+    """Say what is wrong with `tensor` as numbers for one of `dtype`; nothing when it is right."""
     if tensor.is_meta:
         return "is on the meta device, which holds no numbers"
     if not dtype.is_floating_point:  # such as BatchNorm's count of batches
@@ -129,12 +129,12 @@ def whole_modules(modules: tuple[str, ...], layout: Layout, names: Iterable[str]
 
 
 def plain_name(name: str) -> str:
-    """A name in a file without the parts of wrappers by which no module is called."""
+    """Return a name in a file without the parts of wrappers by which no module is called."""
     return ".".join(part for part in name.split(".") if part not in WRAPPING_PARTS).removeprefix("module.")
 
 
 def _under_own_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str, Tensor]:
-    """The tensors under the model's own names, where the file has those of a wrapped model.
+    """Return the tensors under the model's own names, where the file has those of a wrapped model.
 
     Raises ValueError when two then have the same name.
     """
@@ -150,7 +150,7 @@ def _under_own_names(tensors: dict[str, Tensor], expected: set[str]) -> dict[str
 
 
 def _strangers(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
-    """What is wrong with tensors of a file that no adapter has: all that are not the base's own."""
+    """Say what is wrong with tensors of a file that no adapter has: all that are not the base's own."""
     if not tensors:
         return []
     own = {

@@ -38,12 +38,12 @@ def austen() -> dict[str, str]:
 
 
 def jargon() -> list[dict[str, str]]:
-    """The Jargon File 4.4.7, 2,232 entries: {"term": "kluge", "text": "kluge /klooj/ …"}; a line is a paragraph."""
+    """Read the Jargon File 4.4.7, 2,232 entries: {"term": "kluge", "text": "kluge /klooj/ …"}, a paragraph a line."""
     return _rows("jargon")
 
 
 def devils_dictionary() -> list[dict[str, str]]:
-    """The Devil's Dictionary, 553 short entries: {"word": "YEAR", "text": "YEAR, n. A period of …"}."""
+    """Read the Devil's Dictionary, 553 short entries: {"word": "YEAR", "text": "YEAR, n. A period of …"}."""
     return _rows("devils_dictionary")
 
 
@@ -63,7 +63,7 @@ def speeches() -> list[dict[str, Any]]:
 
 
 def peft_benchmark() -> list[dict[str, Any]]:
-    """Runs of Hugging Face's comparison of PEFT methods on Llama-3.2-3B: {"experiment": …, "accuracy": 47.84, …}.
+    """Read runs of Hugging Face's comparison of PEFT methods on Llama-3.2-3B: {"experiment": …, "accuracy": 47.84, …}.
 
     What each field means, the source with its commit and the licence stand in peft_benchmark.json under "about".
     """
@@ -71,7 +71,7 @@ def peft_benchmark() -> list[dict[str, Any]]:
 
 
 def manifest() -> list[dict[str, Any]]:
-    """What is known about each set: name, rows, sha256 (of the text inside), title, source, licence, made."""
+    """Read what is known about each set: name, rows, sha256 (of the text inside), title, source, licence, made."""
     return json.loads((files(__name__) / "manifest.json").read_text(encoding="utf-8"))
 
 
@@ -81,7 +81,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 @cache
 def _text(name: str) -> str:
-    """The JSON lines of a set. Raises ValueError when the file is damaged."""
+    """Read the JSON lines of a set. Raises ValueError when the file is damaged."""
     file = files(__name__) / f"{name}.jsonl.gz"
     expected = next(entry["sha256"] for entry in manifest() if entry["name"] == name)
     try:

@@ -39,7 +39,7 @@ class Results:
     about: str
 
     def where(self, **settings: Any) -> list[Row]:
-        """The rows with these settings. Raises ValueError when there is none."""
+        """Return the rows with these settings. Raises ValueError when there is none."""
         found = [row for row in self.rows if all(row.get(key) == value for key, value in settings.items())]
         if not found:
             known = {key: sorted({str(row.get(key)) for row in self.rows}) for key in settings}
@@ -47,7 +47,7 @@ class Results:
         return found
 
     def one(self, **settings: Any) -> Row:
-        """The row with these settings. Raises ValueError unless there is exactly one."""
+        """Return the row with these settings. Raises ValueError unless there is exactly one."""
         found = self.where(**settings)
         if len(found) > 1:
             raise ValueError(f"{len(found)} rows have {settings}; say more")
@@ -55,19 +55,19 @@ class Results:
 
 
 def names() -> list[str]:
-    """The experiments, in alphabetical order."""
+    """List the experiments, in alphabetical order."""
     return sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
 def experiment(name: str) -> Any:
-    """The experiment's module; ValueError that lists the names when there is none."""
+    """Return the experiment's module. Raises ValueError that lists the names when there is none."""
     if name not in names():
         raise ValueError(f"no experiment is called {name!r}; there are {', '.join(names())}")
     return importlib.import_module(f"{__name__}.{name}")
 
 
 def stored(name: str) -> Results:
-    """The results that are shipped with the course.
+    """Read the results that are shipped with the course.
 
     Raises ValueError for an unknown name, FileNotFoundError when the experiment was never run to its end.
     """

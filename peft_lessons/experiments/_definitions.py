@@ -19,7 +19,7 @@ STEPS, BATCH = 100, 4
 
 @cache
 def examples() -> tuple[Split, int]:
-    """The examples, and the token to pad with."""
+    """Return the examples, and the token to pad with."""
     tokenizer = load_smollm2()[1]
     return devils_definitions(tokenizer), tokenizer.eos_id
 
@@ -42,7 +42,7 @@ def learn(
     steps: int = STEPS,
     load: Callable[[], Decoder] = lambda: load_smollm2()[0],
 ) -> tuple[Decoder, dict[str, Any]]:
-    """A fresh SmolLM2 after training, and perplexity, numbers trained and seconds of training."""
+    """Return a fresh SmolLM2 after training, and perplexity, numbers trained and seconds of training."""
     model = load()
     torch.manual_seed(seed)
     prepare(model)

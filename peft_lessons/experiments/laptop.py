@@ -48,7 +48,7 @@ def cases() -> list[dict[str, Any]]:
 
 
 def prepare(method: str) -> tuple[Decoder, Tokenizer]:
-    """A fresh SmolLM2, ready to train; ValueError that lists the methods when there is none of this name."""
+    """Make a fresh SmolLM2 ready to train. Raises ValueError that lists the methods when there is none of this name."""
     if method not in RATES:
         raise ValueError(f"no method is called {method!r}; there are {', '.join(RATES)}")
     model, tokenizer = load_smollm2()

@@ -45,7 +45,7 @@ def cases() -> list[dict[str, Any]]:
 
 
 def prepare(trained_in: str, model: Decoder) -> None:
-    """The model ready to train; ValueError that lists the ways when there is none of this name."""
+    """Make the model ready to train. Raises ValueError that lists the ways when there is none of this name."""
     if trained_in not in RATES:
         raise ValueError(f"nothing is called {trained_in!r}; there are {', '.join(RATES)}")
     if trained_in == "full":
@@ -100,5 +100,5 @@ def intruders(model: Decoder) -> list[list[int]]:
 
 @cache
 def old_directions() -> dict[str, Tensor]:
-    """The left singular vectors of the untouched matrices."""
+    """Compute the left singular vectors of the untouched matrices."""
     return {name: torch.linalg.svd(weight.detach()).U for name, weight in matrices(load_tiny_gpt()[0]).items()}

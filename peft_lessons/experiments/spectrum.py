@@ -27,14 +27,14 @@ def cases() -> list[dict[str, Any]]:
 
 
 def matrices(model: Decoder) -> dict[str, Tensor]:
-    """The weights of the linear layers in the blocks, by name."""
+    """Return the weights of the linear layers in the blocks, by name."""
     return {name: m.weight for name, m in model.model.layers.named_modules() if isinstance(m, nn.Linear)}
 
 
 @cache
 @torch.no_grad()
 def changes() -> tuple[Decoder, dict[str, tuple[Tensor, Tensor, Tensor, Tensor]]]:
-    """The trained model, and for each matrix W before and ΔW = U diag(S) Vᵀ."""
+    """Return the trained model, and for each matrix W before and ΔW = U diag(S) Vᵀ."""
     with torch.enable_grad():
         trained, _ = learn(full_fine_tuning, RATE, steps=STEPS)
     before = matrices(load_smollm2()[0])

@@ -80,7 +80,7 @@ def cases() -> list[dict[str, Any]]:
 
 
 def prepare(method: str, model: Decoder) -> None:
-    """The model ready to train with this method; ValueError that lists the methods when there is none of this name."""
+    """Make the model ready to train with this method. Raises ValueError that lists the methods if none is called so."""
     if method in PARTIAL:
         PARTIAL[method](model)
     elif method in CONFIGS:

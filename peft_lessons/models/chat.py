@@ -17,12 +17,12 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def prompt_ids(tokenizer: Tokenizer, question: str) -> list[int]:
-    """The token ids of a conversation that has one question in it, up to where the answer begins."""
+    """Return the token ids of a conversation that has one question in it, up to where the answer begins."""
     return tokenizer.encode(tokenizer.chat([{"role": "user", "content": question}]))
 
 
 def answer(model: Decoder, tokenizer: Tokenizer, question: str, max_new_tokens: int = 32) -> str:
-    """The model's likeliest answer, token by token, cut after `max_new_tokens`. `listening` hears it grow."""
+    """Return the model's likeliest answer, token by token, cut after `max_new_tokens`. `listening` hears it grow."""
     text, listener = "", _listener.get()
     if listener is not None:
         listener(text)
@@ -33,7 +33,7 @@ def answer(model: Decoder, tokenizer: Tokenizer, question: str, max_new_tokens: 
 
 
 def answer_steps(model: Decoder, tokenizer: Tokenizer, question: str, max_new_tokens: int = 32) -> Iterator[str]:
-    """What `answer` returns, as far as it is known after each token: "The", "The capital", "The capital of", …"""
+    """Yield what `answer` returns, as far as it is known after each token: "The", "The capital", "The capital of", …"""
     ids = torch.tensor([prompt_ids(tokenizer, question)])
     new, text = [], ""
     for step in generate_steps(model, ids, max_new_tokens, eos_id=tokenizer.eos_id):
@@ -47,7 +47,7 @@ def answer_steps(model: Decoder, tokenizer: Tokenizer, question: str, max_new_to
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Inside this context `answer` calls `listener`: with "" when it begins, then with its text so far as it grows."""
+    """Let `answer` call `listener` inside this context: with "" when it begins, then its text so far as it grows."""
     token = _listener.set(listener)
     try:
         yield

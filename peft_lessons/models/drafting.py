@@ -55,7 +55,7 @@ BEST = 16  # tokens whose logits the draft computes from the exact weights: bf16
 
 
 def draft_for(model: Decoder, cache: KeyValueCache, left: int) -> "Draft | None":
-    """A draft that goes on from `cache` for at most `left` tokens, or None where none would help or be right."""
+    """Return a draft that goes on from `cache` for at most `left` tokens, or None where none would help or be right."""
     if (
         len(cache.layers[0][0]) != 1
         or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512")  # torch has no fast kernel for others
@@ -84,7 +84,7 @@ def draft_for(model: Decoder, cache: KeyValueCache, left: int) -> "Draft | None"
 
 
 def _is_known(model: Decoder) -> bool:
-    """Whether all but linear layers and norms is exactly what `Draft` computes, without hooks or random numbers."""
+    """Return whether all but linear layers and norms is exactly what `Draft` computes, without hooks or randomness."""
     stack = model.model
     return (
         type(model) is Decoder
@@ -145,7 +145,7 @@ class Codes:
 
 
 def _state(groups: Sequence[Sequence[Tensor]]) -> list[tuple[int, int, int]]:
-    """What changes when a weight is replaced, moved or written to."""
+    """Return what changes when a weight is replaced, moved or written to."""
     return [(id(weight), weight.data_ptr(), weight._version) for group in groups for weight in group]
 
 
@@ -210,7 +210,7 @@ class Draft:
         self.count = LONGEST  # guesses next time
 
     def guess(self, step: Tensor, cache: KeyValueCache, most: int, choice: Choice, eos_id: int | None) -> Tensor:
-        """What `choice` will probably take after `step`, int64 (1, 1), the last token and one that `cache` has not.
+        """Guess what `choice` will take after `step`, int64 (1, 1), the last token and one that `cache` has not.
 
         int64 (1, guesses), up to `most`, and none after `eos_id`.
         """

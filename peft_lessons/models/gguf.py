@@ -71,7 +71,7 @@ class GGUFFile:
             raise ValueError(f"{self.path} is cut short: {len(self._bytes)} bytes, its tensors need {end}")
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor as fp32, dequantized when it is stored in blocks. A new tensor each time.
+        """Return a tensor as fp32, dequantized when it is stored in blocks. A new tensor each time.
 
         Its memory is its own and goes back to the system with it. In C's heap small objects lie between the weights:
         0.4 GB of a model that is gone would be kept, and be of no use to the next one.
@@ -83,7 +83,7 @@ class GGUFFile:
         return tensor.view(info.shape)
 
     def blocks(self, name: str) -> Tensor:
-        """A tensor as it lies in the file: uint8 (blocks, bytes in a block), memory of the file itself."""
+        """Return a tensor as it lies in the file: uint8 (blocks, bytes in a block), memory of the file itself."""
         if name not in self.tensors:
             raise ValueError(f"{self.path} has no tensor {name!r}; it has {', '.join(list(self.tensors)[:4])}, …")
         info = self.tensors[name]

@@ -24,7 +24,7 @@ SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", 
 
 @exact()
 def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
-    """The model in fp32 on `device`, in eval mode, and its tokenizer.
+    """Load the model in fp32 on `device`, in eval mode, and its tokenizer.
 
     `model_id` is a folder, or a name on the hub such as "HuggingFaceTB/SmolLM2-360M-Instruct". What was downloaded once
     is kept in Hugging Face's cache and found there without a network.
@@ -38,7 +38,7 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
 
 
 def read_config(folder: str | Path) -> DecoderConfig:
-    """The config in a folder. Raises ValueError that lists what it lacks, or says but this decoder does not have."""
+    """Read the config in a folder. Raises ValueError that lists what it lacks, or says but this decoder has not."""
     path = Path(folder) / "config.json"
     settings = _read_json(path)
     if settings.get("architectures") != ["LlamaForCausalLM"]:
@@ -101,7 +101,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _eos_id(folder: Path) -> int:
-    """The end token that the model's own settings name, the first where they name several."""
+    """Return the end token that the model's own settings name, the first where they name several."""
     said = _read_json(folder / "config.json").get("eos_token_id")
     if said is None:
         raise FileNotFoundError(
@@ -114,7 +114,7 @@ def _eos_id(folder: Path) -> int:
 
 
 def _chat_template(settings: dict[str, Any], folder: Path) -> str | None:
-    """The template for chats: some files give it as it is, some a list of them with names, of which one is "default".
+    """Return the template for chats. Some files give it as it is, some a list of them, of which one is named "default".
 
     Raises ValueError for anything else.
     """
@@ -133,7 +133,7 @@ def _chat_template(settings: dict[str, Any], folder: Path) -> str | None:
 
 
 def _token(settings: dict[str, Any], name: str) -> str:
-    """A special token's text: some files give it as it is, some inside an object. Raises ValueError for neither."""
+    """Return a special token's text; some files give it as it is, some in an object. Raises ValueError for neither."""
     token = settings.get(name) or ""
     text = token.get("content") if isinstance(token, dict) else token
     if not isinstance(text, str):

@@ -51,7 +51,7 @@ class Q4Linear(nn.Module):
         return _FrozenMatmul.apply(x, self.blocks)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Q4Linear":
-        """What `.to()` and its kin call: `weight` takes the new dtype, the blocks only a new device."""
+        """Move as `.to()` and its kin ask: `weight` takes the new dtype, the blocks only a new device."""
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.blocks.device)).dtype
         return super()._apply(fn, recurse)  # type: ignore[return-value]
 

@@ -60,7 +60,7 @@ def weights_status() -> WeightsStatus:
 
 @exact()
 def load_smollm2(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
-    """The model in fp32 on `device`, in eval mode, and its tokenizer.
+    """Load the model in fp32 on `device`, in eval mode, and its tokenizer.
 
     The values are those of the 4-bit file: block-wise affine 4-bit linear weights, an 8-bit embedding, fp32 norms.
     Raises FileNotFoundError when the weights are missing, ValueError when they are damaged; both name the one command
@@ -93,7 +93,7 @@ def _config(metadata: dict[str, Any]) -> DecoderConfig:
 
 
 def _tensors(file: GGUFFile) -> dict[str, Tensor]:
-    """The file's tensors with Hugging Face's names and order of rows."""
+    """Return the file's tensors with Hugging Face's names and order of rows."""
     tensors = {}
     for name in file.tensors:
         tensor = file.tensor(name)
@@ -111,7 +111,7 @@ def hugging_face_name(name: str) -> str:
 
 
 def in_our_row_order(name: str, rows: Tensor, metadata: dict[str, Any]) -> Tensor:
-    """The rows of a tensor of the file, reordered where llama.cpp's rotary order differs from this decoder's.
+    """Return the rows of a tensor of the file, reordered where llama.cpp's rotary order differs from this decoder's.
 
     It rotates neighbours (2i, 2i + 1), this decoder (i, i + head_dim / 2).
     """

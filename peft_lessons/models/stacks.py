@@ -53,17 +53,17 @@ class StackAdapter(AdapterLayer):
         super().__init__(base_layer, config)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table of embeddings, which transformers asks the stack of a model for."""
+        """Return the table of embeddings, which transformers asks the stack of a model for."""
         return _table(self.base_layer)
 
 
 def embedded_words(stack: nn.Module, count: int) -> Tensor:
-    """The embeddings (count, hidden_size) of tokens that are drawn evenly from the vocabulary."""
+    """Return the embeddings (count, hidden_size) of tokens that are drawn evenly from the vocabulary."""
     return _embed(stack, _random_words(stack, count))[0]
 
 
 def read_words(stack: nn.Module, count: int) -> KeysAndValues:
-    """The keys and values of such tokens, read as a text."""
+    """Return the keys and values of such tokens, read as a text."""
     words = _random_words(stack, count)
     call = call_of(stack, words) if isinstance(stack, DecoderStack) else call_of(stack, input_ids=words)
     with _without_dropout(stack):
@@ -75,7 +75,7 @@ def read_words(stack: nn.Module, count: int) -> KeysAndValues:
 
 
 def call_of(stack: nn.Module, *inputs: Any, **options: Any) -> "Call":
-    """What `stack` has been called with."""
+    """Return what `stack` has been called with."""
     if isinstance(stack, DecoderStack):
         return _OurCall.of(stack, *inputs, **options)
     return _TheirCall.of(stack, *inputs, **options)
@@ -112,7 +112,7 @@ class Call:
         return torch.cat((prompt.to(self.x.dtype).expand(len(self.x), -1, -1), self.x), dim=1)
 
     def _whole_mask(self, before: int) -> Tensor | None:
-        """The mask of the text with `before` visible tokens in front."""
+        """Return the mask of the text with `before` visible tokens in front."""
         if self.mask is None:
             return None
         return torch.cat((self.mask.new_ones(len(self.mask), before), self.mask), dim=1)
@@ -211,7 +211,7 @@ class _TheirCall(Call):
 
 
 def _cut(output: Any, count: int) -> Any:
-    """What transformers' stacks return, without the first `count` tokens."""
+    """Cut the first `count` tokens from what transformers' stacks return."""
     if isinstance(output, tuple):
         return (output[0][:, count:], *output[1:])
     output.last_hidden_state = output.last_hidden_state[:, count:]

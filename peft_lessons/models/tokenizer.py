@@ -26,7 +26,7 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
-        """The tokenizer that a GGUF file's metadata describes. Raises ValueError for a kind other than SmolLM's."""
+        """Build the tokenizer that a GGUF file's metadata describes. Raises ValueError for any kind but SmolLM's."""
         kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
         if kind != ("gpt2", "smollm"):
             raise ValueError(f"this GGUF file has a tokenizer of kind {kind}; ('gpt2', 'smollm') can be read")
@@ -48,7 +48,7 @@ class Tokenizer:
     def from_file(
         cls, path: str | Path, eos_token: str | int, chat_template: str | None = None, bos_token: str = ""
     ) -> "Tokenizer":
-        """The tokenizer in a `tokenizer.json`; `eos_token` is the text or the id of the token that ends a text.
+        """Read the tokenizer in a `tokenizer.json`; `eos_token` is the text or the id of the token that ends a text.
 
         Raises FileNotFoundError when it is missing, ValueError when it is damaged or lacks `eos_token`.
         """
@@ -75,11 +75,11 @@ class Tokenizer:
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids, a list or a tensor (tokens,), without special tokens unless they are asked for."""
+        """Decode token ids, a list or a tensor (tokens,), to text, without special tokens unless they are asked for."""
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
     def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation in the form that the model was trained on, up to where its next answer begins.
+        """Write a conversation in the form that the model was trained on, up to where its next answer begins.
 
         A message is {"role": "system", "user" or "assistant", "content": text}. The text still has to be encoded.
         Raises ValueError when the model has no chat template, or when the messages are none.

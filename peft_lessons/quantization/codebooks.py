@@ -108,7 +108,7 @@ def normal_codebook(bits: int) -> Codebook:
 
 @cache
 def float_codebook(bits: int) -> Codebook:
-    """A small float: sign, ⌊bits/2⌋ exponent bits, the rest mantissa; subnormals, but no infinity and no NaN.
+    """Build a small float: sign, ⌊bits/2⌋ exponent bits, the rest mantissa; subnormals, but no infinity and no NaN.
 
     2 bits are E1M0, 3 E1M1, 4 E2M1, 5 E2M2, 6 E3M2, 7 E3M3, 8 E4M3. Zero counts once, so 2^bits − 1 levels. With one
     exponent bit they are evenly spaced, as `integer_codebook`. One bit in all gives ±½.

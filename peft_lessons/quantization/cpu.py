@@ -34,7 +34,7 @@ LARGE = 2**23  # bytes, from which memory is asked for in pages of 2 MiB
 
 
 def chunks_of_blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
-    """The weight as (blocks, block_size), a chunk at a time, and at last (1, rest) if the last block is cut short."""
+    """Yield the weight as (blocks, block_size), a chunk at a time, at last (1, rest) if the last block is cut short."""
     flat = weight.reshape(-1)
     whole = flat.numel() - flat.numel() % block_size
     length = min(block_size, max(1, flat.numel()))  # torch takes no sizes beyond 64 bits
@@ -44,7 +44,7 @@ def chunks_of_blocks(weight: Tensor, block_size: int) -> Iterator[Tensor]:
 
 
 def nearest_codes(scaled: Tensor, codebook: Codebook) -> Tensor:
-    """The code of the level nearest to each value, uint8, same shape. Halfway between two levels the lower one wins."""
+    """Return the code of the level nearest to each value, uint8, same shape. Halfway between two the lower one wins."""
     if len(codebook.values) > 16:
         midpoints = torch.tensor(_midpoints(codebook), dtype=scaled.dtype, device=scaled.device)
         rank = torch.bucketize(scaled, midpoints, out_int32=True)

@@ -12,7 +12,7 @@ CODEBOOKS = {"nf4": NF4, "fp4": FP4}
 
 
 def from_bitsandbytes(data: Tensor, state: Any, dtype: torch.dtype) -> Tensor:
-    """The weight that `data`, a Linear4bit's, and its QuantState stand for, in `dtype` and of the state's shape."""
+    """Return the weight that `data`, a Linear4bit's, and its QuantState stand for, in `dtype`, of the state's shape."""
     codes, absmax = data.view(torch.uint8), state.absmax  # FSDP has them stored under other dtypes
     if getattr(state, "packing_format_for_cpu", False):
         codes, absmax = _in_order(codes), absmax.T.float()

@@ -99,7 +99,7 @@ class QuantizedLinear(nn.Module):
     def from_linear(
         cls, linear: nn.Linear, codebook: Codebook = NF4, block_size: int = 64, double: bool = False
     ) -> QuantizedLinear:
-        """A new layer with the quantized weight of `linear`, a copy of its bias and its mode, training or eval.
+        """Build a new layer with the quantized weight of `linear`, a copy of its bias and its mode, training or eval.
 
         `linear` stays as it is.
         """
@@ -128,7 +128,7 @@ class QuantizedLinear(nn.Module):
         return _FrozenMatmul.apply(x, self.bias, self.quantized, 0)
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedLinear:
-        """What `.to()` and its kin call. Scales change device but not dtype; `weight` takes the new dtype."""
+        """Move as `.to()` and its kin ask. Scales change device but not dtype; `weight` takes the new dtype."""
         scales = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.codes.device)).dtype
         super()._apply(fn, recurse)
@@ -139,7 +139,7 @@ class QuantizedLinear(nn.Module):
         return self
 
     def get_extra_state(self) -> Tensor:
-        """What the buffers do not say: float32 (1 + levels,), the block size and then the codebook."""
+        """Return what the buffers do not say: float32 (1 + levels,), the block size and then the codebook."""
         return torch.tensor((self.block_size, *self.codebook.values), dtype=torch.float32, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -243,7 +243,7 @@ def _choose(model: nn.Module, dense: dict[str, nn.Module]) -> tuple[dict[str, nn
 
 
 def _repeats(module: nn.Module) -> bool:
-    """Whether a module holds blocks, not single layers. A Sequential of several classes may be a head."""
+    """Return whether a module holds blocks, not single layers. A Sequential of several classes may be a head."""
     blocks = list(module.children())
     if any(map(is_linear, blocks)):
         return False
@@ -253,7 +253,7 @@ def _repeats(module: nn.Module) -> bool:
 
 
 def _shared_weights(model: nn.Module) -> set[int]:
-    """The ids of parameters that belong to more than one module."""
+    """Return the ids of parameters that belong to more than one module."""
     owners = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
     return {parameter for parameter, count in owners.items() if count > 1}
 

@@ -20,7 +20,7 @@ def pack(codes: Tensor, bits: int, filler: int = 0) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """The first `count` codes of what `pack` made: uint8 (count,)."""
+    """Return the first `count` codes of what `pack` made: uint8 (count,)."""
     if bits == 8:
         return packed[:count]
     group = 8 // gcd(8, bits)

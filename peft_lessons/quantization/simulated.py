@@ -118,7 +118,7 @@ class FakeQuantizedLinear(nn.Linear):
         granularity: Granularity = "tensor",
         block_size: int = 64,
     ) -> FakeQuantizedLinear:
-        """A new layer with the rounded weight of `linear`, a copy of its bias and its mode, training or eval.
+        """Build a new layer with the rounded weight of `linear`, a copy of its bias and its mode, training or eval.
 
         `linear` stays as it is.
         """

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent
 
 
 def load_tiny_gpt(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
-    """The model in fp32 on `device`, in eval mode, and its tokenizer.
+    """Load the model in fp32 on `device`, in eval mode, and its tokenizer.
 
     Raises FileNotFoundError when a file is missing, ValueError when one has a wrong checksum; both name the command
     that mends it.
