@@ -126,6 +126,8 @@ class Where:
         if isinstance(self.targets, AllLinear):
             linear = _all_linear(model)
             return [(name, module) for name, module in names if module in linear]
+        if isinstance(self.targets, tuple):  # target by target: a seed gives each adapter the same start as ever
+            return [(name, module) for target in self.targets for name, module in names if matches(name, target)]
         return [(name, module) for name, module in names if selects(self.targets, name)]
 
 

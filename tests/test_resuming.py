@@ -43,6 +43,14 @@ VOCABULARY, STEPS = 11, 12
 TEXT = [i * i % VOCABULARY for i in range(300)]
 
 
+@pytest.fixture(autouse=True)
+def keyboard_interrupts() -> Iterator[None]:
+    """A shell's background job ignores Ctrl+C, and with it whatever runs these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Small(nn.Module):
     """Draws random numbers in every way that a model may, and has buffers that training changes."""
 

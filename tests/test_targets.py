@@ -364,3 +364,12 @@ def test_a_module_may_be_called_module() -> None:
     model = nn.ModuleDict({"module": nn.ModuleDict({"q": nn.Linear(4, 4)})})
     assert [name for name, _ in own_names(model)] == ["", "module", "module.q"]
     assert [name for name, _ in own_names(nn.DataParallel(model))] == ["", "module", "module.q"]
+
+
+def test_a_seed_starts_adapters_target_by_target() -> None:
+    """The order in which they draw their random numbers: stored experiments depend on it."""
+    model = nn.Sequential(
+        nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)}), nn.ModuleDict({"a": nn.Linear(4, 4)})
+    )
+    config = LoRAConfig(rank=2, targets=("b", "a"))
+    assert list(config.modules(model).values()) == ["0.b", "0.a", "1.a"]
