@@ -213,3 +213,13 @@ def test_links_lead_somewhere(make, tmp_path):
     assert lesson_guard.broken_links(make.notebook(make.prose(text)), tmp_path) == [
         f"cell 0 ({text[:50]}): the link to '05_gone.ipynb' leads nowhere"
     ]
+
+
+@pytest.mark.parametrize(
+    ("bound", "is_written_out"),
+    [("3", True), ("2**0.5 + n", True), ("(1, 2)", True), ("x[0]", False), ("0.8 * f(x)", False), ("x.y", False)],
+)
+def test_a_bound_is_not_measured(make, bound, is_written_out):
+    notebook = lesson(make, computed=f'{COMPUTED}\nclaim("It is so", 2, at_most={bound})')
+    found = [problem for problem in lesson_guard.problems(notebook, FACTS) if "written out" in problem]
+    assert bool(found) is not is_written_out

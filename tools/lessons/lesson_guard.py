@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -135,6 +136,19 @@ def first_argument(call: ast.Call) -> str:
 def parsed(source: str) -> ast.Module:
     """Return the cell's syntax tree, without its IPython lines (%magic, !command)."""
     return ast.parse(re.sub(r"^([ \t]*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
+
+
+BOUNDS = ("equals", "within", "at_most", "at_least", "between")
+
+
+def bounds_are_written_out(notebook: NotebookNode) -> Iterator[str]:
+    """Find bounds that are measured themselves: another machine measures another one, and prints it."""
+    for number, cell in cells(notebook, "code"):
+        for call in chain(calls_in(cell.source, "fact"), calls_in(cell.source, "claim")):
+            for bound in (keyword for keyword in call.keywords if keyword.arg in BOUNDS):
+                if any(isinstance(part, ast.Subscript | ast.Attribute | ast.Call) for part in ast.walk(bound.value)):
+                    given = f"{bound.arg}={ast.unparse(bound.value)}"
+                    yield f"{name_of(number, cell)}: {given} is not written out: claim a ratio or a difference"
 
 
 def numbers_are_claimed(notebook: NotebookNode) -> Iterator[str]:
@@ -285,4 +299,5 @@ def problems(notebook: NotebookNode, facts: Facts) -> list[str]:
         quizzes_give_nothing_away,
         guesses_are_revealed_next,
     )
-    return [problem for rule in rules for problem in rule(notebook, facts)] + list(numbers_are_claimed(notebook))
+    found = [problem for rule in rules for problem in rule(notebook, facts)]
+    return [*found, *numbers_are_claimed(notebook), *bounds_are_written_out(notebook)]
