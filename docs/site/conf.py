@@ -59,5 +59,13 @@ def formulas_as_written(_app, _kind, _name, _object, _options, lines):
     lines[:] = shown
 
 
+def source_that_exists(_app, env):
+    """An alias of a type, such as `Batch`, says that it comes from builtins, of which viewcode has no page to link to."""
+    modules = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, source in modules.items() if not source]:
+        del modules[name]
+
+
 def setup(app):
     app.connect("autodoc-process-docstring", formulas_as_written, priority=400)  # before napoleon's, which is at 500
+    app.connect("env-updated", source_that_exists)

@@ -44,8 +44,10 @@ def verdicts(name):
 
 
 def processes(name):
+    """A student's processes, but for those that have ended and that nobody has buried yet."""
     uid = pwd.getpwnam(name).pw_uid
-    return [process for process in psutil.process_iter(["uids"]) if process.info["uids"].real == uid]
+    every = psutil.process_iter(["uids", "status", "cmdline"])
+    return [p for p in every if p.info["uids"].real == uid and p.info["status"] != psutil.STATUS_ZOMBIE]
 
 
 def comes_to_work(student):
@@ -64,6 +66,8 @@ def memory(name):
     for process in processes(name):
         try:
             total += process.memory_full_info().uss
+        except psutil.NoSuchProcess:  # it has ended meanwhile
+            continue
         except (psutil.Error, OSError, NotImplementedError):
             total += process.memory_info().rss
     return total
@@ -186,7 +190,7 @@ def test_a_killed_server_loses_neither_progress_nor_work(class_, kernels):
     saved = ada.send("PUT", f"contents/{LESSON}", type="notebook", format="json", content=notebook)
     assert saved.ok, saved.text[:300]
     before = verdicts(ADA)
-    (server,) = [p for p in processes(ADA) if "jupyterhub.singleuser" in p.cmdline()]
+    (server,) = [p for p in processes(ADA) if "jupyterhub.singleuser" in (p.info["cmdline"] or [])]
     server.kill()
     give_up = time.monotonic() + 60
     while ada.session.get(f"{ada.server}/api/status").status_code == 200 and time.monotonic() < give_up:
