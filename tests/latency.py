@@ -17,7 +17,7 @@ RECORD = """(figure) => {
 AWAIT = """(figure) => {
   figure.latency = new Promise((resolve) => {
     figure.arrived = resolve;
-    setTimeout(() => resolve(Infinity), 10_000);
+    setTimeout(() => resolve(null), 10_000);
   });
 }"""
 
@@ -25,12 +25,13 @@ AWAIT = """(figure) => {
 def key_to_picture(slider: Any, presses: int = 60) -> list[float]:
     """Milliseconds of each press of an arrow key, one after the other: right to the end, then left again, and so on.
 
-    Infinite where a press changed nothing within ten seconds.
-
     Args:
         slider: a Playwright locator of one `<input type=range>` of a sweep or live figure, with at least two values
             that look different.
         presses: how many.
+
+    Raises:
+        TimeoutError: where a press changes nothing within ten seconds: further presses would wait as long.
     """
     figure = slider.locator("xpath=ancestor::figure").element_handle()
     figure.evaluate(RECORD)
@@ -40,7 +41,10 @@ def key_to_picture(slider: Any, presses: int = 60) -> list[float]:
         key = {low: "ArrowRight", high: "ArrowLeft"}.get(value, key)
         figure.evaluate(AWAIT)
         slider.press(key)
-        times.append(figure.evaluate("(figure) => figure.latency"))
+        taken = figure.evaluate("(figure) => figure.latency")
+        if taken is None:
+            raise TimeoutError(f"{key} at {value:g}, of {low:g} to {high:g}, changes nothing in the picture")
+        times.append(taken)
     return times
 
 
