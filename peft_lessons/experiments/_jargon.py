@@ -44,6 +44,8 @@ def adapt(
     learning_rate: float,
     seed: int = 0,
     steps: int = STEPS,
+    batch: int = BATCH,
+    tokens: int | None = None,
     settings: Callable[[Decoder], dict[str, Any]] = lambda model: {},
     look: Callable[[Decoder], dict[str, Any]] = lambda model: {},
 ) -> dict[str, Any]:
@@ -51,13 +53,13 @@ def adapt(
 
     `prepare(model)` makes a fresh tiny GPT ready to train; `settings(model)` are further arguments of `train`, and
     `look(model)` is what else is measured of the trained model. The seed fixes the adapter's start and the order of the
-    data.
+    data: windows of LENGTH tokens, `batch` a step, out of the first `tokens` of the text, or out of all.
     """
     model = load_tiny_gpt()[0]
     torch.manual_seed(seed)
     prepare(model)
     trained = sum(parameter.numel() for parameter in trainable_parameters(model))
-    batches = windows(texts()[0], batch_size=BATCH, length=LENGTH, seed=seed)
+    batches = windows(texts()[0][:tokens], batch_size=batch, length=LENGTH, seed=seed)
     started = time.perf_counter()
     try:
         history = train(

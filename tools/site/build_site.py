@@ -28,6 +28,8 @@ SITE = ROOT / "docs/site"
 TERMS = ROOT / "peft_lessons/jupyter/labextensions/peft-lessons-page/static/glossary.js"
 MATHJAX = ROOT / "tests/js/node_modules/mathjax/es5/tex-svg.js"
 DOCUMENTS = {
+    "monday.md": "docs/monday.md",
+    "others.md": "docs/others.md",
     "instructors.md": "docs/instructors.md",
     "class.md": "docs/class.md",
     "security.md": "docs/security.md",
