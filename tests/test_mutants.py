@@ -182,6 +182,42 @@ EQUIVALENT = {
     },
     "07-stored-bytes": {SWAPPED: "the same sum or product", "… → int(…)…": "a whole number already"},
     "08-labels": {SWAPPED: "a list times a number"},
+    "08-stops": {
+        "(row[length:] == end).nonzero() → (row[length:] == end).nonzero()…": "small whole numbers, read by `int`",
+        "places → …": "only how many there are",
+        "places[0] → places[0]…": "a small whole number, read by `int`",
+        "row → row.T…": "one dimension",
+        "row[length:] → row[length:].T": "one dimension",
+        "row[length:] → row[length:].float()": "exact for ids of 24 bits",
+        "row → row.float() [3]": "exact for ids of 24 bits",
+        "length + int(places[0]) → int(places[0]) + length": "the same sum",
+        "length + int(places[0]) + 1 → 1 + (length + int(places[0]))": "the same sum",
+        "length + int(places[0])… → int(…)": "a whole number already",
+        "int(places[0]) → places[0]": "a tensor of one number is an index",
+    },
+    "09-forwards": {
+        "if method == … → if False: …": "leaves a method out, which is allowed",
+        "if method == 'LoHa': … → if True: …": "answers what nobody asks",
+        "if method == 'LoHa': … → if not …": "leaves a method out, and answers what nobody asks",
+        "return … → pass": "leaves a method out, which is allowed",
+        "method == … → method … …": "leaves a method out, or answers what nobody asks",
+        "method → …": "leaves a method out, which is allowed",
+        "'VeRA' → …": "leaves a method out, which is allowed",
+        "'DoRA' → …": "leaves a method out, which is allowed",
+        "'IA³' → …": "leaves a method out, which is allowed",
+        "'LoHa' → …": "leaves a method out, which is allowed",
+        SWAPPED: "the same sum or product",
+        "… → ….add_(…": "in place on what the function has just made",
+        "… → ….mul_(…": "in place on what the function has just made",
+        "… → ….div_(…": "in place on what the function has just made",
+        "… → ….float()…": "float32 already",
+        "p['l'] → p['l'].T": "one dimension",
+        "p['b'] → p['b'].T": "one dimension",
+        "p['d'] → p['d'].T": "one dimension",
+        "p['m'] → p['m'].T": "one dimension",
+        "V → -V [2]": "as long as before",
+        "1 → -1": "the last dimension of two",
+    },
     "09-counts": {SWAPPED: "the same sum or product", "… → int(…)…": "a whole number already"},
     "10-intruders": {
         "int((likeness < threshold).sum()) → (likeness < threshold).sum()": "a tensor with one number is a number",
@@ -214,7 +250,12 @@ EQUIVALENT = {
 def like(mutant: str, entry: str) -> bool:
     """Whether the mutant is the one, or one of those, that the entry names."""
     if entry == SWAPPED:
-        before, after = (ast.parse(part, mode="eval").body for part in re.sub(r" \[\d+\]$", "", mutant).split(" → "))
+        try:
+            before, after = (
+                ast.parse(part, mode="eval").body for part in re.sub(r" \[\d+\]$", "", mutant).split(" → ")
+            )
+        except SyntaxError:  # a mutant of a statement
+            return False
         return (
             isinstance(before, ast.BinOp)
             and isinstance(before.op, ast.Add | ast.Mult)

@@ -95,7 +95,7 @@ MODEL = "HuggingFaceTB/SmolLM2-360M-Instruct"
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
-    """{title: the adapter's folder} of the runs on Monday's page that can run here, and the base that they began with."""
+    """The base of the runs on Monday's page that can run here, and {title: the adapter's folder}."""
     base = tmp_path_factory.mktemp("base")
     save(base, max_position_embeddings=1024)
     settings = json.loads((base / "tokenizer_config.json").read_text())

@@ -60,7 +60,7 @@ def formulas_as_written(_app, _kind, _name, _object, _options, lines):
 
 
 def source_that_exists(_app, env):
-    """An alias of a type, such as `Batch`, says that it comes from builtins, of which viewcode has no page to link to."""
+    """An alias of a type, such as `Batch`, says that it comes from builtins, of which viewcode has no page."""
     modules = getattr(env, "_viewcode_modules", {})
     for name in [name for name, source in modules.items() if not source]:
         del modules[name]

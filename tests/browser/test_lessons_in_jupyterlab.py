@@ -203,7 +203,7 @@ def test_every_slider_moves_its_picture(lesson, pictures):
 
 @EACH_LESSON
 def test_every_choice_changes_its_picture(lesson, pictures):
-    """Segments and lists by an arrow key, switches by the space bar; where two choices draw the same, their words differ."""
+    """Segments and lists by an arrow key, switches by the space bar; where two draw the same, their words differ."""
     figures = lesson.page.locator(".jp-OutputArea figure.peft-figure")
     for control in figures.locator("[role=switch], input[type=radio]:checked:visible, select:visible").all():
         figure = control.locator("xpath=ancestor::figure")
