@@ -208,7 +208,8 @@ class TrainedWhole(AdapterLayer):
 class TrainedRows(AdapterLayer):
     """Some rows of an embedding, trained in place of its own. int64 ids (…,) → (…, embedding_dim).
 
-    Over a linear layer whose weight is tied to the embedding, the same rows give the outputs of these tokens.
+    Given `rows` are those of another embedding, to whose weight this module's is tied: in a linear layer they give the
+    outputs of these tokens.
 
     Raises TypeError for a module that is neither, ValueError for tokens that it has not, or twice.
     """
@@ -228,6 +229,7 @@ class TrainedRows(AdapterLayer):
         self.register_buffer("ids", torch.tensor(ids, device=self.device), persistent=False)
         trained = self.base_layer.weight.detach()[self.ids].to(self.adapter_dtype)
         self.rows = nn.Parameter(trained) if rows is None else rows
+        self.tied = rows is not None
 
     def adapted(self, x: Tensor) -> Tensor:
         y = self.base_layer(x)
@@ -250,10 +252,11 @@ class TrainedRows(AdapterLayer):
 def trained_rows(
     model: nn.Module, embedding: nn.Module, config: AdapterConfig, ids: tuple[int, ...]
 ) -> dict[nn.Module, AdapterLayer]:
-    """Build new adapters for an embedding, and for each head of `model` whose weight is tied to it."""
+    """Build new adapters for an embedding, and for each head or embedding of `model` whose weight is tied to it."""
     first = TrainedRows(embedding, config, ids)
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is getattr(embedding, "weight", None)]
-    return {embedding: first, **{head: TrainedRows(head, config, ids, first.rows) for head in heads}}
+    kinds = (nn.Linear, nn.Embedding)
+    tied = [m for m in model.modules() if isinstance(m, kinds) and m is not embedding and m.weight is embedding.weight]
+    return {embedding: first, **{module: TrainedRows(module, config, ids, first.rows) for module in tied}}
 
 
 def inject(model: Model, config: AdapterConfig) -> Model:

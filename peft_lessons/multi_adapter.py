@@ -258,7 +258,7 @@ def _add(model: Model, new: Mapping[str, AdapterConfig | StoredAdapter]) -> Mode
         for name, one in new.items():
             with naming(name):
                 if isinstance(one, StoredAdapter):
-                    parts[name], configs[name] = restore(model, one), one.config
+                    parts[name], configs[name] = restore(model, one)
                 else:
                     one.check_places(model)
                     parts[name], configs[name] = one.build(model), one

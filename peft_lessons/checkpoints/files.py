@@ -93,7 +93,8 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
     """
     stored = read_adapter(folder)
     require_no_adapters(model)
-    return attach(model, restore(model, stored))
+    layers, _ = restore(model, stored)
+    return attach(model, layers)
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,13 @@ def _read_files(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterLayer]:
+def restore(model: nn.Module, stored: StoredAdapter) -> tuple[dict[nn.Module, AdapterLayer], AdapterConfig]:
     """Build the adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
 
+    Returns the config that made them, too, which says where they go in this model.
     Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
     """
-    config = stored.config
+    config = stored.layout.placed(stored.config, model)
     if stored.lacks_biases and (biased := [n for m, n in config.modules(model).items() if _has_bias(m)]):
         raise ValueError(
             f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
@@ -155,7 +157,7 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
     layers = config.build(model)
     adapters = [(name, layers[module]) for name, module in own_names(model) if module in layers]
     fill(model, adapters, stored.layout, stored.tensors)
-    return layers
+    return layers, config
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
