@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -140,9 +141,10 @@ def train(
                     history.evaluations.append((step, evaluate(model)))
                 model.train()
 
+        idle, first = set(trained), len(history.losses)
         model.train()
         try:
-            for step in (bar or terminal_bar)(range(len(history.losses), steps)):
+            for step in (bar or terminal_bar)(range(first, steps)):
                 if step == 0 or (evaluate_every and step % evaluate_every == 0):
                     evaluated(step)
                 started = time.perf_counter()
@@ -150,6 +152,7 @@ def train(
                     state.begin_step()
                 optimizer.zero_grad()
                 value, last = _gradients(model, source, accumulate, loss, step)
+                idle -= _with_gradients(trained)
                 _clip_gradients(trained, max_norm, step)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * learning_rate_factor(step, steps, warmup)
@@ -172,7 +175,17 @@ def train(
             evaluated(len(history.losses))
         except KeyboardInterrupt:
             history.interrupted = True
+    if idle and len(history.losses) > first:
+        warnings.warn(
+            f"{len(idle)} of {len(trained)} parameters that train had no gradient in any step, as {min(idle)}: does the "
+            "model's forward pass call the modules that they lie in?",
+            stacklevel=2,
+        )
     return history
+
+
+def _with_gradients(trained: Mapping[str, nn.Parameter]) -> set[str]:
+    return {name for name, parameter in trained.items() if parameter.grad is not None}
 
 
 @contextmanager
@@ -242,6 +255,10 @@ def _gradients(
         mean += share * (value.item() - mean)
         if not math.isfinite(mean):
             raise ValueError(f"the loss is {value.item()} at step {step}: try a lower learning rate")
+        if not value.requires_grad:
+            raise ValueError(
+                "the loss depends on nothing that trains: does the model's forward pass call the adapted modules?"
+            )
         if share < 1:
             for parameter in trainable_parameters(model):
                 if parameter.grad is not None:

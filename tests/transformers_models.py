@@ -205,3 +205,11 @@ def loss(kind: str) -> Loss | None:
 @torch.no_grad()
 def logits(model: nn.Module, kind: str) -> Tensor:
     return model(**batch(kind)).logits
+
+
+# Of what `inject` refuses, why.
+STACKS = "Of transformers it takes the stacks of llama, "
+REFUSED: dict[tuple[str, str], str] = {
+    **{(method, kind): STACKS for method in ("prompt", "prefix") for kind in ("BERT", "T5", "ViT")},
+    ("parallel", "Qwen3-MoE"): "a bottleneck needs a linear layer, or a module with some; got Qwen3MoeSparseMoeBlock",
+}

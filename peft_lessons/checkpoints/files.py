@@ -49,8 +49,7 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     layout = layout_of(config)
     settings = {
         **layout.to_settings(config),
-        # peft demands generation methods of whatever claims to be a causal language model
-        "task_type": "CAUSAL_LM" if hasattr(unwrapped(model), "lm_head") else None,
+        "task_type": _task_type(unwrapped(model)),
         "base_model_name_or_path": base_model,
         "inference_mode": True,
     }
@@ -220,6 +219,15 @@ def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder:
                 f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
                 f"{largest:,}"
             )
+
+
+def _task_type(model: Any) -> str | None:
+    """Return peft's name for what the model is for: of a language model peft demands the methods of generation."""
+    generates = model.can_generate() if hasattr(model, "can_generate") else hasattr(model, "lm_head")
+    if not generates:
+        return None
+    both = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return "SEQ_2_SEQ_LM" if both else "CAUSAL_LM"
 
 
 def _has_bias(module: nn.Module) -> bool:
