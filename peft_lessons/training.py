@@ -177,8 +177,8 @@ def train(
             history.interrupted = True
     if idle and len(history.losses) > first:
         warnings.warn(
-            f"{len(idle)} of {len(trained)} parameters that train had no gradient in any step, as {min(idle)}: does the "
-            "model's forward pass call the modules that they lie in?",
+            f"{len(idle)} of {len(trained)} parameters that train had no gradient in any step, as {min(idle)}: does "
+            "the model's forward pass call the modules that they lie in?",
             stacklevel=2,
         )
     return history

@@ -8,7 +8,7 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import METHODS, NOT_FOLDABLE, STARTS_ELSEWHERE, stir
+from contract import NOT_FOLDABLE, STARTS_ELSEWHERE, stir
 from parity import disturb
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,6 +24,7 @@ from peft_lessons import (
     inject,
     load_adapter,
     merge,
+    quantize_model,
     save_adapter,
     trainable_parameters,
 )
@@ -209,6 +210,17 @@ def test_a_tied_head_that_trains_leaves_the_embedding(kind: str, tmp_path) -> No
     torch.testing.assert_close(logits(type(base).from_pretrained(tmp_path), kind), logits(merged, kind))
 
 
+def test_a_quantized_conv1d_is_merged_into_a_conv1d(tmp_path) -> None:
+    """Else GPT-2's checkpoint would hold transposed weights, which is seen only where they are not square."""
+    base = quantize_model(model("GPT-2"), block_size=16)
+    mine = inject(base, KINDS["GPT-2"].config(LORA))
+    learn(mine, "GPT-2")
+    learnt = logits(mine, "GPT-2")
+    merge(mine).save_pretrained(tmp_path)
+    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(again, "GPT-2"), learnt, rtol=1e-4, atol=1e-5)
+
+
 def test_rows_of_an_embedding_train_wherever_its_weight_is_tied(tmp_path) -> None:
     """T5's encoder, decoder and head read one weight in four modules."""
     config = peft.LoraConfig(r=2, target_modules=["q"], trainable_token_indices={"shared": [3, 5]})
@@ -231,7 +243,9 @@ def test_rows_of_an_embedding_train_wherever_its_weight_is_tied(tmp_path) -> Non
 def test_what_the_forward_pass_never_calls_is_named() -> None:
     """T5 reads the weight of `shared` in two other modules."""
     mine = inject(model("T5"), LoRAConfig(rank=2, targets=("shared", "q")))
-    with pytest.warns(UserWarning, match=r"2 of \d+ parameters that train had no gradient .* as shared\.lora_embedding"):
+    with pytest.warns(
+        UserWarning, match=r"2 of \d+ parameters that train had no gradient .* as shared\.lora_embedding"
+    ):
         learn(mine, "T5")
     with pytest.raises(ValueError, match="the loss depends on nothing that trains"):
         learn(inject(model("T5"), LoRAConfig(rank=2, targets=("shared",))), "T5")

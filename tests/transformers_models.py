@@ -129,8 +129,13 @@ KINDS: dict[str, Kind] = {
     ),
     "Gemma 3": Kind(
         decoder("gemma3_text", sliding_window=16, layer_types=["sliding_attention", "full_attention"]),
-        norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
-               "post_feedforward_layernorm", "norm"),
+        norms=(
+            "input_layernorm",
+            "post_attention_layernorm",
+            "pre_feedforward_layernorm",
+            "post_feedforward_layernorm",
+            "norm",
+        ),
     ),
     "GPT-2": Kind(
         gpt2,

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.bases import is_quantized
+from peft_lessons.bases import is_quantized, plain_class
 from peft_lessons.checks import check_count
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.pissa import principal_part
@@ -47,7 +47,8 @@ class LoftQLinear(LoRALinear):
             update = B @ A
         self.lora_A.copy_(A / math.sqrt(self.scaling))
         self.lora_B.copy_(B / math.sqrt(self.scaling))
-        self.base_layer = QuantizedLinear(quantized, bias).to(self.base_dtype).train(base_layer.training)
+        base = QuantizedLinear(quantized, bias, plain_class(base_layer))
+        self.base_layer = base.to(self.base_dtype).train(base_layer.training)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, read_weight
+from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, plain_class, read_weight
 from peft_lessons.exact import autocasts, exact
 from peft_lessons.quantization.codebooks import NF4, Codebook
 from peft_lessons.quantization.cpu import fresh_memory, write
@@ -84,7 +84,9 @@ class QuantizedLinear(nn.Module):
     second_absmax: Tensor | None
     offset: Tensor | None
 
-    def __init__(self, quantized: QuantizedTensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, quantized: QuantizedTensor, bias: Tensor | None = None, made_from: type[nn.Module] = nn.Linear
+    ) -> None:
         super().__init__()
         if len(quantized.shape) != 2:
             raise ValueError(f"a linear weight is (out_features, in_features); given shape {tuple(quantized.shape)}")
@@ -93,6 +95,7 @@ class QuantizedLinear(nn.Module):
         for name in ("codes", "absmax", "second_absmax", "offset"):
             self.register_buffer(name, getattr(quantized, name))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.made_from = made_from  # what merging makes again
 
     @classmethod
     @exact()
@@ -104,7 +107,8 @@ class QuantizedLinear(nn.Module):
         `linear` stays as it is.
         """
         weight = read_weight(linear, dtype_of(linear))
-        return cls(quantize(weight, codebook, block_size, double), linear.bias).train(linear.training)
+        quantized = quantize(weight, codebook, block_size, double)
+        return cls(quantized, linear.bias, plain_class(linear)).train(linear.training)
 
     @property
     def quantized(self) -> QuantizedTensor:

@@ -52,7 +52,7 @@ def names() -> str:
 def with_tables(page: str) -> str:
     """Return the page with its tables as they are now."""
     for first, new in (("method", works()), ("model", names())):
-        page = re.sub(rf"^\| {first} \|.*?\n(?!\|)", lambda _, new=new: new, page, count=1, flags=re.M | re.S)
+        page = re.sub(rf"^\| {first} \|.*?\n(?!\|)", new, page, count=1, flags=re.M | re.S)
     return page
 
 
