@@ -162,7 +162,8 @@ class TrainedWhole(AdapterLayer):
 
     The copy is in fp32 or higher and computes in the module's dtype. Its attributes are read through this layer.
 
-    Raises TypeError when the module holds codes, or nothing that could train.
+    Raises:
+        TypeError: when the module holds codes, or nothing that could train.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
@@ -211,7 +212,9 @@ class TrainedRows(AdapterLayer):
     Given `rows` are those of another embedding, to whose weight this module's is tied: in a linear layer they give the
     outputs of these tokens.
 
-    Raises TypeError for a module that is neither, ValueError for tokens that it has not, or twice.
+    Raises:
+        TypeError: for a module that is neither.
+        ValueError: for tokens that it has not, or twice.
     """
 
     base_layer: nn.Embedding | nn.Linear
@@ -265,9 +268,10 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     A module that is registered under several names gets one adapter, shared like the module itself. On any error the
     model is left as it was.
 
-    Raises ValueError when a target matches nothing (the message lists what there is), when one lies inside of another,
-    when the rank does not fit, and when the model has adapters already; TypeError when a target is of a kind that the
-    method cannot adapt.
+    Raises:
+        ValueError: when a target matches nothing (the message lists what there is), when one lies inside of
+            another, when the rank does not fit, and when the model has adapters already.
+        TypeError: when a target is of a kind that the method cannot adapt.
     """
     require_no_adapters(model)
     config.check_places(model)
@@ -282,7 +286,8 @@ def require_no_adapters(model: nn.Module) -> None:
 def attach(model: Model, layers: Mapping[nn.Module, AdapterLayer]) -> Model:
     """Freeze `model` and put each of `layers` in the place of the module that it adapts; returns `model`.
 
-    Raises ValueError when one of them lies inside of another; the model then is as it was, as it is when interrupted.
+    Raises:
+        ValueError: when one of them lies inside of another; the model then is as it was, as it is when interrupted.
     """
     places = [(name, module) for name, module in model.named_modules(remove_duplicate=False) if module in layers]
     for name, module in places:
@@ -313,8 +318,11 @@ def merge(model: Model) -> Model:
     the plain layers are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the
     plain layer.
 
-    Raises TypeError when a method cannot be folded or a base computes in a way of its own; ValueError when there is no
-    adapter, when one has hooks, and when a sum is NaN or infinite. The model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        TypeError: when a method cannot be folded or a base computes in a way of its own.
+        ValueError: when there is no adapter, when one has hooks, and when a sum is NaN or infinite.
     """
     adapters = list(named_adapters(model))
     if not adapters:
@@ -361,7 +369,8 @@ def remove_adapters(model: Model) -> Model:
 def adapters_disabled(model: Model) -> Iterator[Model]:
     """Switch off all adapters inside this context: `model` computes exactly what its base computes. Contexts may nest.
 
-    Raises ValueError when there is no adapter: a merged model cannot be switched back.
+    Raises:
+        ValueError: when there is no adapter: a merged model cannot be switched back.
     """
     layers = {layer for _, layer in named_adapters(model)}
     if not layers:
@@ -396,7 +405,11 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state_dict(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy `state` into the adapters of `model`. Raises ValueError unless names and shapes are exactly equal."""
+    """Copy `state` into the adapters of `model`.
+
+    Raises:
+        ValueError: unless names and shapes are exactly equal.
+    """
     own = adapter_state_dict(model)
     problems = [f"missing {name}" for name in own if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in own]

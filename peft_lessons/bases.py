@@ -217,7 +217,8 @@ def as_kept(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tens
 def plain_layer(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """Build a new frozen dense layer for the place of `layer`, with copies of W (out, in) and b, rounded to its dtype.
 
-    Raises TypeError when the class of `layer` has a forward of its own: what that computes is not known.
+    Raises:
+        TypeError: when the class of `layer` has a forward of its own: what that computes is not known.
     """
     kind, known = _known(layer)
     if type(layer).forward is not known.forward:

@@ -167,7 +167,11 @@ def _asked(which: Which) -> list[str | None]:
 class SeveralConfig(AdapterConfig):
     """The configs of several adapters, by their names. Each says where its own go.
 
-    Raises ValueError when there is none, or when a name is empty.
+    Attributes:
+        adapters: The config of each adapter, by its name.
+
+    Raises:
+        ValueError: when there is none, or when a name is empty.
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
@@ -202,8 +206,10 @@ class SeveralConfig(AdapterConfig):
 def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
     """Load the adapter of each folder under its name into `model`; returns `model`, which computes as its base.
 
-    Adapters that it has already under other names stay. Raises what `load_adapter` raises, and ValueError for a name
-    that is taken; the model then is as it was.
+    Adapters that it has already under other names stay. After an error the model is as it was.
+
+    Raises:
+        ValueError: for a name that is taken, and as `load_adapter`, which raises FileNotFoundError and TypeError, too.
     """
     return _add(model, {name: read_adapter(folder) for name, folder in folders.items()})
 
@@ -211,7 +217,10 @@ def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
 def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) -> Model:
     """Put one more adapter beside those that `model` has, new for a config or from a folder; returns `model`.
 
-    Raises what `inject` and `load_adapter` raise, and ValueError for a name that is taken; the model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: for a name that is taken. What `inject` or `load_adapter` raises is raised, too.
     """
     return _add(model, {name: adapter if isinstance(adapter, AdapterConfig) else read_adapter(adapter)})
 
@@ -219,7 +228,8 @@ def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) ->
 def remove_adapter(model: Model, name: str) -> Model:
     """Take the adapter called `name` out of `model`; returns `model`, without adapters if it was the last.
 
-    Raises ValueError for a name that is not there or in use at the moment.
+    Raises:
+        ValueError: for a name that is not there or in use at the moment.
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -235,7 +245,8 @@ def remove_adapter(model: Model, name: str) -> Model:
 def save_named_adapter(model: nn.Module, name: str, folder: str | Path, base_model: str | None = None) -> Path:
     """Write the adapter called `name` to `folder` as `save_adapter` does; returns the folder.
 
-    Raises ValueError for a name that is not there, and what `save_adapter` raises.
+    Raises:
+        ValueError: for a name that is not there, and what `save_adapter` raises.
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -313,7 +324,8 @@ def using(model: Model, which: Which) -> Iterator[Model]:
     W + Σ wᵢ (Wᵢ − W) in each linear layer. Adapters that are not named do not train inside. With gradient checkpointing
     the backward pass belongs inside, too.
 
-    Raises ValueError when the model has not several adapters, or none of a name.
+    Raises:
+        ValueError: when the model has not several adapters, or none of a name.
     """
     layers = _layers(model)
     if isinstance(which, Mapping):
@@ -365,8 +377,10 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     Stacked ranks add updates up exactly: [w₁s₁B₁ w₂s₂B₂] [A₁; A₂] = w₁s₁B₁A₁ + w₂s₂B₂A₂. The new rank is the sum of the
     ranks and the scaling is 1. Dropout is left out. `combine` knows other ways.
 
-    Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
-    ranks; TypeError when one is no plain LoRA. The model then is as it was.
+    Raises:
+        ValueError: when the model has not several adapters, none of a name, or a layer too small for the sum of the
+            ranks.
+        TypeError: when one is no plain LoRA.
     """
     ranks = _ranks(model, weights)
     sum_config = _joint_config(model, weights, sum(max(each) for each in ranks.values()))
@@ -391,8 +405,11 @@ def combine(
     largest of the adapters'. Otherwise all have one rank, and keep it. `seed` decides which entries are dropped. The
     new scaling is 1. Dropout is left out.
 
-    Raises ValueError for an unknown method, a density out of range, a rank where none can be chosen, ranks that differ,
-    and what `concatenate` raises. The model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: for an unknown method, a density out of range, a rank where none can be chosen, ranks that
+            differ, and what `concatenate` raises.
     """
     if method not in METHODS | OF_UPDATES:
         raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")

@@ -96,10 +96,12 @@ def train(
     `after_step` or `loss` remember from one step to the next is kept if it lies in buffers of the model, as that of a
     `RankAllocator` does.
 
-    Raises ValueError for settings that make no sense, when nothing requires a gradient, when the batches run out, when
-    a batch has no label to score, when the loss or a gradient is not finite (before it is applied), and when the folder
-    holds another run; TypeError for batches of a form that the loss cannot take; OSError when the folder cannot be
-    written, which leaves the last whole state in it.
+    Raises:
+        ValueError: for settings that make no sense, when nothing requires a gradient, when the batches run out,
+            when a batch has no label to score, when the loss or a gradient is not finite (before it is applied),
+            and when the folder holds another run.
+        TypeError: for batches of a form that the loss cannot take.
+        OSError: when the folder cannot be written, which leaves the last whole state in it.
     """
     check_count("steps", steps)
     check_count("accumulate", accumulate)
@@ -301,8 +303,10 @@ def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor, **i
     """Mean cross-entropy of the next token, in nats, over all labels that are not ignored. A scalar.
 
     `inputs` are what else the model takes, such as `attention_mask`.
-    Raises ValueError when all labels are ignored, or the shapes are not those of a language model; TypeError for a
-    model that returns no logits.
+
+    Raises:
+        ValueError: when all labels are ignored, or the shapes are not those of a language model.
+        TypeError: for a model that returns no logits.
     """
     return _mean(token_losses(model, input_ids, labels, **inputs))
 
@@ -344,7 +348,11 @@ def _kind(value: Any) -> str:
 def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
     """Cross-entropy of the next token for each label that is not ignored, in nats. (scored,) in fp32.
 
-    Raises as `language_model_loss` does, but for labels that are all ignored: then there are no losses.
+    Where all labels are ignored, there are no losses.
+
+    Raises:
+        ValueError: when the shapes are not those of a language model.
+        TypeError: for a model that returns no logits.
     """
     if labels.shape != input_ids.shape or labels.ndim != 2:
         raise ValueError(
@@ -431,7 +439,10 @@ def evaluate_loss(model: nn.Module, batches: Iterable[AnyBatch], loss: Loss | No
     """Mean loss over all scored labels of `batches`, of language models in nats per token; exp of it is the perplexity.
 
     `loss` is as for `train`. The model computes in eval mode, and is left in the mode that it was in.
-    Raises ValueError when no label is scored, TypeError for batches of a form that the loss cannot take.
+
+    Raises:
+        ValueError: when no label is scored.
+        TypeError: for batches of a form that the loss cannot take.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -71,9 +71,11 @@ def activations(
     under autocast to the model's 16 bits. With `checkpointing` a block keeps its input alone; while backward is in a
     block, that block is kept in full.
 
-    Warns about a text longer than the model was made for. Raises ValueError for a count below 1, for a text that a
-    table of positions has no rows for, for a method that is not counted as peft has it, and for checkpointing with a
-    prefix, which needs a cache.
+    Warns about a text longer than the model was made for.
+
+    Raises:
+        ValueError: for a count below 1, for a text that a table of positions has no rows for, for a method that is
+            not counted as peft has it, and for checkpointing with a prefix, which needs a cache.
     """
     for name, value in (("batch", batch), ("tokens", tokens), ("bytes_per_number", bytes_per_number)):
         check_count(name, value)

@@ -98,8 +98,9 @@ def model_states(
     in a checkpoint that has quantized them. What trains is stored as `precision` says, and so is what a method keeps
     frozen beside the model.
 
-    Raises what `lay_out` raises; ValueError for a `storage` other than that of a quantized checkpoint, and for a method
-    that trains what is quantized there.
+    Raises:
+        ValueError: as `lay_out`; for a `storage` other than that of a quantized checkpoint, and for a method that
+            trains what is quantized there.
     """
     plan = lay_out(shape, method)
     trained = plan.all_trained

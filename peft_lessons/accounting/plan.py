@@ -34,7 +34,11 @@ class HeadOnly:
 
 @dataclass(frozen=True)
 class LastLayers:
-    """Only the last `count` blocks train, not the final norm. Raises ValueError for a count below 1."""
+    """Only the last `count` blocks train, not the final norm.
+
+    Raises:
+        ValueError: for a count below 1.
+    """
 
     count: int
 
@@ -86,9 +90,10 @@ def _named(modules: Mapping[str, Added], part: Callable[[Added], Shapes]) -> dic
 def lay_out(shape: ModelShape, method: Method) -> Plan:
     """Where a method goes in a model.
 
-    Raises ValueError when a target matches nothing (default targets are Llama's names: GPT-2 and RoBERTa need their
-    own, such as `shape.linear_targets`), and for a rank, block or count that does not fit; TypeError for a method
-    without a formula.
+    Raises:
+        ValueError: when a target matches nothing (default targets are Llama's names: GPT-2 and RoBERTa need their
+            own, such as `shape.linear_targets`), and for a rank, block or count that does not fit.
+        TypeError: for a method without a formula.
     """
     match method:
         case FullFineTuning():
@@ -183,8 +188,9 @@ def by_layer(plan: Plan) -> dict[int | None, list[Visit]]:
 def check_length(plan: Plan, tokens: int) -> int:
     """Tokens that the model reads for a text of `tokens`, a prompt before them.
 
-    Raises ValueError where a table of positions ends before; warns where positions are turned, which goes on beyond
-    what the model has seen.
+    Raises:
+        ValueError: where a table of positions ends before; warns where positions are turned, which goes on beyond
+            what the model has seen.
     """
     shape, length = plan.shape, plan.prompt + tokens
     if length > shape.longest_text:
@@ -209,7 +215,11 @@ def attention_gradients(plan: Plan, layer: list[Visit]) -> tuple[bool, bool, boo
 
 
 def trained_parameters(shape: ModelShape, method: Method) -> int:
-    """How many numbers train. Raises as `lay_out`."""
+    """How many numbers train.
+
+    Raises:
+        ValueError: as `lay_out`, which raises TypeError, too.
+    """
     return size(lay_out(shape, method).all_trained)
 
 

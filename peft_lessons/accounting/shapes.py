@@ -164,7 +164,8 @@ class ModelShape:
     def select(self, targets: tuple[str, ...], *kinds: Kind) -> list[Module]:
         """Select the modules of these kinds whose names end with a target, each once.
 
-        Raises ValueError when a target matches none; the message lists what there is.
+        Raises:
+            ValueError: when a target matches none; the message lists what there is.
         """
         possible = [module for module in self.modules if module.kind in kinds]
         for target in targets:
@@ -236,7 +237,11 @@ GPT-2, which gives 174.6 B."""
 
 
 def model_shape(name: str) -> ModelShape:
-    """One of `MODELS`. Raises ValueError for another name; the message lists them."""
+    """One of `MODELS`.
+
+    Raises:
+        ValueError: for another name; the message lists them.
+    """
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}, and shape_from_config(path)")
     return MODELS[name]

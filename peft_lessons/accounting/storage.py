@@ -142,7 +142,8 @@ class Stored:
 def stored_as(settings: Mapping[str, Any]) -> Stored:
     """How a checkpoint with this `quantization_config` is stored.
 
-    Raises ValueError for a method that is not counted here, and for a setting that is missing or of a wrong kind.
+    Raises:
+        ValueError: for a method that is not counted here, and for a setting that is missing or of a wrong kind.
     """
     method = settings.get("quant_method", "bitsandbytes" if "load_in_4bit" in settings else None)
     if not isinstance(method, str) or method not in CHECKPOINTS:

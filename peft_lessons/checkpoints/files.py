@@ -39,8 +39,9 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     Modules have the names that the model's own code gives, also inside of `torch.compile`, DDP and their like.
     `base_model` is the name of the base's checkpoint, for whoever loads the folder later.
 
-    Raises ValueError when the model has no adapters, several in one place, adapters that `config` did not make or
-    numbers that are not finite, or trains anything beside them, which would not be saved.
+    Raises:
+        ValueError: when the model has no adapters, several in one place, adapters that `config` did not make or
+            numbers that are not finite, or trains anything beside them, which would not be saved.
     """
     adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
     for one in (config, *(layer.config for _, layer in adapters)):
@@ -87,8 +88,10 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
     Reads what `save_adapter` and Hugging Face peft write. Names and shapes must fit exactly. PiSSA and LoftQ compute
     their start from the base's weights again, so for them the base must be the very one that was trained on.
 
-    Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit, TypeError for a
-    module that the method cannot adapt; the model then is as it was.
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for settings or weights that do not fit.
+        TypeError: for a module that the method cannot adapt; the model then is as it was.
     """
     stored = read_adapter(folder)
     require_no_adapters(model)
@@ -113,7 +116,12 @@ class StoredAdapter:
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
-    """Read a folder. Raises FileNotFoundError for a missing file, ValueError for one that cannot be understood."""
+    """Read a folder.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for one that cannot be understood.
+    """
     settings, tensors = read_together(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), lambda: _read_files(folder))
     layout, config = _read(settings, tuple(tensors), folder)
     _require_room_for(config, tensors, folder)
@@ -139,7 +147,9 @@ def restore(model: nn.Module, stored: StoredAdapter) -> tuple[dict[nn.Module, Ad
     """Build the adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
 
     Returns the config that made them, too, which says where they go in this model.
-    Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
+
+    Raises:
+        ValueError: for weights that do not fit, and for a model whose own weights were not loaded.
     """
     config = stored.layout.placed(stored.config, model)
     if stored.lacks_biases and (biased := [n for m, n in config.modules(model).items() if _has_bias(m)]):
@@ -162,7 +172,9 @@ def restore(model: nn.Module, stored: StoredAdapter) -> tuple[dict[nn.Module, Ad
 def read_config(folder: str | Path) -> AdapterConfig:
     """Read the config in `folder`.
 
-    Raises FileNotFoundError, or ValueError naming the file and each setting that is missing, malformed or unsupported.
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: which names the file and each setting that is missing, malformed or unsupported.
     """
     settings, path = _read_settings(folder), current(Path(folder), WEIGHTS_FILE)
     if not path.is_file():

@@ -68,20 +68,33 @@ def _(layer: AdaLoRALinear) -> tuple[Tensor, Tensor]:
 class AdaLoRAConfig(AdapterConfig):
     """How much rank at first and at last, and when it falls.
 
-    Raises ValueError for counts that are out of range, and when no step is left for the budget to fall.
+    Attributes:
+        rank: Triplets at the start, in every layer.
+        target_rank: Triplets at the end, on average over the layers.
+        alpha: α; the update is scaled by α / rank.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        total_steps: Steps of the optimizer in training.
+        warmup_steps: Steps before the budget begins to fall.
+        final_steps: Steps after it has fallen.
+        interval: Steps between two allocations.
+        sensitivity_decay: β₁ in [0, 1), of the running mean of `|w · ∂L/∂w|`.
+        uncertainty_decay: β₂ in [0, 1), of the running mean of its deviation.
+
+    Raises:
+        ValueError: for counts that are out of range, and when no step is left for the budget to fall.
     """
 
     layer: ClassVar[type[AdapterLayer]] = AdaLoRALinear
-    rank: int = 12  # at the start, in every layer
-    target_rank: int = 8  # at the end, on average over the layers
+    rank: int = 12
+    target_rank: int = 8
     alpha: float = 8.0
-    dropout: float = 0.0  # probability, on the adapter's input only
-    total_steps: int = 1000  # of training
-    warmup_steps: int = 0  # before the budget begins to fall
-    final_steps: int = 0  # after it has fallen
-    interval: int = 1  # steps between two allocations
-    sensitivity_decay: float = 0.85  # β₁, of the running mean of `|w · ∂L/∂w|`
-    uncertainty_decay: float = 0.85  # β₂, of the running mean of its deviation
+    dropout: float = 0.0
+    total_steps: int = 1000
+    warmup_steps: int = 0
+    final_steps: int = 0
+    interval: int = 1
+    sensitivity_decay: float = 0.85
+    uncertainty_decay: float = 0.85
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
@@ -125,7 +138,8 @@ class RankAllocator:
     (Eq. 8–10 and the next). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
     Equal scores fall together, as in peft, so that fewer may stay than the budget allows.
 
-    Raises ValueError when the model has no AdaLoRA layer.
+    Raises:
+        ValueError: when the model has no AdaLoRA layer.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -141,7 +155,8 @@ class RankAllocator:
     def step(self, step: int) -> None:
         """Take in the gradients of step number `step`, counted from 1, and cut down to the budget.
 
-        Raises ValueError when a parameter has no gradient, or when nothing was measured before the final steps.
+        Raises:
+            ValueError: when a parameter has no gradient, or when nothing was measured before the final steps.
         """
         config = self.config
         if step < config.total_steps - config.final_steps:

@@ -42,7 +42,8 @@ class Bottleneck(AdapterLayer):
 class SerialAdapter(Bottleneck):
     """A bottleneck after a module, which may be any that has one output. Cannot be folded.
 
-    Raises TypeError when the module holds no linear layer to read the width from.
+    Raises:
+        TypeError: when the module holds no linear layer to read the width from.
     """
 
     def __init__(self, base_layer: nn.Module, config: "SerialAdapterConfig") -> None:
@@ -57,7 +58,8 @@ class SerialAdapter(Bottleneck):
 class ParallelAdapter(Bottleneck):
     """A bottleneck beside a module, from its input to its output (arXiv:2110.04366). Cannot be folded.
 
-    Raises TypeError when the module holds no linear layer to read the widths from.
+    Raises:
+        TypeError: when the module holds no linear layer to read the widths from.
     """
 
     config: "ParallelAdapterConfig"
@@ -82,10 +84,14 @@ def widths(module: nn.Module) -> tuple[int, int]:
 class BottleneckConfig(AdapterConfig):
     """How narrow.
 
-    Raises ValueError for a width below 1.
+    Attributes:
+        bottleneck: m, the numbers between D (m, d) and U (d, m).
+
+    Raises:
+        ValueError: for a width below 1.
     """
 
-    bottleneck: int = 16  # m, numbers between D and U
+    bottleneck: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +108,11 @@ class SerialAdapterConfig(BottleneckConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelAdapterConfig(BottleneckConfig):
-    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks."""
+    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks.
+
+    Attributes:
+        scaling: s, which multiplies what the adapter adds; 4 is what the paper chose for one of its tasks.
+    """
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter
     scaling: float = 4.0

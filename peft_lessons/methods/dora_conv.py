@@ -16,7 +16,8 @@ from peft_lessons.methods.lora_conv import LoRAConv
 class DoRAConv(LoRAConv):
     """A convolution whose outputs are turned by LoRA and scaled by m. (batch, in, …) → (batch, out, …).
 
-    Raises TypeError for a convolution of several groups.
+    Raises:
+        TypeError: for a convolution of several groups.
     """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:

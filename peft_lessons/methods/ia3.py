@@ -56,9 +56,14 @@ class IA3InputLinear(LinearAdapter):
 
 @dataclass(frozen=True, kw_only=True)
 class IA3Config(AdapterConfig):
-    """Where outputs are scaled, and where inputs. `feedforward_targets` are those of `targets` whose input is scaled.
+    """Where outputs are scaled, and where inputs.
 
-    Raises ValueError for a feedforward target that is no target.
+    Attributes:
+        feedforward_targets: Those of `targets` whose inputs are scaled, by names or a regular expression; of all
+            others the outputs are.
+
+    Raises:
+        ValueError: for a feedforward target that is no target.
     """
 
     layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear

@@ -21,7 +21,8 @@ from peft_lessons.targets import Targets
 class LayerNormTuning(AdapterLayer):
     """A norm with trained copies of its weight and bias. Input and output of the same shape.
 
-    Raises TypeError when `base_layer` is no norm: a module with parameters and without children.
+    Raises:
+        TypeError: when `base_layer` is no norm: a module with parameters and without children.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:

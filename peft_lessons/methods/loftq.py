@@ -28,7 +28,8 @@ from peft_lessons.quantization import NF4, Codebook, QuantizedLinear, dequantize
 class LoftQLinear(LoRALinear):
     """A dense layer, quantized, and the low-rank part of what that lost. x: (…, in_features) → (…, out_features).
 
-    Raises TypeError when the layer is quantized already: what the rounding lost is no longer there.
+    Raises:
+        TypeError: when the layer is quantized already: what the rounding lost is no longer there.
     """
 
     @torch.no_grad()
@@ -55,14 +56,21 @@ class LoftQLinear(LoRALinear):
 class LoftQConfig(LoRAConfig):
     """As `LoRAConfig`, and how the base is quantized.
 
-    Raises ValueError for fewer than one iteration.
+    Attributes:
+        codebook: The levels that weights are rounded to.
+        block_size: Weights that share a scale.
+        double: Whether the scales are quantized in turn (arXiv:2305.14314, §3).
+        iterations: T in the paper: how often quantization and SVD take turns.
+
+    Raises:
+        ValueError: for fewer than one iteration.
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoftQLinear
     codebook: Codebook = NF4
-    block_size: int = 64  # weights that share a scale
-    double: bool = False  # the scales quantized in turn
-    iterations: int = 5  # T in the paper
+    block_size: int = 64
+    double: bool = False
+    iterations: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

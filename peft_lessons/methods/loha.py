@@ -54,13 +54,20 @@ class LoHaLinear(DeltaLinear):
 class LoHaConfig(RankedConfig):
     """How much LoHa, and where.
 
-    Raises ValueError for a rank below 1 and an alpha that is not positive.
+    Attributes:
+        rank: r of each of the two products B₁A₁ and B₂A₂.
+        alpha: α; the update is scaled by α / rank.
+        effective: Whether kernels of convolutions get the paper's own factors (Prop. 3), which are fewer. Linear
+            layers have none.
+
+    Raises:
+        ValueError: for a rank below 1 and an alpha that is not positive.
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear
-    rank: int = 8  # of each factor
+    rank: int = 8
     alpha: float = 8.0
-    effective: bool = False  # the paper's own factors for kernels of convolutions; linear layers have none
+    effective: bool = False
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:

@@ -73,14 +73,21 @@ ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
 class LoRAConfig(RankedConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions.
 
-    Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+    Attributes:
+        rank: r, the rows of A (r, in) and columns of B (out, r); at most min(in, out).
+        alpha: α; the update is scaled by α / r.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        rank_stabilized: Whether the update is scaled by α / √r instead (arXiv:2312.03732).
+
+    Raises:
+        ValueError: for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoRALinear
     rank: int = 8
     alpha: float = 16.0
-    dropout: float = 0.0  # probability, on the adapter's input only
-    rank_stabilized: bool = False  # scaling α/√r (arXiv:2312.03732) in place of α/r
+    dropout: float = 0.0
+    rank_stabilized: bool = False
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

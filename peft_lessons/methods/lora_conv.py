@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class LoRAConv(ConvAdapter):
     """A convolution over one to three dimensions and its low-rank update. (batch, in, …) → (batch, out, …).
 
-    Raises ValueError for a rank that the groups do not divide.
+    Raises:
+        ValueError: for a rank that the groups do not divide.
     """
 
     config: "LoRAConfig"

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class LoRAEmbedding(AdapterLayer):
     """An embedding and its low-rank update. int64 ids (…) → (…, width).
 
-    Raises TypeError for an embedding with a forward of its own or a largest norm.
+    Raises:
+        TypeError: for an embedding with a forward of its own or a largest norm.
     """
 
     base_layer: nn.Embedding

@@ -21,7 +21,8 @@ from peft_lessons.methods.lora import LoRALinear
 def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = 16.0) -> list[dict[str, Any]]:
     """Two parameter groups for any torch optimizer: B of every LoRA layer at `ratio · learning_rate`, then the rest.
 
-    Raises ValueError when no LoRA layer's B trains, or a number is not positive.
+    Raises:
+        ValueError: when no LoRA layer's B trains, or a number is not positive.
     """
     check_positive("learning_rate", learning_rate)
     check_positive("ratio", ratio)

@@ -29,7 +29,8 @@ from peft_lessons.targets import Targets
 class OFTLinear(LinearAdapter):
     """A linear layer behind a rotation. x: (…, in_features) → (…, out_features).
 
-    Raises ValueError when the size or the number of the blocks does not divide in_features.
+    Raises:
+        ValueError: when the size or the number of the blocks does not divide in_features.
     """
 
     config: "OFTConfig"
@@ -85,14 +86,22 @@ def cayley(Q: Tensor, neumann_terms: int | None) -> Tensor:
 class OFTConfig(AdapterConfig):
     """How large the rotated blocks are, and where.
 
-    Raises ValueError for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100 terms.
+    Attributes:
+        block_size: b, the inputs that are rotated among themselves; divides in_features.
+        blocks: How many blocks there are, in place of a size; divides in_features.
+        shared: Whether all blocks of a layer turn alike, by one R_i.
+        neumann_terms: Terms of the series in place of the inverse, 4 to 100; None takes the inverse itself.
+
+    Raises:
+        ValueError: for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100
+            terms.
     """
 
     layer: ClassVar[type[AdapterLayer]] = OFTLinear
-    block_size: int = 32  # inputs that are rotated among themselves
-    blocks: int | None = None  # how many there are, in place of a size
-    shared: bool = False  # one R_i for all blocks of a layer
-    neumann_terms: int | None = None  # None: the exact inverse
+    block_size: int = 32
+    blocks: int | None = None
+    shared: bool = False
+    neumann_terms: int | None = None
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

@@ -13,7 +13,8 @@ from peft_lessons.checks import check_count
 def full_fine_tuning(model: Model) -> Model:
     """Every parameter trains. Returns `model`, changed in place.
 
-    Raises TypeError when a weight is quantized: codes do not train.
+    Raises:
+        TypeError: when a weight is quantized: codes do not train.
     """
     _require_dense(model)
     return model.requires_grad_(True)
@@ -23,7 +24,10 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
     """Only the output head trains, as in a linear probe. Returns `model`, changed in place.
 
     A head whose weight is tied to the embedding gets its own copy first: it would train the embedding otherwise.
-    Raises ValueError when there is no such head, TypeError when it is quantized.
+
+    Raises:
+        ValueError: when there is no such head.
+        TypeError: when it is quantized.
     """
     try:
         layer = model.get_submodule(head)
@@ -42,7 +46,9 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
 def last_layers(model: Model, count: int, layers: str = "model.layers") -> Model:
     """Only the last `count` blocks of `layers` train. Returns `model`, changed in place.
 
-    Raises ValueError when there is no such list of blocks, or it is shorter; TypeError when they are quantized.
+    Raises:
+        ValueError: when there is no such list of blocks, or it is shorter.
+        TypeError: when they are quantized.
     """
     check_count("count", count)
     try:

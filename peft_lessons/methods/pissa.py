@@ -87,8 +87,9 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
 
-    Raises ValueError for a rank above min(out, in), since there are no more singular vectors, and for a weight that
-    holds NaN or infinity.
+    Raises:
+        ValueError: for a rank above min(out, in), since there are no more singular vectors, and for a weight that
+            holds NaN or infinity.
     """
     check_rank_fits(rank, *weight.shape)
     try:

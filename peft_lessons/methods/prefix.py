@@ -25,7 +25,10 @@ class PrefixTuning(StackAdapter):
     """A decoder's stack with a past that was never read. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises what `StackAdapter` raises; ValueError when a layer keeps fewer tokens than the prefix has.
+
+    Raises:
+        TypeError: when `base_layer` is no stack, as `StackAdapter`.
+        ValueError: when a layer keeps fewer tokens than the prefix has.
     """
 
     def __init__(self, base_layer: nn.Module, config: "PrefixTuningConfig") -> None:
@@ -54,7 +57,11 @@ class PrefixTuning(StackAdapter):
 class PrefixTuningConfig(AdapterConfig):
     """How long the prefix is.
 
-    Raises ValueError for fewer than one token.
+    Attributes:
+        tokens: n, the keys and values that stand before the text in every layer.
+
+    Raises:
+        ValueError: for fewer than one token.
     """
 
     layer: ClassVar[type[AdapterLayer]] = PrefixTuning

@@ -26,7 +26,9 @@ class PromptTuning(StackAdapter):
     """A decoder's stack that reads the prompt first. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises what `StackAdapter` raises.
+
+    Raises:
+        TypeError: when `base_layer` is no stack, as `StackAdapter`.
     """
 
     def __init__(self, base_layer: nn.Module, config: "PromptTuningConfig") -> None:
@@ -46,7 +48,11 @@ class PromptTuning(StackAdapter):
 class PromptTuningConfig(AdapterConfig):
     """How long the prompt is.
 
-    Raises ValueError for fewer than one token.
+    Attributes:
+        tokens: n, the embeddings that stand before the text.
+
+    Raises:
+        ValueError: for fewer than one token.
     """
 
     layer: ClassVar[type[AdapterLayer]] = PromptTuning

@@ -64,14 +64,22 @@ def _(layer: VeRALinear) -> tuple[Tensor, Tensor]:
 class VeRAConfig(AdapterConfig):
     """How large the shared pair is, and where it goes.
 
-    Raises ValueError for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
+    Attributes:
+        rank: r of the shared A (r, in) and B (out, r); much higher than LoRA's, since a rank costs one trained
+            number, not in + out.
+        initial: What every entry of d starts at.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        seed: Of the random numbers in the shared pair.
+
+    Raises:
+        ValueError: for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
     """
 
     layer: ClassVar[type[AdapterLayer]] = VeRALinear
-    rank: int = 256  # much higher than LoRA's, since a rank costs one trained number, not in + out
-    initial: float = 0.1  # of d
-    dropout: float = 0.0  # probability, on the adapter's input only
-    seed: int = 0  # of the shared pair
+    rank: int = 256
+    initial: float = 0.1
+    dropout: float = 0.0
+    seed: int = 0
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

@@ -18,7 +18,22 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """The shape of a decoder, with the field names of Hugging Face's `config.json`."""
+    """The shape of a decoder, with the field names of Hugging Face's `config.json`.
+
+    Attributes:
+        vocab_size: Tokens that the model knows.
+        hidden_size: Width of the hidden states: heads times head_dim.
+        intermediate_size: Width inside of the feed-forward part.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Heads of queries.
+        num_key_value_heads: Heads of keys and values, which groups of query heads share; divides
+            `num_attention_heads`.
+        max_position_embeddings: The longest text, in tokens.
+        rope_theta: Base of the rotary frequencies (arXiv:2104.09864, Eq. 15).
+        rms_norm_eps: What RMSNorm adds to the mean square.
+        tie_word_embeddings: Whether the head has the weight of the embedding.
+        initializer_range: Standard deviation of new weights.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -26,11 +41,11 @@ class DecoderConfig:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
-    max_position_embeddings: int = 2048  # tokens
+    max_position_embeddings: int = 2048
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02  # standard deviation of new weights
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         if self.hidden_size % (2 * self.num_attention_heads):
@@ -225,7 +240,8 @@ class Decoder(nn.Module):
     def from_tensors(cls, config: DecoderConfig, tensors: Mapping[str, Tensor]) -> "Decoder":
         """A decoder in eval mode that holds `tensors` (not copies), by Hugging Face's parameter names.
 
-        Raises ValueError unless names and shapes fit exactly; `lm_head.weight` may be absent when it is tied.
+        Raises:
+            ValueError: unless names and shapes fit exactly; `lm_head.weight` may be absent when it is tied.
         """
         with torch.device("meta"):
             decoder = cls(config)

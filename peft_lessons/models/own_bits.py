@@ -24,7 +24,9 @@ class Q4Linear(nn.Module):
 
     `blocks` is uint8 (out_features, in_features / 32 · 20). `weight` is dequantized at each reading, (out_features,
     in_features), in the dtype that the layer was last cast to. `forward` computes in the dtype of x.
-    Raises ValueError for blocks of another shape or dtype.
+
+    Raises:
+        ValueError: for blocks of another shape or dtype.
     """
 
     blocks: Tensor

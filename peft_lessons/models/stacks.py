@@ -39,7 +39,8 @@ KeysAndValues = list[tuple[Tensor, Tensor]]
 class StackAdapter(AdapterLayer):
     """An adapter of a whole stack, which is called as that stack is and returns what it returns.
 
-    Raises TypeError when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
+    Raises:
+        TypeError: when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:

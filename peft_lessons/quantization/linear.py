@@ -173,9 +173,11 @@ def quantize_model(
 
     Linear layers are `nn.Linear` and transformers' Conv1D, not classes that derive from them.
 
-    Raises `ValueError` if nothing is left to replace, if a target shares its weight with another module, if a weight
-    is not finite, or if the model has adapters: they start from the weight that they found. The model then is as it
-    was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: if nothing is left to replace, if a target shares its weight with another module, if a weight is
+            not finite, or if the model has adapters: they start from the weight that they found.
     """
     if adapted := [name for name, _ in model.named_modules() if "base_layer" in name.split(".")]:
         raise ValueError(f"the model has adapters ({adapted[0]} …): quantize the model first, then inject them")

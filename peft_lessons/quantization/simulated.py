@@ -44,8 +44,10 @@ def fake_quantize(
     The gradient passes straight through, as if nothing had been rounded (arXiv:1308.3432, §4): rounding itself has
     the gradient zero, and nothing could be learnt through it.
 
-    Raises `TypeError` if x is not floating; `ValueError` if it holds NaN or infinity, if bits are not 1 to 8, and if
-    scheme, granularity or block size are not among what is possible.
+    Raises:
+        TypeError: if x is not floating.
+        ValueError: if it holds NaN or infinity, if bits are not 1 to 8, and if scheme, granularity or block size
+            are not among what is possible.
     """
     check_floating(x)
     check_bits(bits)

@@ -82,8 +82,9 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
     Blocks run over the flattened tensor, whatever its shape; the last may be shorter. The arithmetic is float32.
     A block of zeros comes back as zeros; halfway between two levels the lower one wins. `double` quantizes the scales.
 
-    Raises `TypeError` if `weight` is not floating, `ValueError` if it holds NaN or infinity, lies on the meta device,
-    or `block_size` < 1.
+    Raises:
+        TypeError: if `weight` is not floating.
+        ValueError: if it holds NaN or infinity, lies on the meta device, or `block_size` < 1.
     """
     check_floating(weight)
     check_block_size(block_size)
