@@ -27,7 +27,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig(Where):
-    """Where a method goes. Each method's config adds how much."""
+    """Where a method goes. Each method's config adds how much.
+
+    Examples:
+        >>> from peft_lessons import AdapterConfig, BitFitConfig
+        >>> issubclass(BitFitConfig, AdapterConfig), BitFitConfig.layer.__name__
+        (True, 'BitFitLinear')
+    """
 
     layer: ClassVar[type["AdapterLayer"]]
     saved_by: ClassVar[str] = "save_adapter(model, config, folder)"
@@ -86,6 +92,15 @@ class AdapterLayer(nn.Module):
 
     A method writes two functions: `adapted(x)`, the cheap forward pass in training, and `merged()`, a new plain layer
     that computes the same. One contract test says that they agree.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import AdapterLayer, LoRAConfig, inject
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), LoRAConfig(rank=2, targets=("0",)))
+        >>> [name for name, module in model.named_modules() if isinstance(module, AdapterLayer)]
+        ['0']
+        >>> model[0].base_layer
+        Linear(in_features=8, out_features=4, bias=True)
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
@@ -272,6 +287,15 @@ def inject(model: Model, config: AdapterConfig) -> Model:
         ValueError: when a target matches nothing (the message lists what there is), when one lies inside of
             another, when the rank does not fit, and when the model has adapters already.
         TypeError: when a target is of a kind that the method cannot adapt.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4), "k_proj": nn.Linear(8, 4)})
+        >>> inject(model, LoRAConfig(rank=2, targets=("q_proj",))) is model
+        True
+        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        ['q_proj.lora_A', 'q_proj.lora_B']
     """
     require_no_adapters(model)
     config.check_places(model)
@@ -323,6 +347,15 @@ def merge(model: Model) -> Model:
     Raises:
         TypeError: when a method cannot be folded or a base computes in a way of its own.
         ValueError: when there is no adapter, when one has hooks, and when a sum is NaN or infinite.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, merge
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> merge(model)
+        Sequential(
+          (0): Linear(in_features=8, out_features=4, bias=True)
+        )
     """
     adapters = list(named_adapters(model))
     if not adapters:
@@ -359,6 +392,14 @@ def remove_adapters(model: Model) -> Model:
     """Replace each adapter by the base layer that it wraps, in place; returns `model`. What was learnt is dropped.
 
     The base stays frozen. When `model` itself is an adapter layer, returns its base layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, remove_adapters
+        >>> linear = nn.Linear(8, 4)
+        >>> model = inject(nn.Sequential(linear), LoRAConfig(rank=2, targets=("0",)))
+        >>> remove_adapters(model)[0] is linear
+        True
     """
     for name, layer in list(named_adapters(model)):
         model = replace_module(model, name, layer.base_layer)
@@ -371,6 +412,19 @@ def adapters_disabled(model: Model) -> Iterator[Model]:
 
     Raises:
         ValueError: when there is no adapter: a merged model cannot be switched back.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, adapters_disabled, inject
+        >>> x, model = torch.ones(8), nn.Sequential(nn.Linear(8, 4))
+        >>> before = model(x)
+        >>> _ = nn.init.ones_(inject(model, BitFitConfig(targets=("0",)))[0].bias_delta)
+        >>> torch.equal(model(x), before)
+        False
+        >>> with adapters_disabled(model):
+        ...     torch.equal(model(x), before)
+        True
     """
     layers = {layer for _, layer in named_adapters(model)}
     if not layers:
@@ -386,7 +440,17 @@ def adapters_disabled(model: Model) -> Iterator[Model]:
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that an optimizer should get: those that require a gradient, each once."""
+    """Return the parameters that an optimizer should get: those that require a gradient, each once.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, trainable_parameters
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> optimizer = torch.optim.AdamW(trainable_parameters(model), lr=1e-3)
+        >>> sum(parameter.numel() for parameter in trainable_parameters(model))
+        24
+    """
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -395,6 +459,13 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
     A shared adapter comes under each of its names. Beside the base weights this is the whole adapted model, as long as
     nothing else was trained.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, adapter_state_dict, inject
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+        {'0.lora_A': (2, 8), '0.lora_B': (4, 2)}
     """
     return {
         f"{name}.{key}": tensor

@@ -10,7 +10,10 @@ OWN: dict[type, str] = {}  # what each class itself says
 
 
 def explain_fields(cls: type) -> None:
-    """Complete the `Attributes:` of a config: its own fields, then those of its bases, each with its default."""
+    """Complete the `Attributes:` of a config: its own fields, then those of its bases, each with its default.
+
+    A class writes what its own fields are; `help()` of a config that derives from it says so, too.
+    """
     OWN[cls] = inspect.cleandoc(cls.__doc__ or "")
     described: dict[str, str] = {}
     for base in cls.__mro__:
@@ -18,14 +21,14 @@ def explain_fields(cls: type) -> None:
             described.setdefault(name, text)
     entries = [_entry(name, text, getattr(cls, name, inspect.Parameter.empty)) for name, text in described.items()]
     parts = _parts(OWN[cls]) | ({"Attributes": "\n".join(entries)} if entries else {})
-    text = [parts[""], *(f"{title}:\n{parts[title]}" for title in SECTIONS if title in parts)]
-    cls.__doc__ = "\n\n".join(text) + "\n"
+    sections = [f"{title}:\n{parts[title]}" for title in SECTIONS if title in parts]
+    cls.__doc__ = "\n\n".join([parts[""], *sections]) + "\n"
 
 
 def _parts(doc: str) -> dict[str, str]:
     """The text before all sections under "", and the sections under their titles."""
-    first, *rest = re.split(rf"^({'|'.join(SECTIONS)}):\n", doc, flags=re.MULTILINE)
-    return {"": first.strip(), **{title: part.rstrip() for title, part in zip(rest[::2], rest[1::2], strict=True)}}
+    parts: list[str] = re.split(rf"^({'|'.join(SECTIONS)}):\n", doc, flags=re.MULTILINE)
+    return {"": parts[0].strip()} | {title: part.rstrip() for title, part in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _fields(doc: str) -> dict[str, str]:

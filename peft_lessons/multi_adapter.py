@@ -37,7 +37,16 @@ Which = str | None | Sequence[str | None] | Mapping[str, float]
 
 
 class SeveralAdapters(AdapterLayer):
-    """Adapters of one module, of which `which` says who computes: None is the base. See `using`."""
+    """Adapters of one module, of which `which` says who computes: None is the base. See `using`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, LoRAConfig, add_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", LoRAConfig(rank=2, targets=("0",)))
+        >>> model = add_adapter(model, "german", BitFitConfig(targets=("0",)))
+        >>> type(model[0]).__name__, model[0].names
+        ('SeveralAdapters', ('french', 'german'))
+    """
 
     config: "SeveralConfig"
 
@@ -172,6 +181,13 @@ class SeveralConfig(AdapterConfig):
 
     Raises:
         ValueError: when there is none, or when a name is empty.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, LoRAConfig, SeveralConfig, inject
+        >>> adapters = {"french": LoRAConfig(rank=2, targets=("0",)), "german": BitFitConfig(targets=("0",))}
+        >>> inject(nn.Sequential(nn.Linear(8, 4)), SeveralConfig(adapters=adapters))[0].names
+        ('french', 'german')
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
@@ -210,6 +226,17 @@ def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
 
     Raises:
         ValueError: for a name that is taken, and as `load_adapter`, which raises FileNotFoundError and TypeError, too.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, inject, load_adapters, save_adapter
+        >>> config = BitFitConfig(targets=("0",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = save_adapter(inject(nn.Sequential(nn.Linear(8, 4)), config), config, folder)
+        ...     model = load_adapters(nn.Sequential(nn.Linear(8, 4)), {"french": folder, "german": folder})
+        >>> model[0].names
+        ('french', 'german')
     """
     return _add(model, {name: read_adapter(folder) for name, folder in folders.items()})
 
@@ -221,6 +248,13 @@ def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) ->
 
     Raises:
         ValueError: for a name that is taken. What `inject` or `load_adapter` raises is raised, too.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> add_adapter(model, "german", BitFitConfig(targets=("0",)))[0].names
+        ('french', 'german')
     """
     return _add(model, {name: adapter if isinstance(adapter, AdapterConfig) else read_adapter(adapter)})
 
@@ -230,6 +264,15 @@ def remove_adapter(model: Model, name: str) -> Model:
 
     Raises:
         ValueError: for a name that is not there or in use at the moment.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, remove_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> remove_adapter(model, "french")
+        Sequential(
+          (0): Linear(in_features=8, out_features=4, bias=True)
+        )
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -247,6 +290,15 @@ def save_named_adapter(model: nn.Module, name: str, folder: str | Path, base_mod
 
     Raises:
         ValueError: for a name that is not there, and what `save_adapter` raises.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, save_named_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_named_adapter(model, "french", folder).iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -326,6 +378,18 @@ def using(model: Model, which: Which) -> Iterator[Model]:
 
     Raises:
         ValueError: when the model has not several adapters, or none of a name.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, using
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> _ = nn.init.ones_(model[0].get("french").bias_delta)
+        >>> x = torch.ones(2, 8)
+        >>> with using(model, ["french", None]):
+        ...     mixed = model(x)
+        >>> [torch.equal(ours, base) for ours, base in zip(mixed, model(x))]
+        [False, False]
     """
     layers = _layers(model)
     if isinstance(which, Mapping):
@@ -381,6 +445,16 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
         ValueError: when the model has not several adapters, none of a name, or a layer too small for the sum of the
             ranks.
         TypeError: when one is no plain LoRA.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, add_adapter, concatenate
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> for name, rank in (("french", 1), ("german", 2)):
+        ...     model = add_adapter(model, name, LoRAConfig(rank=rank, targets=("0",)))
+        >>> model, config = concatenate(model, {"french": 0.5, "german": 0.5})
+        >>> config.rank, config.scaling
+        (3, 1.0)
     """
     ranks = _ranks(model, weights)
     sum_config = _joint_config(model, weights, sum(max(each) for each in ranks.values()))
@@ -410,6 +484,16 @@ def combine(
     Raises:
         ValueError: for an unknown method, a density out of range, a rank where none can be chosen, ranks that
             differ, and what `concatenate` raises.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, add_adapter, combine
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> for name in ("french", "german"):
+        ...     model = add_adapter(model, name, LoRAConfig(rank=2, targets=("0",)))
+        >>> model, config = combine(model, {"french": 1.0, "german": 1.0}, "ties", density=0.5)
+        >>> config.rank, config.scaling
+        (2, 1.0)
     """
     if method not in METHODS | OF_UPDATES:
         raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")

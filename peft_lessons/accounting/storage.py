@@ -128,7 +128,13 @@ STORAGES: dict[str, Storage] = {storage.name: storage for storage in (FP32, BF16
 
 @dataclass(frozen=True)
 class Stored:
-    """How a quantized checkpoint holds the linear weights of its blocks."""
+    """How a quantized checkpoint holds the linear weights of its blocks.
+
+    Examples:
+        >>> from peft_lessons.accounting import NF4, Stored
+        >>> Stored(NF4).storage.bits_per_weight
+        4.5
+    """
 
     storage: Storage
     dense: tuple[str, ...] = ()  # names, or starts or ends of names, of modules that stayed dense

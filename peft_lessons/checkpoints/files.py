@@ -42,6 +42,16 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     Raises:
         ValueError: when the model has no adapters, several in one place, adapters that `config` did not make or
             numbers that are not finite, or trains anything beside them, which would not be saved.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, save_adapter
+        >>> config = LoRAConfig(rank=2, targets=("0",))
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_adapter(model, config, folder).iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
     for one in (config, *(layer.config for _, layer in adapters)):
@@ -92,6 +102,18 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
         FileNotFoundError: for a missing file.
         ValueError: for settings or weights that do not fit.
         TypeError: for a module that the method cannot adapt; the model then is as it was.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
+        >>> base, config = nn.Linear(8, 4), LoRAConfig(rank=2, targets=("0",))
+        >>> model = inject(nn.Sequential(base), config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load_adapter(nn.Sequential(base), save_adapter(model, config, folder))
+        >>> torch.equal(again[0].lora_A, model[0].lora_A)
+        True
     """
     stored = read_adapter(folder)
     require_no_adapters(model)

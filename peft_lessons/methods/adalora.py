@@ -25,7 +25,18 @@ from peft_lessons.targets import Targets
 
 
 class AdaLoRALinear(DeltaLinear):
-    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import AdaLoRAConfig, AdaLoRALinear
+        >>> layer = AdaLoRALinear(nn.Linear(8, 4), AdaLoRAConfig(rank=2, target_rank=1))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_B.shape, layer.lora_E.shape, layer.lora_A.shape
+        (torch.Size([4, 2]), torch.Size([2, 1]), torch.Size([2, 8]))
+    """
 
     config: "AdaLoRAConfig"
 
@@ -82,6 +93,12 @@ class AdaLoRAConfig(AdapterConfig):
 
     Raises:
         ValueError: for counts that are out of range, and when no step is left for the budget to fall.
+
+    Examples:
+        >>> from peft_lessons import AdaLoRAConfig
+        >>> config = AdaLoRAConfig(rank=12, target_rank=8, total_steps=1000, warmup_steps=100, final_steps=100)
+        >>> [config.budget(step, layers=10) for step in (100, 500, 1000)]
+        [120, 85, 80]
     """
 
     layer: ClassVar[type[AdapterLayer]] = AdaLoRALinear
@@ -140,6 +157,20 @@ class RankAllocator:
 
     Raises:
         ValueError: when the model has no AdaLoRA layer.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import AdaLoRAConfig, RankAllocator, inject
+        >>> config = AdaLoRAConfig(rank=4, target_rank=1, total_steps=2, targets=("0",))
+        >>> model = inject(nn.Sequential(nn.Linear(8, 8)), config)
+        >>> _ = nn.init.normal_(model[0].lora_E)
+        >>> allocator = RankAllocator(model)
+        >>> for step in (1, 2):
+        ...     model(torch.ones(8)).square().sum().backward()
+        ...     allocator.step(step)
+        >>> allocator.ranks
+        [1]
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -44,6 +44,16 @@ class SerialAdapter(Bottleneck):
 
     Raises:
         TypeError: when the module holds no linear layer to read the width from.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import SerialAdapter, SerialAdapterConfig
+        >>> layer = SerialAdapter(nn.Linear(8, 4), SerialAdapterConfig(bottleneck=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.down_weight.shape, layer.up_weight.shape
+        (torch.Size([2, 4]), torch.Size([4, 2]))
     """
 
     def __init__(self, base_layer: nn.Module, config: "SerialAdapterConfig") -> None:
@@ -60,6 +70,16 @@ class ParallelAdapter(Bottleneck):
 
     Raises:
         TypeError: when the module holds no linear layer to read the widths from.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import ParallelAdapter, ParallelAdapterConfig
+        >>> layer = ParallelAdapter(nn.Linear(8, 4), ParallelAdapterConfig(bottleneck=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.down_weight.shape, layer.up_weight.shape
+        (torch.Size([2, 8]), torch.Size([4, 2]))
     """
 
     config: "ParallelAdapterConfig"
@@ -100,7 +120,16 @@ class BottleneckConfig(AdapterConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SerialAdapterConfig(BottleneckConfig):
-    """After which modules: by default both halves of each block, where the paper puts them."""
+    """After which modules: by default both halves of each block, where the paper puts them.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import SerialAdapterConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = SerialAdapterConfig(bottleneck=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 4), (2,), (4, 2), (4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = SerialAdapter
     targets: Targets = ("o_proj", "down_proj")
@@ -112,6 +141,14 @@ class ParallelAdapterConfig(BottleneckConfig):
 
     Attributes:
         scaling: s, which multiplies what the adapter adds; 4 is what the paper chose for one of its tasks.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import ParallelAdapterConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = ParallelAdapterConfig(bottleneck=2, scaling=1.0, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (2,), (4, 2), (4,)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter

@@ -18,6 +18,16 @@ class DoRAConv(LoRAConv):
 
     Raises:
         TypeError: for a convolution of several groups.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import DoRAConfig, DoRAConv
+        >>> layer = DoRAConv(nn.Conv2d(3, 6, 3), DoRAConfig(rank=2))
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.magnitude.shape
+        torch.Size([1, 6, 1, 1])
     """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:

@@ -30,6 +30,16 @@ class LoftQLinear(LoRALinear):
 
     Raises:
         TypeError: when the layer is quantized already: what the rounding lost is no longer there.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoftQConfig, LoftQLinear
+        >>> layer = LoftQLinear(nn.Linear(8, 4), LoftQConfig(rank=2, block_size=8))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> type(layer.base_layer).__name__
+        'QuantizedLinear'
     """
 
     @torch.no_grad()
@@ -64,6 +74,14 @@ class LoftQConfig(LoRAConfig):
 
     Raises:
         ValueError: for fewer than one iteration.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoftQConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = LoftQConfig(rank=2, block_size=8, iterations=1, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoftQLinear

@@ -27,7 +27,18 @@ from peft_lessons.targets import Targets
 
 
 class LoHaLinear(DeltaLinear):
-    """A linear layer and its update. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and its update. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoHaConfig, LoHaLinear
+        >>> layer = LoHaLinear(nn.Linear(8, 4), LoHaConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.loha_B1.shape, layer.loha_A1.shape
+        (torch.Size([4, 2]), torch.Size([2, 8]))
+    """
 
     config: "LoHaConfig"
 
@@ -62,6 +73,14 @@ class LoHaConfig(RankedConfig):
 
     Raises:
         ValueError: for a rank below 1 and an alpha that is not positive.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoHaConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = LoHaConfig(rank=2, alpha=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4, 2), (2, 8), (4, 2), (2, 8)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear

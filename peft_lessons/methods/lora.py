@@ -29,7 +29,18 @@ from peft_lessons.targets import Targets
 
 
 class LoRALinear(DeltaLinear):
-    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype."""
+    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, LoRALinear
+        >>> layer = LoRALinear(nn.Linear(8, 4), LoRAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_A.shape, layer.lora_B.shape
+        (torch.Size([2, 8]), torch.Size([4, 2]))
+    """
 
     config: "LoRAConfig"
 
@@ -81,6 +92,16 @@ class LoRAConfig(RankedConfig):
 
     Raises:
         ValueError: for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, trainable_parameters
+        >>> config = LoRAConfig(rank=2, alpha=6, targets=("q_proj",))
+        >>> config.scaling
+        3.0
+        >>> model = inject(nn.ModuleDict({"q_proj": nn.Linear(8, 4)}), config)
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(model)]
+        [(2, 8), (4, 2)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoRALinear

@@ -31,6 +31,16 @@ class OFTLinear(LinearAdapter):
 
     Raises:
         ValueError: when the size or the number of the blocks does not divide in_features.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import OFTConfig, OFTLinear
+        >>> layer = OFTLinear(nn.Linear(8, 4), OFTConfig(block_size=4))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.rotations().shape
+        torch.Size([2, 4, 4])
     """
 
     config: "OFTConfig"
@@ -95,6 +105,14 @@ class OFTConfig(AdapterConfig):
     Raises:
         ValueError: for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100
             terms.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import OFTConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = OFTConfig(block_size=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 6)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = OFTLinear

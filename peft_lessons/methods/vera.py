@@ -21,7 +21,15 @@ from peft_lessons.targets import Targets
 
 
 class VeRALinear(DeltaLinear):
-    """A linear layer and its two vectors. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and its two vectors. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import VeRAConfig, VeRALinear, inject
+        >>> layer = inject(nn.Sequential(nn.Linear(8, 4)), VeRAConfig(rank=2, targets=("0",)))[0]
+        >>> isinstance(layer, VeRALinear), layer.vera_lambda_b.shape, layer.vera_lambda_d.shape
+        (True, torch.Size([4]), torch.Size([2]))
+    """
 
     config: "VeRAConfig"
 
@@ -73,6 +81,14 @@ class VeRAConfig(AdapterConfig):
 
     Raises:
         ValueError: for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import VeRAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = VeRAConfig(rank=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4,), (2,)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = VeRALinear

@@ -33,6 +33,12 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
         ConnectionError: when the hub cannot be reached.
         FileNotFoundError: when it or the folder lacks the model or a file.
         ValueError: for an architecture that this decoder is not.
+
+    Examples:
+        >>> from peft_lessons.models import load_from_hub, tiny_gpt
+        >>> model, tokenizer = load_from_hub(tiny_gpt.FOLDER)
+        >>> model.config.num_hidden_layers, tokenizer.vocab_size
+        (4, 1024)
     """
     folder = Path(model_id) if Path(model_id).is_dir() else _download(str(model_id))
     model = Decoder.from_tensors(read_config(folder), _read_weights(folder))

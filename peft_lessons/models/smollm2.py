@@ -67,6 +67,12 @@ def load_smollm2(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer
     Raises:
         FileNotFoundError: when the weights are missing.
         ValueError: when they are damaged; both name the one command that mends it.
+
+    Examples:
+        >>> from peft_lessons.models import load_smollm2
+        >>> model, tokenizer = load_smollm2()
+        >>> model.config.hidden_size, tokenizer.vocab_size
+        (576, 49152)
     """
     status = weights_status()
     if status.path is None:

@@ -14,6 +14,14 @@ class Tokenizer:
     """Wraps a tokenizer of Hugging Face's `tokenizers`.
 
     `eos_id` is the token that ends an answer or a text; `bos_token` is for chat templates that begin with one.
+
+    Examples:
+        >>> from peft_lessons.models import Tokenizer, load_tiny_gpt
+        >>> _, tokenizer = load_tiny_gpt()
+        >>> isinstance(tokenizer, Tokenizer), tokenizer.vocab_size
+        (True, 1024)
+        >>> tokenizer.decode(tokenizer.encode("It was a truth"))
+        'It was a truth'
     """
 
     def __init__(

@@ -77,6 +77,19 @@ class QuantizedLinear(nn.Module):
     `weight` is dequantized at each reading, (out_features, in_features), in the dtype that the layer was made with or
     last cast to. `forward` computes in the dtype of x (or of autocast). Codes and scales are buffers: they move, are
     saved and loaded with the module, and a cast never rounds them.
+
+    Raises:
+        ValueError: for a tensor of other than two dimensions.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import NF4, QuantizedLinear
+        >>> layer = QuantizedLinear.from_linear(nn.Linear(128, 64), codebook=NF4, block_size=64, double=True)
+        >>> layer(torch.ones(3, 128)).shape, layer.weight.shape
+        (torch.Size([3, 64]), torch.Size([64, 128]))
+        >>> layer.codes.dtype, layer.codes.shape
+        (torch.uint8, torch.Size([4096]))
     """
 
     codes: Tensor
@@ -178,6 +191,14 @@ def quantize_model(
     Raises:
         ValueError: if nothing is left to replace, if a target shares its weight with another module, if a weight is
             not finite, or if the model has adapters: they start from the weight that they found.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import quantize_model
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(64, 64), "head": nn.Linear(64, 2)})
+        >>> model = quantize_model(model, targets=("q_proj",))
+        >>> [type(module).__name__ for module in model.children()]
+        ['QuantizedLinear', 'Linear']
     """
     if adapted := [name for name, _ in model.named_modules() if "base_layer" in name.split(".")]:
         raise ValueError(f"the model has adapters ({adapted[0]} …): quantize the model first, then inject them")
