@@ -95,6 +95,8 @@ def train(
     Ctrl+C ends training once the step that is being made is whole, in an evaluation at once, and keeps what was learnt.
     A second Ctrl+C does not wait.
 
+    Parameters that no step has given a gradient are named in a warning: most often nothing calls their module.
+
     `checkpoint` is a folder where the state of training is kept: every `checkpoint_every` steps (unless told otherwise
     ten times in all), at the end, and after Ctrl+C or SIGTERM. The same call finds it there, in a new process too, and
     goes on; weights and history become bit for bit those of a run that never stopped. It needs the model as it was
@@ -103,9 +105,9 @@ def train(
     `RankAllocator` does.
 
     Raises:
-        ValueError: for settings that make no sense, when nothing requires a gradient, when the batches run out,
-            when a batch has no label to score, when the loss or a gradient is not finite (before it is applied),
-            and when the folder holds another run.
+        ValueError: for settings that make no sense, when nothing requires a gradient or the loss depends on
+            nothing that does, when the batches run out, when a batch has no label to score, when the loss or a
+            gradient is not finite (before it is applied), and when the folder holds another run.
         TypeError: for batches of a form that the loss cannot take.
         OSError: when the folder cannot be written, which leaves the last whole state in it.
 

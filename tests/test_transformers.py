@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -20,6 +21,7 @@ from peft_lessons import (
     ALL_LINEAR,
     LoRAConfig,
     LoRALinear,
+    SerialAdapterConfig,
     adapters_disabled,
     inject,
     load_adapter,
@@ -29,6 +31,7 @@ from peft_lessons import (
     trainable_parameters,
 )
 from peft_lessons.adapters import named_adapters
+from peft_lessons.bases import is_quantized
 from peft_lessons.training import train
 from tools.artifacts import transformers_table
 
@@ -210,15 +213,20 @@ def test_a_tied_head_that_trains_leaves_the_embedding(kind: str, tmp_path) -> No
     torch.testing.assert_close(logits(type(base).from_pretrained(tmp_path), kind), logits(merged, kind))
 
 
-def test_a_quantized_conv1d_is_merged_into_a_conv1d(tmp_path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_quantized_blocks_are_merged_into_the_kinds_that_were_there(kind: str, tmp_path) -> None:
     """Else GPT-2's checkpoint would hold transposed weights, which is seen only where they are not square."""
-    base = quantize_model(model("GPT-2"), block_size=16)
-    mine = inject(base, KINDS["GPT-2"].config(LORA))
-    learn(mine, "GPT-2")
-    learnt = logits(mine, "GPT-2")
-    merge(mine).save_pretrained(tmp_path)
-    again = transformers.GPT2LMHeadModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(logits(again, "GPT-2"), learnt, rtol=1e-4, atol=1e-5)
+    kinds = {name: type(module) for name, module in model(kind).named_modules()}
+    with warnings.catch_warnings(action="ignore"):  # of what stays dense
+        base = quantize_model(model(kind), block_size=16)
+    assert any(is_quantized(module) for module in base.modules())
+    mine = inject(base, KINDS[kind].config(LORA))
+    learn(mine, kind)
+    learnt = logits(mine, kind)
+    assert {name: type(module) for name, module in merge(mine).named_modules()} == kinds
+    mine.save_pretrained(tmp_path)
+    again = type(mine).from_pretrained(tmp_path)
+    torch.testing.assert_close(logits(again, kind), learnt, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_an_embedding_train_wherever_its_weight_is_tied(tmp_path) -> None:
@@ -237,7 +245,36 @@ def test_rows_of_an_embedding_train_wherever_its_weight_is_tied(tmp_path) -> Non
     torch.testing.assert_close(logits(merge(mine), "T5"), before, rtol=1e-4, atol=1e-5)
 
 
+def test_a_serial_adapter_has_no_weight_to_read() -> None:
+    """As T5 reads that of `wo`."""
+    mine = inject(model("T5"), SerialAdapterConfig(bottleneck=2, targets=("wo",)))
+    with pytest.raises(AttributeError, match="'SerialAdapter' object has no attribute 'weight'"):
+        logits(mine, "T5")
+
+
+@pytest.mark.parametrize("method", [LORA, LoRAConfig(rank=2, trainable_tokens={"embed_tokens": (1,)})])
+def test_gemma_scales_what_it_looks_up(method: LoRAConfig) -> None:
+    target = ("q_proj",) if method.trainable_tokens else ("embed_tokens",)
+    with pytest.raises(TypeError, match="got Gemma3TextScaledWordEmbedding"):
+        inject(model("Gemma 3"), replace(method, targets=target))
+
+
 # In training.
+
+
+def test_the_trainer_of_transformers_trains_adapters(tmp_path) -> None:
+    mine, config = model("Llama"), KINDS["Llama"].config(LORA)
+    inject(mine, config)
+    examples = [{name: part[row] for name, part in batch("Llama").items()} for row in range(2)]
+    arguments = transformers.TrainingArguments(
+        tmp_path / "trainer", max_steps=2, learning_rate=0.05, use_cpu=True, report_to=[], save_strategy="no"
+    )
+    before = logits(mine.eval(), "Llama")
+    transformers.Trainer(mine, arguments, train_dataset=examples).train()
+    learnt = logits(mine.eval(), "Llama")
+    assert not torch.allclose(learnt, before, atol=1e-3)
+    again = load_adapter(model("Llama"), save_adapter(mine, config, tmp_path / "ours"))
+    assert torch.equal(logits(again, "Llama"), learnt)
 
 
 def test_what_the_forward_pass_never_calls_is_named() -> None:
