@@ -27,7 +27,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig(Where):
-    """Where a method goes. Each method's config adds how much."""
+    """Where a method goes. Each method's config adds how much.
+
+    Examples:
+        >>> from peft_lessons import AdapterConfig, BitFitConfig
+        >>> issubclass(BitFitConfig, AdapterConfig), BitFitConfig.layer.__name__
+        (True, 'BitFitLinear')
+    """
 
     layer: ClassVar[type["AdapterLayer"]]
     saved_by: ClassVar[str] = "save_adapter(model, config, folder)"
@@ -86,6 +92,15 @@ class AdapterLayer(nn.Module):
 
     A method writes two functions: `adapted(x)`, the cheap forward pass in training, and `merged()`, a new plain layer
     that computes the same. One contract test says that they agree.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import AdapterLayer, LoRAConfig, inject
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), LoRAConfig(rank=2, targets=("0",)))
+        >>> [name for name, module in model.named_modules() if isinstance(module, AdapterLayer)]
+        ['0']
+        >>> model[0].base_layer
+        Linear(in_features=8, out_features=4, bias=True)
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
@@ -162,7 +177,8 @@ class TrainedWhole(AdapterLayer):
 
     The copy is in fp32 or higher and computes in the module's dtype. Its attributes are read through this layer.
 
-    Raises TypeError when the module holds codes, or nothing that could train.
+    Raises:
+        TypeError: when the module holds codes, or nothing that could train.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
@@ -208,9 +224,12 @@ class TrainedWhole(AdapterLayer):
 class TrainedRows(AdapterLayer):
     """Some rows of an embedding, trained in place of its own. int64 ids (…,) → (…, embedding_dim).
 
-    Over a linear layer whose weight is tied to the embedding, the same rows give the outputs of these tokens.
+    Given `rows` are those of another embedding, to whose weight this module's is tied: in a linear layer they give the
+    outputs of these tokens.
 
-    Raises TypeError for a module that is neither, ValueError for tokens that it has not, or twice.
+    Raises:
+        TypeError: for a module that is neither.
+        ValueError: for tokens that it has not, or twice.
     """
 
     base_layer: nn.Embedding | nn.Linear
@@ -228,6 +247,7 @@ class TrainedRows(AdapterLayer):
         self.register_buffer("ids", torch.tensor(ids, device=self.device), persistent=False)
         trained = self.base_layer.weight.detach()[self.ids].to(self.adapter_dtype)
         self.rows = nn.Parameter(trained) if rows is None else rows
+        self.tied = rows is not None
 
     def adapted(self, x: Tensor) -> Tensor:
         y = self.base_layer(x)
@@ -250,10 +270,11 @@ class TrainedRows(AdapterLayer):
 def trained_rows(
     model: nn.Module, embedding: nn.Module, config: AdapterConfig, ids: tuple[int, ...]
 ) -> dict[nn.Module, AdapterLayer]:
-    """Build new adapters for an embedding, and for each head of `model` whose weight is tied to it."""
+    """Build new adapters for an embedding, and for each head or embedding of `model` whose weight is tied to it."""
     first = TrainedRows(embedding, config, ids)
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.weight is getattr(embedding, "weight", None)]
-    return {embedding: first, **{head: TrainedRows(head, config, ids, first.rows) for head in heads}}
+    kinds = (nn.Linear, nn.Embedding)
+    tied = [m for m in model.modules() if isinstance(m, kinds) and m is not embedding and m.weight is embedding.weight]
+    return {embedding: first, **{module: TrainedRows(module, config, ids, first.rows) for module in tied}}
 
 
 def inject(model: Model, config: AdapterConfig) -> Model:
@@ -262,9 +283,19 @@ def inject(model: Model, config: AdapterConfig) -> Model:
     A module that is registered under several names gets one adapter, shared like the module itself. On any error the
     model is left as it was.
 
-    Raises ValueError when a target matches nothing (the message lists what there is), when one lies inside of another,
-    when the rank does not fit, and when the model has adapters already; TypeError when a target is of a kind that the
-    method cannot adapt.
+    Raises:
+        ValueError: when a target matches nothing (the message lists what there is), when one lies inside of
+            another, when the rank does not fit, and when the model has adapters already.
+        TypeError: when a target is of a kind that the method cannot adapt.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4), "k_proj": nn.Linear(8, 4)})
+        >>> inject(model, LoRAConfig(rank=2, targets=("q_proj",))) is model
+        True
+        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        ['q_proj.lora_A', 'q_proj.lora_B']
     """
     require_no_adapters(model)
     config.check_places(model)
@@ -279,7 +310,8 @@ def require_no_adapters(model: nn.Module) -> None:
 def attach(model: Model, layers: Mapping[nn.Module, AdapterLayer]) -> Model:
     """Freeze `model` and put each of `layers` in the place of the module that it adapts; returns `model`.
 
-    Raises ValueError when one of them lies inside of another; the model then is as it was, as it is when interrupted.
+    Raises:
+        ValueError: when one of them lies inside of another; the model then is as it was, as it is when interrupted.
     """
     places = [(name, module) for name, module in model.named_modules(remove_duplicate=False) if module in layers]
     for name, module in places:
@@ -310,8 +342,20 @@ def merge(model: Model) -> Model:
     the plain layers are frozen. When `model` itself is an adapter layer, there is no place in it to change: returns the
     plain layer.
 
-    Raises TypeError when a method cannot be folded or a base computes in a way of its own; ValueError when there is no
-    adapter, when one has hooks, and when a sum is NaN or infinite. The model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        TypeError: when a method cannot be folded or a base computes in a way of its own.
+        ValueError: when there is no adapter, when one has hooks, and when a sum is NaN or infinite.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, merge
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> merge(model)
+        Sequential(
+          (0): Linear(in_features=8, out_features=4, bias=True)
+        )
     """
     adapters = list(named_adapters(model))
     if not adapters:
@@ -348,6 +392,14 @@ def remove_adapters(model: Model) -> Model:
     """Replace each adapter by the base layer that it wraps, in place; returns `model`. What was learnt is dropped.
 
     The base stays frozen. When `model` itself is an adapter layer, returns its base layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, remove_adapters
+        >>> linear = nn.Linear(8, 4)
+        >>> model = inject(nn.Sequential(linear), LoRAConfig(rank=2, targets=("0",)))
+        >>> remove_adapters(model)[0] is linear
+        True
     """
     for name, layer in list(named_adapters(model)):
         model = replace_module(model, name, layer.base_layer)
@@ -358,7 +410,21 @@ def remove_adapters(model: Model) -> Model:
 def adapters_disabled(model: Model) -> Iterator[Model]:
     """Switch off all adapters inside this context: `model` computes exactly what its base computes. Contexts may nest.
 
-    Raises ValueError when there is no adapter: a merged model cannot be switched back.
+    Raises:
+        ValueError: when there is no adapter: a merged model cannot be switched back.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, adapters_disabled, inject
+        >>> x, model = torch.ones(8), nn.Sequential(nn.Linear(8, 4))
+        >>> before = model(x)
+        >>> _ = nn.init.ones_(inject(model, BitFitConfig(targets=("0",)))[0].bias_delta)
+        >>> torch.equal(model(x), before)
+        False
+        >>> with adapters_disabled(model):
+        ...     torch.equal(model(x), before)
+        True
     """
     layers = {layer for _, layer in named_adapters(model)}
     if not layers:
@@ -374,7 +440,17 @@ def adapters_disabled(model: Model) -> Iterator[Model]:
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that an optimizer should get: those that require a gradient, each once."""
+    """Return the parameters that an optimizer should get: those that require a gradient, each once.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, trainable_parameters
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> optimizer = torch.optim.AdamW(trainable_parameters(model), lr=1e-3)
+        >>> sum(parameter.numel() for parameter in trainable_parameters(model))
+        24
+    """
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -383,6 +459,13 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
     A shared adapter comes under each of its names. Beside the base weights this is the whole adapted model, as long as
     nothing else was trained.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, adapter_state_dict, inject
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+        {'0.lora_A': (2, 8), '0.lora_B': (4, 2)}
     """
     return {
         f"{name}.{key}": tensor
@@ -393,7 +476,11 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter_state_dict(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy `state` into the adapters of `model`. Raises ValueError unless names and shapes are exactly equal."""
+    """Copy `state` into the adapters of `model`.
+
+    Raises:
+        ValueError: unless names and shapes are exactly equal.
+    """
     own = adapter_state_dict(model)
     problems = [f"missing {name}" for name in own if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in own]

@@ -157,7 +157,7 @@ def known_as(layer: nn.Module) -> tuple[Dense, type[nn.Module]] | None:
     for kind in type(layer).__mro__:
         if "dequantized" in vars(kind):
             return CODES, kind
-        if found := KINDS.get(f"{kind.__module__}.{kind.__qualname__}"):
+        if found := KINDS.get(_full_name(kind)):
             return found, kind
     reads_alike = "weight" in layer._parameters or hasattr(type(layer), "weight")
     if reads_alike and all(hasattr(layer, name) for name in ("in_features", "out_features", "bias")):
@@ -210,15 +210,15 @@ def read_weight(layer: nn.Module, dtype: torch.dtype) -> Tensor:
 
 def as_kept(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """W (out, in) and b as a plain layer in the place of `layer` has them: in its orientation, rounded to its dtype."""
-    kind, _ = _known(layer)
-    dtype = kind.dtype(layer)
+    dtype, (kind, _) = dtype_of(layer), _plain_kind(layer)
     return kind.kept(weight).to(dtype), None if bias is None else bias.to(dtype)
 
 
 def plain_layer(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     """Build a new frozen dense layer for the place of `layer`, with copies of W (out, in) and b, rounded to its dtype.
 
-    Raises TypeError when the class of `layer` has a forward of its own: what that computes is not known.
+    Raises:
+        TypeError: when the class of `layer` has a forward of its own: what that computes is not known.
     """
     kind, known = _known(layer)
     if type(layer).forward is not known.forward:
@@ -226,12 +226,29 @@ def plain_layer(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mod
             f"{type(layer).__name__} has a forward of its own, which a plain layer would not have; the merged weight "
             "can be read from the adapter's `weight`"
         )
-    plain = kind.plain(known, *kind.sizes(layer), bias is not None)
+    plain_kind, plain_class = _plain_kind(layer)
+    plain = plain_kind.plain(plain_class, *kind.sizes(layer), bias is not None)
     for name, tensor in zip(("weight", "bias"), as_kept(layer, weight, bias), strict=True):
         if tensor is not None:
             copied = tensor.detach().clone(memory_format=torch.contiguous_format)
             setattr(plain, name, nn.Parameter(copied, requires_grad=False))
     return plain.train(layer.training)
+
+
+def _plain_kind(layer: nn.Module) -> tuple[Dense, Any]:
+    """How W lies in the plain layer for the place of `layer`, and its class: of codes, that of what was quantized."""
+    made_from = getattr(layer, "made_from", None)
+    return _known(layer) if made_from is None else (KINDS[_full_name(made_from)], made_from)
+
+
+def plain_class(layer: nn.Module) -> type[nn.Module]:
+    """Return the class of the plain layer for the place of `layer`."""
+    kind, known = _plain_kind(layer)
+    return nn.Linear if kind.quantized else known
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _known(layer: nn.Module) -> tuple[Dense, Any]:

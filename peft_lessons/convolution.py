@@ -17,7 +17,8 @@ FUNCTIONS: dict[int, Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the di
 class ConvAdapter(AdapterLayer):
     """An adapter on a convolution over one to three dimensions. A method writes `adapted(x)` and `folded()`.
 
-    Raises TypeError when `base_layer` is none, has no weight yet, or is of a class with a forward of its own.
+    Raises:
+        TypeError: when `base_layer` is none, has no weight yet, or is of a class with a forward of its own.
     """
 
     base_layer: nn.Conv1d | nn.Conv2d | nn.Conv3d  # K (out_channels, in_channels / groups, k…), b (out_channels,)

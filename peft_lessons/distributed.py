@@ -175,7 +175,10 @@ def fine_tune(options: argparse.Namespace) -> dict[str, Any] | None:
     """Train together with the other processes and return the report; the first process writes it, and the adapter.
 
     Returns None when training was stopped; its state then lies in `options.out`.
-    Raises ValueError or TypeError for options that make no sense, and whatever loading and training raise.
+
+    Raises:
+        ValueError: for options that make no sense. Whatever loading and training raise is raised, too.
+        TypeError: for options of another type.
     """
     check_count("steps", options.steps)
     check_count("batch", options.batch)
@@ -264,8 +267,9 @@ def state_folder(options: argparse.Namespace, mesh: DeviceMesh) -> Path:
 
     One that was killed may not have come to write what others have: all go on from the oldest of their newest states.
 
-    Raises ValueError for the state of an unfinished run, unless `options.resume` says to go on with it, and for that of
-    another number of processes.
+    Raises:
+        ValueError: for the state of an unfinished run, unless `options.resume` says to go on with it, and for that
+            of another number of processes.
     """
     root = options.out / STATES
     own = root / f"{mesh.get_rank()}-of-{mesh.size()}"
@@ -286,7 +290,10 @@ def state_folder(options: argparse.Namespace, mesh: DeviceMesh) -> Path:
 def connect() -> DeviceMesh:
     """Join the group that torchrun describes, or make one of this process alone; return a mesh of all its processes.
 
-    A process has the GPU of its LOCAL_RANK. Raises ValueError where there are fewer GPUs than processes.
+    A process has the GPU of its LOCAL_RANK.
+
+    Raises:
+        ValueError: where there are fewer GPUs than processes.
     """
     local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if gpus and local >= gpus:

@@ -16,7 +16,8 @@ LLAMA_LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_
 class LinearAdapter(AdapterLayer):
     """An adapter on a linear layer, of any kind in `bases`. A method writes `adapted(x)` and `folded()`.
 
-    Raises TypeError when `base_layer` is no linear layer, or one whose weight cannot be read.
+    Raises:
+        TypeError: when `base_layer` is no linear layer, or one whose weight cannot be read.
     """
 
     base_layer: Any  # of the kinds in `bases`; its `weight` need not be W

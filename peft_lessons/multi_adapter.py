@@ -37,7 +37,16 @@ Which = str | None | Sequence[str | None] | Mapping[str, float]
 
 
 class SeveralAdapters(AdapterLayer):
-    """Adapters of one module, of which `which` says who computes: None is the base. See `using`."""
+    """Adapters of one module, of which `which` says who computes: None is the base. See `using`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, LoRAConfig, add_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", LoRAConfig(rank=2, targets=("0",)))
+        >>> model = add_adapter(model, "german", BitFitConfig(targets=("0",)))
+        >>> type(model[0]).__name__, model[0].names
+        ('SeveralAdapters', ('french', 'german'))
+    """
 
     config: "SeveralConfig"
 
@@ -167,7 +176,18 @@ def _asked(which: Which) -> list[str | None]:
 class SeveralConfig(AdapterConfig):
     """The configs of several adapters, by their names. Each says where its own go.
 
-    Raises ValueError when there is none, or when a name is empty.
+    Attributes:
+        adapters: The config of each adapter, by its name.
+
+    Raises:
+        ValueError: when there is none, or when a name is empty.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, LoRAConfig, SeveralConfig, inject
+        >>> adapters = {"french": LoRAConfig(rank=2, targets=("0",)), "german": BitFitConfig(targets=("0",))}
+        >>> inject(nn.Sequential(nn.Linear(8, 4)), SeveralConfig(adapters=adapters))[0].names
+        ('french', 'german')
     """
 
     layer: ClassVar[type[AdapterLayer]] = SeveralAdapters
@@ -202,8 +222,21 @@ class SeveralConfig(AdapterConfig):
 def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
     """Load the adapter of each folder under its name into `model`; returns `model`, which computes as its base.
 
-    Adapters that it has already under other names stay. Raises what `load_adapter` raises, and ValueError for a name
-    that is taken; the model then is as it was.
+    Adapters that it has already under other names stay. After an error the model is as it was.
+
+    Raises:
+        ValueError: for a name that is taken, and as `load_adapter`, which raises FileNotFoundError and TypeError, too.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, inject, load_adapters, save_adapter
+        >>> config = BitFitConfig(targets=("0",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = save_adapter(inject(nn.Sequential(nn.Linear(8, 4)), config), config, folder)
+        ...     model = load_adapters(nn.Sequential(nn.Linear(8, 4)), {"french": folder, "german": folder})
+        >>> model[0].names
+        ('french', 'german')
     """
     return _add(model, {name: read_adapter(folder) for name, folder in folders.items()})
 
@@ -211,7 +244,17 @@ def load_adapters(model: Model, folders: Mapping[str, str | Path]) -> Model:
 def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) -> Model:
     """Put one more adapter beside those that `model` has, new for a config or from a folder; returns `model`.
 
-    Raises what `inject` and `load_adapter` raise, and ValueError for a name that is taken; the model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: for a name that is taken. What `inject` or `load_adapter` raises is raised, too.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> add_adapter(model, "german", BitFitConfig(targets=("0",)))[0].names
+        ('french', 'german')
     """
     return _add(model, {name: adapter if isinstance(adapter, AdapterConfig) else read_adapter(adapter)})
 
@@ -219,7 +262,17 @@ def add_adapter(model: Model, name: str, adapter: AdapterConfig | str | Path) ->
 def remove_adapter(model: Model, name: str) -> Model:
     """Take the adapter called `name` out of `model`; returns `model`, without adapters if it was the last.
 
-    Raises ValueError for a name that is not there or in use at the moment.
+    Raises:
+        ValueError: for a name that is not there or in use at the moment.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, remove_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> remove_adapter(model, "french")
+        Sequential(
+          (0): Linear(in_features=8, out_features=4, bias=True)
+        )
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -235,7 +288,17 @@ def remove_adapter(model: Model, name: str) -> Model:
 def save_named_adapter(model: nn.Module, name: str, folder: str | Path, base_model: str | None = None) -> Path:
     """Write the adapter called `name` to `folder` as `save_adapter` does; returns the folder.
 
-    Raises ValueError for a name that is not there, and what `save_adapter` raises.
+    Raises:
+        ValueError: for a name that is not there, and what `save_adapter` raises.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, save_named_adapter
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_named_adapter(model, "french", folder).iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     layers = _layers(model)
     _check_known(layers.values(), [name])
@@ -258,7 +321,7 @@ def _add(model: Model, new: Mapping[str, AdapterConfig | StoredAdapter]) -> Mode
         for name, one in new.items():
             with naming(name):
                 if isinstance(one, StoredAdapter):
-                    parts[name], configs[name] = restore(model, one), one.config
+                    parts[name], configs[name] = restore(model, one)
                 else:
                     one.check_places(model)
                     parts[name], configs[name] = one.build(model), one
@@ -313,7 +376,20 @@ def using(model: Model, which: Which) -> Iterator[Model]:
     W + Σ wᵢ (Wᵢ − W) in each linear layer. Adapters that are not named do not train inside. With gradient checkpointing
     the backward pass belongs inside, too.
 
-    Raises ValueError when the model has not several adapters, or none of a name.
+    Raises:
+        ValueError: when the model has not several adapters, or none of a name.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, add_adapter, using
+        >>> model = add_adapter(nn.Sequential(nn.Linear(8, 4)), "french", BitFitConfig(targets=("0",)))
+        >>> _ = nn.init.ones_(model[0].get("french").bias_delta)
+        >>> x = torch.ones(2, 8)
+        >>> with using(model, ["french", None]):
+        ...     mixed = model(x)
+        >>> [torch.equal(ours, base) for ours, base in zip(mixed, model(x))]
+        [False, False]
     """
     layers = _layers(model)
     if isinstance(which, Mapping):
@@ -365,8 +441,20 @@ def concatenate(model: Model, weights: Mapping[str, float]) -> tuple[Model, LoRA
     Stacked ranks add updates up exactly: [w₁s₁B₁ w₂s₂B₂] [A₁; A₂] = w₁s₁B₁A₁ + w₂s₂B₂A₂. The new rank is the sum of the
     ranks and the scaling is 1. Dropout is left out. `combine` knows other ways.
 
-    Raises ValueError when the model has not several adapters, none of a name, or a layer too small for the sum of the
-    ranks; TypeError when one is no plain LoRA. The model then is as it was.
+    Raises:
+        ValueError: when the model has not several adapters, none of a name, or a layer too small for the sum of the
+            ranks.
+        TypeError: when one is no plain LoRA.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, add_adapter, concatenate
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> for name, rank in (("french", 1), ("german", 2)):
+        ...     model = add_adapter(model, name, LoRAConfig(rank=rank, targets=("0",)))
+        >>> model, config = concatenate(model, {"french": 0.5, "german": 0.5})
+        >>> config.rank, config.scaling
+        (3, 1.0)
     """
     ranks = _ranks(model, weights)
     sum_config = _joint_config(model, weights, sum(max(each) for each in ranks.values()))
@@ -391,8 +479,21 @@ def combine(
     largest of the adapters'. Otherwise all have one rank, and keep it. `seed` decides which entries are dropped. The
     new scaling is 1. Dropout is left out.
 
-    Raises ValueError for an unknown method, a density out of range, a rank where none can be chosen, ranks that differ,
-    and what `concatenate` raises. The model then is as it was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: for an unknown method, a density out of range, a rank where none can be chosen, ranks that
+            differ, and what `concatenate` raises.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, add_adapter, combine
+        >>> model = nn.Sequential(nn.Linear(8, 4))
+        >>> for name in ("french", "german"):
+        ...     model = add_adapter(model, name, LoRAConfig(rank=2, targets=("0",)))
+        >>> model, config = combine(model, {"french": 1.0, "german": 1.0}, "ties", density=0.5)
+        >>> config.rank, config.scaling
+        (2, 1.0)
     """
     if method not in METHODS | OF_UPDATES:
         raise ValueError(f"method is {method!r}; possible: {', '.join(METHODS | OF_UPDATES)}, and concatenate()")

@@ -19,10 +19,15 @@ Value = TypeVar("Value")
 class RankedConfig(AdapterConfig):
     """A rank and an α, which may differ from module to module.
 
-    `rank_pattern` and `alpha_pattern` map names of modules, ends of them or regular expressions for these, to values;
-    the first that fits a module counts, as in peft.
+    Attributes:
+        rank: r, the inner dimension of each product; at most min(in, out) of every adapted matrix.
+        alpha: α, which divided by the rank scales the update.
+        rank_pattern: Other ranks for some modules: from names, ends of names or regular expressions for these to
+            ranks, such as {"v_proj": 4}. The first that fits a module counts, as in peft.
+        alpha_pattern: As `rank_pattern`, for α.
 
-    Raises ValueError for a rank below 1 and an α that is not positive, anywhere.
+    Raises:
+        ValueError: for a rank below 1 and an α that is not positive, anywhere.
     """
 
     rank: int

@@ -14,6 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from peft_lessons.bases import is_linear
+from peft_lessons.explained import explain_fields
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,25 @@ WRAPPING_PARTS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_modu
 class Where:
     """Which modules of a model are adapted, and which train whole beside them.
 
-    `targets` are names of modules or ends of names, cut at dots: "q_proj" matches "model.layers.0.self_attn.q_proj". Or
-    a compiled regular expression that must match the whole name, or `ALL_LINEAR`. `exclude` takes some of them out
-    again, by names or a regular expression. `layers` keeps those in the blocks of these numbers, counted from 0; the
-    number is the first that follows a name, or one of `layers_pattern`: 3 in "model.layers.3.mlp.experts.0.up_proj".
-    What a target names in full is adapted wherever it lies.
+    A name is a module's whole name or an end of it, cut at a dot: "q_proj" matches "model.layers.0.self_attn.q_proj".
 
-    `modules_to_save` are modules that train as a whole and are saved with the adapters, such as a new classifier. What
-    lies inside of them is not adapted. `trainable_tokens` maps embeddings to those of their rows that train, such as
-    {"embed_tokens": (32000, 32001)} for two new tokens; a head whose weight is tied to one computes with the same rows.
+    Attributes:
+        targets: What is adapted: names, a compiled regular expression that must match a module's whole name, or
+            `ALL_LINEAR`.
+        exclude: What of that is left alone, by names or a regular expression.
+        layers: Numbers of the blocks that are adapted, counted from 0; () means all. A block's number is the first that
+            follows a name: 3 in "model.layers.3.mlp.experts.0.up_proj". What a target names in full is adapted wherever
+            it lies.
+        layers_pattern: Names that a block's number may follow, such as ("layers",), where the first one is another.
+        modules_to_save: Names of modules that train as a whole and are saved with the adapters, such as a new
+            classifier. What lies inside of them is not adapted.
+        trainable_tokens: From embeddings to those of their rows that train, such as {"embed_tokens": (32000, 32001)}
+            for two new tokens. A head whose weight is tied to the embedding computes with the same rows.
 
-    Raises TypeError for a string where names are meant, ValueError without a target and for `layers` beside a regular
-    expression or ALL_LINEAR, which peft cannot express.
+    Raises:
+        TypeError: for a string where names are meant.
+        ValueError: without a target and for `layers` beside a regular expression or ALL_LINEAR, which peft cannot
+            express.
     """
 
     targets: Targets
@@ -52,6 +60,10 @@ class Where:
     layers_pattern: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
     trainable_tokens: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        explain_fields(cls)
 
     def __post_init__(self) -> None:
         if not isinstance(self.targets, AllLinear):
@@ -71,8 +83,9 @@ class Where:
     def modules(self, model: nn.Module) -> dict[nn.Module, str]:
         """Return what is adapted in `model` or trains whole, each module once, with its first name.
 
-        Raises ValueError for a name or number that matches nothing, and when nothing is left to adapt. The message
-        lists what there is.
+        Raises:
+            ValueError: for a name or number that matches nothing, and when nothing is left to adapt. The message lists
+                what there is.
         """
         names = [(name, module) for name, module in own_names(model) if name]
         self._require_matches(names)

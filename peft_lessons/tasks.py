@@ -76,7 +76,10 @@ def read_examples(path: str | Path, tokenizer: Tokenizer, longest: int) -> list[
     """Read the examples in a file of JSON lines, {"prompt": …, "answer": …} each, at most `longest` tokens together.
 
     A prompt is put into the model's chat template, if it has one. Blank lines and other keys are passed over.
-    Raises OSError when the file cannot be read, ValueError that names each line which is no example.
+
+    Raises:
+        OSError: when the file cannot be read.
+        ValueError: which names each line which is no example.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").split("\n")

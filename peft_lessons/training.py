@@ -11,6 +11,7 @@ import math
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,7 +42,13 @@ Loss = Callable[..., Tensor]
 
 @dataclass
 class History:
-    """What happened in training, a number a step."""
+    """What happened in training, a number a step.
+
+    Examples:
+        >>> from peft_lessons.training import History
+        >>> History(losses=[2.0, 1.5]).interrupted
+        False
+    """
 
     losses: list[float] = field(default_factory=list)  # training loss, nats per scored token
     evaluations: list[tuple[int, float]] = field(default_factory=list)  # (steps done, value of `evaluate`)
@@ -88,6 +95,8 @@ def train(
     Ctrl+C ends training once the step that is being made is whole, in an evaluation at once, and keeps what was learnt.
     A second Ctrl+C does not wait.
 
+    Parameters that no step has given a gradient are named in a warning: most often nothing calls their module.
+
     `checkpoint` is a folder where the state of training is kept: every `checkpoint_every` steps (unless told otherwise
     ten times in all), at the end, and after Ctrl+C or SIGTERM. The same call finds it there, in a new process too, and
     goes on; weights and history become bit for bit those of a run that never stopped. It needs the model as it was
@@ -95,10 +104,22 @@ def train(
     `after_step` or `loss` remember from one step to the next is kept if it lies in buffers of the model, as that of a
     `RankAllocator` does.
 
-    Raises ValueError for settings that make no sense, when nothing requires a gradient, when the batches run out, when
-    a batch has no label to score, when the loss or a gradient is not finite (before it is applied), and when the folder
-    holds another run; TypeError for batches of a form that the loss cannot take; OSError when the folder cannot be
-    written, which leaves the last whole state in it.
+    Raises:
+        ValueError: for settings that make no sense, when nothing requires a gradient or the loss depends on
+            nothing that does, when the batches run out, when a batch has no label to score, when the loss or a
+            gradient is not finite (before it is applied), and when the folder holds another run.
+        TypeError: for batches of a form that the loss cannot take.
+        OSError: when the folder cannot be written, which leaves the last whole state in it.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons.training import train
+        >>> model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
+        >>> ids = torch.tensor([[0, 1, 2, 3, 4]])
+        >>> history = train(model, [(ids, ids)] * 20, steps=20, learning_rate=0.1)
+        >>> len(history.losses), history.losses[-1] < history.losses[0]
+        (20, True)
     """
     check_count("steps", steps)
     check_count("accumulate", accumulate)
@@ -140,9 +161,10 @@ def train(
                     history.evaluations.append((step, evaluate(model)))
                 model.train()
 
+        idle, first = set(trained), len(history.losses)
         model.train()
         try:
-            for step in (bar or terminal_bar)(range(len(history.losses), steps)):
+            for step in (bar or terminal_bar)(range(first, steps)):
                 if step == 0 or (evaluate_every and step % evaluate_every == 0):
                     evaluated(step)
                 started = time.perf_counter()
@@ -150,6 +172,7 @@ def train(
                     state.begin_step()
                 optimizer.zero_grad()
                 value, last = _gradients(model, source, accumulate, loss, step)
+                idle -= _with_gradients(trained)
                 _clip_gradients(trained, max_norm, step)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * learning_rate_factor(step, steps, warmup)
@@ -172,7 +195,17 @@ def train(
             evaluated(len(history.losses))
         except KeyboardInterrupt:
             history.interrupted = True
+    if idle and len(history.losses) > first:
+        warnings.warn(
+            f"{len(idle)} of {len(trained)} parameters that train had no gradient in any step, as {min(idle)}: does "
+            "the model's forward pass call the modules that they lie in?",
+            stacklevel=2,
+        )
     return history
+
+
+def _with_gradients(trained: Mapping[str, nn.Parameter]) -> set[str]:
+    return {name for name, parameter in trained.items() if parameter.grad is not None}
 
 
 @contextmanager
@@ -242,6 +275,10 @@ def _gradients(
         mean += share * (value.item() - mean)
         if not math.isfinite(mean):
             raise ValueError(f"the loss is {value.item()} at step {step}: try a lower learning rate")
+        if not value.requires_grad:
+            raise ValueError(
+                "the loss depends on nothing that trains: does the model's forward pass call the adapted modules?"
+            )
         if share < 1:
             for parameter in trainable_parameters(model):
                 if parameter.grad is not None:
@@ -264,7 +301,13 @@ def _clip_gradients(trained: dict[str, nn.Parameter], max_norm: float, step: int
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate that step `step` of `steps` uses: linear warm-up, then a cosine to zero."""
+    """Share of the peak learning rate that step `step` of `steps` uses: linear warm-up, then a cosine to zero.
+
+    Examples:
+        >>> from peft_lessons.training import learning_rate_factor
+        >>> [round(learning_rate_factor(step, steps=8, warmup=0.25), 2) for step in range(8)]
+        [0.5, 1.0, 1.0, 0.93, 0.75, 0.5, 0.25, 0.07]
+    """
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
@@ -272,7 +315,13 @@ def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
 
 
 def terminal_bar(steps: Iterable[int]) -> Iterable[int]:
-    """tqdm's bar when a terminal is watching, nothing otherwise."""
+    """tqdm's bar when a terminal is watching, nothing otherwise.
+
+    Examples:
+        >>> from peft_lessons.training import terminal_bar
+        >>> list(terminal_bar(range(3)))
+        [0, 1, 2]
+    """
     if not sys.stderr.isatty():
         return steps
     from tqdm import tqdm
@@ -284,8 +333,18 @@ def language_model_loss(model: nn.Module, input_ids: Tensor, labels: Tensor, **i
     """Mean cross-entropy of the next token, in nats, over all labels that are not ignored. A scalar.
 
     `inputs` are what else the model takes, such as `attention_mask`.
-    Raises ValueError when all labels are ignored, or the shapes are not those of a language model; TypeError for a
-    model that returns no logits.
+
+    Raises:
+        ValueError: when all labels are ignored, or the shapes are not those of a language model.
+        TypeError: for a model that returns no logits.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons.training import IGNORED, language_model_loss
+        >>> model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
+        >>> language_model_loss(model, torch.tensor([[0, 1, 2]]), torch.tensor([[IGNORED, IGNORED, 2]])).shape
+        torch.Size([])
     """
     return _mean(token_losses(model, input_ids, labels, **inputs))
 
@@ -327,7 +386,19 @@ def _kind(value: Any) -> str:
 def token_losses(model: nn.Module, input_ids: Tensor, labels: Tensor, **inputs: Tensor) -> Tensor:
     """Cross-entropy of the next token for each label that is not ignored, in nats. (scored,) in fp32.
 
-    Raises as `language_model_loss` does, but for labels that are all ignored: then there are no losses.
+    Where all labels are ignored, there are no losses.
+
+    Raises:
+        ValueError: when the shapes are not those of a language model.
+        TypeError: for a model that returns no logits.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons.training import IGNORED, token_losses
+        >>> model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
+        >>> token_losses(model, torch.tensor([[0, 1, 2]]), torch.tensor([[IGNORED, IGNORED, 2]])).shape
+        torch.Size([1])
     """
     if labels.shape != input_ids.shape or labels.ndim != 2:
         raise ValueError(
@@ -414,7 +485,20 @@ def evaluate_loss(model: nn.Module, batches: Iterable[AnyBatch], loss: Loss | No
     """Mean loss over all scored labels of `batches`, of language models in nats per token; exp of it is the perplexity.
 
     `loss` is as for `train`. The model computes in eval mode, and is left in the mode that it was in.
-    Raises ValueError when no label is scored, TypeError for batches of a form that the loss cannot take.
+
+    Raises:
+        ValueError: when no label is scored.
+        TypeError: for batches of a form that the loss cannot take.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons.training import evaluate_loss
+        >>> model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5))
+        >>> _ = nn.init.zeros_(model[1].weight), nn.init.zeros_(model[1].bias)
+        >>> ids = torch.tensor([[0, 1, 2, 3, 4]])
+        >>> round(evaluate_loss(model, [(ids, ids)]), 3)  # ln 5: every token is as likely
+        1.609
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -429,7 +513,17 @@ def evaluate_loss(model: nn.Module, batches: Iterable[AnyBatch], loss: Loss | No
 
 
 def windows(token_ids: Sequence[int], *, batch_size: int, length: int, seed: int) -> Iterator[Batch]:
-    """Endless batches of random windows of `length` tokens from one long text; the seed fixes them."""
+    """Endless batches of random windows of `length` tokens from one long text; the seed fixes them.
+
+    Raises:
+        ValueError: for a text with fewer than `length` tokens.
+
+    Examples:
+        >>> from peft_lessons.training import windows
+        >>> input_ids, labels = next(windows(range(100), batch_size=2, length=5, seed=0))
+        >>> input_ids.shape, labels is input_ids
+        (torch.Size([2, 5]), True)
+    """
     ids = torch.as_tensor(token_ids, device=CPU)
     if len(ids) < length:
         raise ValueError(f"the text has {len(ids)} tokens, too few for windows of {length}")
@@ -441,7 +535,16 @@ def windows(token_ids: Sequence[int], *, batch_size: int, length: int, seed: int
 
 
 def consecutive_windows(token_ids: Sequence[int], *, batch_size: int, length: int) -> list[Batch]:
-    """The text cut into windows of `length` tokens, in order, for evaluation; a rest that is too short is left out."""
+    """The text cut into windows of `length` tokens, in order, for evaluation; a rest that is too short is left out.
+
+    Raises:
+        ValueError: for a text with fewer than `length` tokens.
+
+    Examples:
+        >>> from peft_lessons.training import consecutive_windows
+        >>> [input_ids.tolist() for input_ids, _ in consecutive_windows(range(7), batch_size=1, length=3)]
+        [[[0, 1, 2]], [[3, 4, 5]]]
+    """
     ids = torch.as_tensor(token_ids, device=CPU)
     count = len(ids) // length
     if count == 0:
@@ -453,6 +556,12 @@ def padded(examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int)
     """One batch from (prompt ids, answer ids) pairs, padded on the right; only answers are scored.
 
     Padding needs no mask: attention is causal, so no scored token sees what stands to its right.
+
+    Examples:
+        >>> from peft_lessons.training import padded
+        >>> input_ids, labels = padded([([1, 2], [3]), ([4], [5])], pad_id=0)
+        >>> input_ids.tolist(), labels.tolist()
+        ([[1, 2, 3], [4, 5, 0]], [[-100, -100, 3], [-100, 5, -100]])
     """
     length = max(len(prompt) + len(answer) for prompt, answer in examples)
     input_ids = torch.full((len(examples), length), pad_id, device=CPU)
@@ -471,6 +580,15 @@ def shuffled(
 
     Examples of like length share a batch, since padding takes as long to compute as text: of every POOL batches that
     the random order brings together, the examples are dealt out by length and the batches shuffled again.
+
+    Raises:
+        ValueError: for fewer than `batch_size` examples.
+
+    Examples:
+        >>> from peft_lessons.training import shuffled
+        >>> batches = shuffled([([1], [2]), ([3], [4, 5])], batch_size=1, pad_id=0, seed=0)
+        >>> sorted(next(batches)[0].shape[1] for _ in range(2))
+        [2, 3]
     """
     if len(examples) < batch_size:
         raise ValueError(f"{len(examples)} examples cannot fill a batch of {batch_size}")

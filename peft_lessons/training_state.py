@@ -49,7 +49,10 @@ class TrainingState:
     """The state of a run, and its files in `folder`, which is made when absent.
 
     `settings` are what else makes the run the one that it is: a file of a run with other settings is refused.
-    Raises ValueError when the optimizer trains what is no parameter of the model, OSError when there can be no folder.
+
+    Raises:
+        ValueError: when the optimizer trains what is no parameter of the model.
+        OSError: when there can be no folder.
     """
 
     def __init__(
@@ -113,7 +116,8 @@ class TrainingState:
     def newest(self) -> Stored | None:
         """Read the newest file; None when there is none. Nothing changes.
 
-        Raises ValueError when the file is damaged, or of another run than this one: the message says what differs.
+        Raises:
+            ValueError: when the file is damaged, or of another run than this one: the message says what differs.
         """
         if not (files := files_in(self.folder)):
             return None

@@ -190,10 +190,10 @@ def test_merged_equals_forward(method: str, base: str, dtype: torch.dtype) -> No
 
 
 def plain_kind(method: str, base: str) -> type[nn.Module]:
-    """A dense layer; in place of a Conv1D a Conv1D, unless LoftQ has quantized it."""
+    """A dense layer; in place of a Conv1D a Conv1D."""
     if method == "layer-norm":
         return nn.LayerNorm
-    return Conv1D if base == "conv1d" and method != "loftq" else nn.Linear
+    return Conv1D if base == "conv1d" else nn.Linear
 
 
 def traced(model: nn.Module, x: torch.Tensor) -> list[tuple[AdapterLayer, torch.Tensor, torch.Tensor]]:

@@ -43,7 +43,17 @@ GATED = {"gate": 2, "up": 1, "gate_up": 1.5}  # silu(g) ⊙ u: numbers kept for 
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """Bytes kept for backward."""
+    """Bytes kept for backward.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import Activations, activations, model_shape
+        >>> kept = activations(model_shape("SmolLM2-135M"), LoRAConfig(), batch=1, tokens=512)
+        >>> isinstance(kept, Activations)
+        True
+        >>> kept.total == kept.blocks + kept.head
+        True
+    """
 
     blocks: int  # in every block, or only their inputs with checkpointing
     recomputed: int  # with checkpointing, the one block that is computed again at a time
@@ -71,9 +81,19 @@ def activations(
     under autocast to the model's 16 bits. With `checkpointing` a block keeps its input alone; while backward is in a
     block, that block is kept in full.
 
-    Warns about a text longer than the model was made for. Raises ValueError for a count below 1, for a text that a
-    table of positions has no rows for, for a method that is not counted as peft has it, and for checkpointing with a
-    prefix, which needs a cache.
+    Warns about a text longer than the model was made for.
+
+    Raises:
+        ValueError: for a count below 1, for a text that a table of positions has no rows for, for a method that is
+            not counted as peft has it, and for checkpointing with a prefix, which needs a cache.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import activations, model_shape
+        >>> shape = model_shape("SmolLM2-135M")
+        >>> plain = activations(shape, LoRAConfig(), batch=1, tokens=512)
+        >>> activations(shape, LoRAConfig(), batch=1, tokens=512, checkpointing=True).total < plain.total
+        True
     """
     for name, value in (("batch", batch), ("tokens", tokens), ("bytes_per_number", bytes_per_number)):
         check_count(name, value)

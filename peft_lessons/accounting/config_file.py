@@ -95,9 +95,17 @@ def shape_from_config(path: str | Path) -> ModelShape:
 
     Warns about parts of the model that are not counted: what makes a text model see or hear.
 
-    Raises FileNotFoundError; ValueError for a file over 1 MiB, for one that is no JSON object, for an architecture or
-    a quantized checkpoint that is not counted here, and for a field that is missing, of a wrong type or out of range.
-    The message names it.
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for a file over 1 MiB, for one that is no JSON object, for an architecture or a quantized
+            checkpoint that is not counted here, and for a field that is missing, of a wrong type or out of range,
+            which the message names.
+
+    Examples:
+        >>> from peft_lessons.accounting import shape_from_config
+        >>> from peft_lessons.models import tiny_gpt
+        >>> shape_from_config(tiny_gpt.FOLDER).parameters
+        1332640
     """
     path = user_path(str(path))
     path = path / "config.json" if path.is_dir() else path

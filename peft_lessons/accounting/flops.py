@@ -37,7 +37,13 @@ from peft_lessons.checks import check_count
 
 @dataclass(frozen=True, kw_only=True)
 class Flops:
-    """Operations of one step, by what they compute."""
+    """Operations of one step, by what they compute.
+
+    Examples:
+        >>> from peft_lessons.accounting import Flops
+        >>> Flops(forward=2, input_gradients=2, weight_gradients=1).total
+        5
+    """
 
     forward: int
     input_gradients: int
@@ -70,6 +76,18 @@ def step_flops(shape: ModelShape, method: Method, *, batch: int, tokens: int, ch
     OFT's inverses are left out of the forward pass, as FlopCounterMode leaves them out. With checkpointing torch stops
     computing a block again once it has all that backward asks for, which spares a part of its last layer; here the
     whole block counts. Warns and raises as `activations` for texts that are too long.
+
+    Raises:
+        ValueError: as `activations`, and for checkpointing with a prefix, which needs a cache.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import FullFineTuning, model_shape, step_flops
+        >>> shape = model_shape("Llama-3.1-8B")
+        >>> full = step_flops(shape, FullFineTuning(), batch=1, tokens=512)
+        >>> lora = step_flops(shape, LoRAConfig(), batch=1, tokens=512)
+        >>> round(lora.total / full.total, 2)
+        0.67
     """
     check_count("batch", batch)
     check_count("tokens", tokens)
@@ -100,6 +118,12 @@ def linear_flops(
     """One linear layer: frozen without a method, trained by FullFineTuning, or with an adapter.
 
     `input_gradient` is false where nothing before the layer trains, as in a first layer.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import FullFineTuning, linear_flops
+        >>> [linear_flops(64, 64, method, tokens=1).total for method in (FullFineTuning(), LoRAConfig(rank=4))]
+        [24576, 19456]
     """
     for name, value in (("d_in", d_in), ("d_out", d_out), ("tokens", tokens)):
         check_count(name, value)
@@ -112,6 +136,11 @@ def flops_break_even_rank(d_in: int, d_out: int) -> float:
     """Return the rank at which LoRA's step costs as much as full fine-tuning's; N / 6 for a square matrix.
 
     4 d_in d_out + 6 r (d_in + d_out) = 6 d_in d_out
+
+    Examples:
+        >>> from peft_lessons.accounting import flops_break_even_rank
+        >>> flops_break_even_rank(600, 600)
+        100.0
     """
     return parameter_break_even_rank(d_in, d_out) / 3
 

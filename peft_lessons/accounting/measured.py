@@ -16,6 +16,14 @@ class TensorMemory(TorchDispatchMode):
     The tensors of `modules` count from the start, others from the first operation that makes or reads them, each until
     its memory is given back. Memory that several tensors share counts once. Not seen: sparse tensors,
     what a kernel needs inside for a moment, and what an allocator holds in reserve.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons.accounting import TensorMemory
+        >>> with TensorMemory() as memory:
+        ...     x = torch.zeros(1000)
+        >>> memory.now, memory.peak
+        (4000, 4000)
     """
 
     def __init__(self, *modules: nn.Module) -> None:

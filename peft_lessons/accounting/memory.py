@@ -24,7 +24,13 @@ from peft_lessons.accounting.storage import BF16, Dense, Storage, Stored
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Bytes that one trained number takes in each of its copies."""
+    """Bytes that one trained number takes in each of its copies.
+
+    Examples:
+        >>> from peft_lessons.accounting import Precision
+        >>> Precision(weight=2, gradient=2, moment=4, master=4).weight
+        2
+    """
 
     weight: int
     gradient: int
@@ -44,6 +50,12 @@ class Optimizer:
     """How many numbers torch's optimizer keeps for each that trains, and whether it counts steps for each tensor.
 
     State is made at the first step, for tensors with a gradient only: frozen weights have none.
+
+    Examples:
+        >>> from peft_lessons.accounting import TRAIN_FP32, Optimizer
+        >>> adam = Optimizer("Adam", moments=2, counts_steps=True)
+        >>> adam.nbytes({"lora_A": (8, 64)}, TRAIN_FP32)  # two moments in fp32, and one count of steps
+        4100
     """
 
     name: str
@@ -65,7 +77,13 @@ SGD = Optimizer("SGD", moments=0, counts_steps=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes, by what they hold."""
+    """Bytes, by what they hold.
+
+    Examples:
+        >>> from peft_lessons.accounting import Memory
+        >>> Memory(base=100, adapter=4, gradients=4, optimizer=8).total
+        116
+    """
 
     base: int  # the model's own weights
     adapter: int  # what a method puts beside them, trained or not
@@ -98,8 +116,15 @@ def model_states(
     in a checkpoint that has quantized them. What trains is stored as `precision` says, and so is what a method keeps
     frozen beside the model.
 
-    Raises what `lay_out` raises; ValueError for a `storage` other than that of a quantized checkpoint, and for a method
-    that trains what is quantized there.
+    Raises:
+        ValueError: as `lay_out`; for a `storage` other than that of a quantized checkpoint, and for a method that
+            trains what is quantized there.
+
+    Examples:
+        >>> from peft_lessons.accounting import TRAIN_MIXED, FullFineTuning, model_shape, model_states
+        >>> shape = model_shape("GPT-2 small")
+        >>> round(model_states(shape, FullFineTuning(), precision=TRAIN_MIXED).total / shape.parameters, 2)
+        16.0
     """
     plan = lay_out(shape, method)
     trained = plan.all_trained
@@ -158,7 +183,16 @@ def training_memory(
     adapters: Adapters = "ours",
     checkpointing: bool = False,
 ) -> Memory:
-    """Count what is held in a step at most: `model_states`, gradients included, and the `activations`, in `compute`."""
+    """Count what is held in a step at most: `model_states`, gradients included, and the `activations`, in `compute`.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import NF4_DOUBLE, TRAIN_FP32, model_shape, training_memory
+        >>> shape, settings = model_shape("Llama-3.1-8B"), {"batch": 1, "tokens": 512, "precision": TRAIN_FP32}
+        >>> memory = training_memory(shape, LoRAConfig(rank=8), storage=NF4_DOUBLE, **settings)
+        >>> round(memory.base / 1e9, 1), round(memory.optimizer / 1e9, 1)
+        (5.7, 0.2)
+    """
     states = model_states(shape, method, precision=precision, storage=storage, optimizer=optimizer)
     kept = activations(
         shape,

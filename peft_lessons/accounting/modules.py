@@ -48,6 +48,11 @@ class Module:
     both can be adapted, but hold no weights beside those of the modules in them. A "router" is a matrix that is no
     linear layer, and "experts" are the gated feed-forward networks of a layer in two stacks of matrices: neither is
     adapted here, as `inject` does not.
+
+    Examples:
+        >>> from peft_lessons.accounting import Module
+        >>> Module("model.layers.0.mlp.up_proj", "linear", 4096, 14336).parameters
+        58720256
     """
 
     name: str

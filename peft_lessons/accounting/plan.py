@@ -24,17 +24,38 @@ LINEAR: tuple[Kind, ...] = ("linear", "slice")
 
 @dataclass(frozen=True)
 class FullFineTuning:
-    """Every parameter trains."""
+    """Every parameter trains.
+
+    Examples:
+        >>> from peft_lessons.accounting import FullFineTuning, model_shape, trained_parameters
+        >>> trained_parameters(model_shape("GPT-2 small"), FullFineTuning())
+        124439808
+    """
 
 
 @dataclass(frozen=True)
 class HeadOnly:
-    """Only the output head trains; one that is tied to the embedding gets its own copy first."""
+    """Only the output head trains; one that is tied to the embedding gets its own copy first.
+
+    Examples:
+        >>> from peft_lessons.accounting import HeadOnly, model_shape, trained_parameters
+        >>> trained_parameters(model_shape("GPT-2 small"), HeadOnly())
+        38597376
+    """
 
 
 @dataclass(frozen=True)
 class LastLayers:
-    """Only the last `count` blocks train, not the final norm. Raises ValueError for a count below 1."""
+    """Only the last `count` blocks train, not the final norm.
+
+    Raises:
+        ValueError: for a count below 1.
+
+    Examples:
+        >>> from peft_lessons.accounting import LastLayers, model_shape, trained_parameters
+        >>> trained_parameters(model_shape("GPT-2 small"), LastLayers(2))
+        14175744
+    """
 
     count: int
 
@@ -47,7 +68,15 @@ Method: TypeAlias = AdapterConfig | FullFineTuning | HeadOnly | LastLayers
 
 @dataclass(frozen=True)
 class Plan:
-    """A method laid out over a model."""
+    """A method laid out over a model.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import Plan, lay_out, model_shape
+        >>> plan = lay_out(model_shape("Llama-3.1-8B"), LoRAConfig(rank=8, targets=("q_proj",)))
+        >>> isinstance(plan, Plan), len(plan.modules)
+        (True, 32)
+    """
 
     shape: ModelShape
     modules: Mapping[str, Added] = field(default_factory=dict)  # by the name of the module that is adapted
@@ -86,9 +115,16 @@ def _named(modules: Mapping[str, Added], part: Callable[[Added], Shapes]) -> dic
 def lay_out(shape: ModelShape, method: Method) -> Plan:
     """Where a method goes in a model.
 
-    Raises ValueError when a target matches nothing (default targets are Llama's names: GPT-2 and RoBERTa need their
-    own, such as `shape.linear_targets`), and for a rank, block or count that does not fit; TypeError for a method
-    without a formula.
+    Raises:
+        ValueError: when a target matches nothing (default targets are Llama's names: GPT-2 and RoBERTa need their
+            own, such as `shape.linear_targets`), and for a rank, block or count that does not fit.
+        TypeError: for a method without a formula.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import lay_out, model_shape
+        >>> list(lay_out(model_shape("GPT-2 small"), LoRAConfig(targets=("c_fc",))).modules)[:2]
+        ['transformer.h.0.mlp.c_fc', 'transformer.h.1.mlp.c_fc']
     """
     match method:
         case FullFineTuning():
@@ -183,8 +219,9 @@ def by_layer(plan: Plan) -> dict[int | None, list[Visit]]:
 def check_length(plan: Plan, tokens: int) -> int:
     """Tokens that the model reads for a text of `tokens`, a prompt before them.
 
-    Raises ValueError where a table of positions ends before; warns where positions are turned, which goes on beyond
-    what the model has seen.
+    Raises:
+        ValueError: where a table of positions ends before; warns where positions are turned, which goes on beyond
+            what the model has seen.
     """
     shape, length = plan.shape, plan.prompt + tokens
     if length > shape.longest_text:
@@ -209,12 +246,28 @@ def attention_gradients(plan: Plan, layer: list[Visit]) -> tuple[bool, bool, boo
 
 
 def trained_parameters(shape: ModelShape, method: Method) -> int:
-    """How many numbers train. Raises as `lay_out`."""
+    """How many numbers train.
+
+    Raises:
+        ValueError: as `lay_out`, which raises TypeError, too.
+
+    Examples:
+        >>> from peft_lessons import LoRAConfig
+        >>> from peft_lessons.accounting import model_shape, trained_parameters
+        >>> trained_parameters(model_shape("Llama-3.1-8B"), LoRAConfig(rank=8, targets=("q_proj", "v_proj")))
+        3407872
+    """
     return size(lay_out(shape, method).all_trained)
 
 
 def parameter_break_even_rank(d_in: int, d_out: int) -> float:
-    """Return the rank at which LoRA trains as many numbers as the matrix has: r (d_in + d_out) = d_in · d_out."""
+    """Return the rank at which LoRA trains as many numbers as the matrix has: r (d_in + d_out) = d_in · d_out.
+
+    Examples:
+        >>> from peft_lessons.accounting import parameter_break_even_rank
+        >>> parameter_break_even_rank(600, 600)
+        300.0
+    """
     check_count("d_in", d_in)
     check_count("d_out", d_out)
     return d_in * d_out / (d_in + d_out)

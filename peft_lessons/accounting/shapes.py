@@ -21,7 +21,16 @@ from peft_lessons.models.decoder import DecoderConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
-    """A router and many small feed-forward networks in place of a large one (arXiv:1701.06538)."""
+    """A router and many small feed-forward networks in place of a large one (arXiv:1701.06538).
+
+    Raises:
+        ValueError: for a count below 1, and for a token that is sent to more experts than there are.
+
+    Examples:
+        >>> from peft_lessons.accounting import Experts
+        >>> Experts(count=8, per_token=2, intermediate_size=14336, layers=frozenset(range(32))).per_token
+        2
+    """
 
     count: int
     per_token: int  # how many of them a token is sent to
@@ -39,7 +48,13 @@ class Experts:
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """The widths of DeepSeek's latent attention (arXiv:2405.04434, §2.1); those without "rank" are of one head."""
+    """The widths of DeepSeek's latent attention (arXiv:2405.04434, §2.1); those without "rank" are of one head.
+
+    Examples:
+        >>> from peft_lessons.accounting import Latent
+        >>> Latent(query_rank=1536, key_value_rank=512, rotary_dim=64, value_dim=128).value_dim
+        128
+    """
 
     query_rank: int | None  # None: queries are computed at once
     key_value_rank: int
@@ -49,7 +64,20 @@ class Latent:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """What a model's `config.json` says about its size, with Hugging Face's field names."""
+    """What a model's `config.json` says about its size, with Hugging Face's field names.
+
+    Raises:
+        ValueError: for a `model_type` that is not counted here, a size below 1, and query heads that do not split
+            into groups.
+
+    Examples:
+        >>> from peft_lessons.accounting import ModelShape, model_shape
+        >>> shape = model_shape("Llama-3.1-8B")
+        >>> isinstance(shape, ModelShape)
+        True
+        >>> shape.parameters, shape.linear_targets[:2]
+        (8030261248, ('q_proj', 'k_proj'))
+    """
 
     model_type: str  # one of `LAYOUTS`
     vocab_size: int
@@ -164,7 +192,8 @@ class ModelShape:
     def select(self, targets: tuple[str, ...], *kinds: Kind) -> list[Module]:
         """Select the modules of these kinds whose names end with a target, each once.
 
-        Raises ValueError when a target matches none; the message lists what there is.
+        Raises:
+            ValueError: when a target matches none; the message lists what there is.
         """
         possible = [module for module in self.modules if module.kind in kinds]
         for target in targets:
@@ -236,14 +265,31 @@ GPT-2, which gives 174.6 B."""
 
 
 def model_shape(name: str) -> ModelShape:
-    """One of `MODELS`. Raises ValueError for another name; the message lists them."""
+    """One of `MODELS`.
+
+    Raises:
+        ValueError: for another name; the message lists them.
+
+    Examples:
+        >>> from peft_lessons.accounting import model_shape
+        >>> model_shape("Llama-3.1-8B").hidden_size
+        4096
+    """
     if name not in MODELS:
         raise ValueError(f"no model is called {name!r}; there are {', '.join(MODELS)}, and shape_from_config(path)")
     return MODELS[name]
 
 
 def decoder_shape(config: DecoderConfig) -> ModelShape:
-    """Return the shape of one of this course's decoders."""
+    """Return the shape of one of this course's decoders.
+
+    Examples:
+        >>> from peft_lessons.accounting import decoder_shape
+        >>> from peft_lessons.models import DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> decoder_shape(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1)).parameters
+        1080
+    """
     return ModelShape(
         model_type="llama",
         vocab_size=config.vocab_size,

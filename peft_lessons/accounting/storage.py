@@ -128,7 +128,13 @@ STORAGES: dict[str, Storage] = {storage.name: storage for storage in (FP32, BF16
 
 @dataclass(frozen=True)
 class Stored:
-    """How a quantized checkpoint holds the linear weights of its blocks."""
+    """How a quantized checkpoint holds the linear weights of its blocks.
+
+    Examples:
+        >>> from peft_lessons.accounting import NF4, Stored
+        >>> Stored(NF4).storage.bits_per_weight
+        4.5
+    """
 
     storage: Storage
     dense: tuple[str, ...] = ()  # names, or starts or ends of names, of modules that stayed dense
@@ -142,7 +148,8 @@ class Stored:
 def stored_as(settings: Mapping[str, Any]) -> Stored:
     """How a checkpoint with this `quantization_config` is stored.
 
-    Raises ValueError for a method that is not counted here, and for a setting that is missing or of a wrong kind.
+    Raises:
+        ValueError: for a method that is not counted here, and for a setting that is missing or of a wrong kind.
     """
     method = settings.get("quant_method", "bitsandbytes" if "load_in_4bit" in settings else None)
     if not isinstance(method, str) or method not in CHECKPOINTS:

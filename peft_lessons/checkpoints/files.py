@@ -39,8 +39,19 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     Modules have the names that the model's own code gives, also inside of `torch.compile`, DDP and their like.
     `base_model` is the name of the base's checkpoint, for whoever loads the folder later.
 
-    Raises ValueError when the model has no adapters, several in one place, adapters that `config` did not make or
-    numbers that are not finite, or trains anything beside them, which would not be saved.
+    Raises:
+        ValueError: when the model has no adapters, several in one place, adapters that `config` did not make or
+            numbers that are not finite, or trains anything beside them, which would not be saved.
+
+    Examples:
+        >>> import tempfile
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, save_adapter
+        >>> config = LoRAConfig(rank=2, targets=("0",))
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in save_adapter(model, config, folder).iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     adapters = [(own_name(model, name), layer) for name, layer in named_adapters(model)]
     for one in (config, *(layer.config for _, layer in adapters)):
@@ -49,8 +60,7 @@ def save_adapter(model: nn.Module, config: AdapterConfig, folder: str | Path, ba
     layout = layout_of(config)
     settings = {
         **layout.to_settings(config),
-        # peft demands generation methods of whatever claims to be a causal language model
-        "task_type": "CAUSAL_LM" if hasattr(unwrapped(model), "lm_head") else None,
+        "task_type": _task_type(unwrapped(model)),
         "base_model_name_or_path": base_model,
         "inference_mode": True,
     }
@@ -88,12 +98,27 @@ def load_adapter(model: Model, folder: str | Path) -> Model:
     Reads what `save_adapter` and Hugging Face peft write. Names and shapes must fit exactly. PiSSA and LoftQ compute
     their start from the base's weights again, so for them the base must be the very one that was trained on.
 
-    Raises FileNotFoundError for a missing file, ValueError for settings or weights that do not fit, TypeError for a
-    module that the method cannot adapt; the model then is as it was.
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for settings or weights that do not fit.
+        TypeError: for a module that the method cannot adapt; the model then is as it was.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, load_adapter, save_adapter
+        >>> base, config = nn.Linear(8, 4), LoRAConfig(rank=2, targets=("0",))
+        >>> model = inject(nn.Sequential(base), config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     again = load_adapter(nn.Sequential(base), save_adapter(model, config, folder))
+        >>> torch.equal(again[0].lora_A, model[0].lora_A)
+        True
     """
     stored = read_adapter(folder)
     require_no_adapters(model)
-    return attach(model, restore(model, stored))
+    layers, _ = restore(model, stored)
+    return attach(model, layers)
 
 
 @dataclass(frozen=True)
@@ -113,7 +138,12 @@ class StoredAdapter:
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter:
-    """Read a folder. Raises FileNotFoundError for a missing file, ValueError for one that cannot be understood."""
+    """Read a folder.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for one that cannot be understood.
+    """
     settings, tensors = read_together(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), lambda: _read_files(folder))
     layout, config = _read(settings, tuple(tensors), folder)
     _require_room_for(config, tensors, folder)
@@ -135,12 +165,15 @@ def _read_files(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
 
 
-def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterLayer]:
+def restore(model: nn.Module, stored: StoredAdapter) -> tuple[dict[nn.Module, AdapterLayer], AdapterConfig]:
     """Build the adapters for `model`, with their weights. The model stays as it is; `attach` puts them in.
 
-    Raises ValueError for weights that do not fit, and for a model whose own weights were not loaded.
+    Returns the config that made them, too, which says where they go in this model.
+
+    Raises:
+        ValueError: for weights that do not fit, and for a model whose own weights were not loaded.
     """
-    config = stored.config
+    config = stored.layout.placed(stored.config, model)
     if stored.lacks_biases and (biased := [n for m, n in config.modules(model).items() if _has_bias(m)]):
         raise ValueError(
             f"settings that are not supported here: bias={stored.settings['bias']!r} in a file without biases, for a "
@@ -155,13 +188,15 @@ def restore(model: nn.Module, stored: StoredAdapter) -> dict[nn.Module, AdapterL
     layers = config.build(model)
     adapters = [(name, layers[module]) for name, module in own_names(model) if module in layers]
     fill(model, adapters, stored.layout, stored.tensors)
-    return layers
+    return layers, config
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
     """Read the config in `folder`.
 
-    Raises FileNotFoundError, or ValueError naming the file and each setting that is missing, malformed or unsupported.
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: which names the file and each setting that is missing, malformed or unsupported.
     """
     settings, path = _read_settings(folder), current(Path(folder), WEIGHTS_FILE)
     if not path.is_file():
@@ -218,6 +253,15 @@ def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder:
                 f"{Path(folder) / CONFIG_FILE}: {name} is {value:,}, but no tensor of {WEIGHTS_FILE} has a side above "
                 f"{largest:,}"
             )
+
+
+def _task_type(model: Any) -> str | None:
+    """Return peft's name for what the model is for: of a language model peft demands the methods of generation."""
+    generates = model.can_generate() if hasattr(model, "can_generate") else hasattr(model, "lm_head")
+    if not generates:
+        return None
+    both = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    return "SEQ_2_SEQ_LM" if both else "CAUSAL_LM"
 
 
 def _has_bias(module: nn.Module) -> bool:

@@ -5,7 +5,7 @@ BitFit and the bottleneck adapters do not exist in peft; their files have the sa
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.models.stacks import is_stack
 from peft_lessons.quantization import Codebook
+from peft_lessons.targets import own_names
 
 
 class OFTLayout(Layout):
@@ -184,7 +186,8 @@ class AdaLoRALayout(Layout):
             raise ValueError(
                 f"rank_pattern must map names to lists of {rank} values true or false, got {pattern!r:.80}"
             )
-        if flat := [name for name, tensor in tensors.items() if tensor.ndim != 2]:
+        own = tuple(f".{part}" for part in self.tensors.values())
+        if flat := [name for name, tensor in tensors.items() if name.endswith(own) and tensor.ndim != 2]:
             raise ValueError(f"{flat[0]} must be a matrix, got shape {tuple(tensors[flat[0]].shape)}")
         for name, kept in pattern.items():
             module = name.removesuffix(".lora_E").removeprefix(PREFIX)
@@ -200,22 +203,25 @@ class AdaLoRALayout(Layout):
         return tensors
 
 
-class PrefixLayout(Layout):
-    """One flat row for each token."""
+class PromptLayout(Layout):
+    """A file does not say where a prompt goes: in front of the model's stack, whatever that is called."""
 
     def name(self, module: str, tensor: str) -> str:
         return self.tensors[tensor]
+
+    def placed(self, config: AdapterConfig, model: nn.Module) -> AdapterConfig:
+        stack = next((name for name, module in own_names(model) if name and is_stack(module)), None)
+        return config if stack is None else replace(config, targets=(stack,))
+
+
+class PrefixLayout(PromptLayout):
+    """One flat row for each token."""
 
     def encode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         return tensor.flatten(1)
 
     def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
         return tensor.view_as(layer.get_parameter("prefix"))
-
-
-class PromptLayout(Layout):
-    def name(self, module: str, tensor: str) -> str:
-        return self.tensors[tensor]
 
 
 TARGETS = {"targets": "target_modules", "modules_to_save": "modules_to_save"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, get_type_hints
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
 from peft_lessons.targets import ALL_LINEAR, Names, Targets
@@ -118,6 +118,10 @@ class Layout:
         if not values.get("layers"):
             values.pop("layers_pattern", None)  # older releases of peft wrote it alone
         return self.config(**values)
+
+    def placed(self, config: AdapterConfig, model: nn.Module) -> AdapterConfig:
+        """Return `config` for `model`, where the file's settings leave open which modules are adapted."""
+        return config
 
     @property
     def read(self) -> set[str]:

@@ -53,9 +53,8 @@ def _place(module: str, layer: AdapterLayer, tensor: str, layout: Layout) -> str
     if isinstance(layer, TrainedWhole):
         part = tensor.removeprefix("trained.")
         return f"{PREFIX}{module}.{part}" if part != tensor else None
-    if isinstance(layer, TrainedRows):  # those of a tied head are the embedding's
-        there = tensor == "rows" and isinstance(layer.base_layer, nn.Embedding)
-        return f"{PREFIX}{module}.{ROWS}" if there else None
+    if isinstance(layer, TrainedRows):
+        return f"{PREFIX}{module}.{ROWS}" if tensor == "rows" and not layer.tied else None
     return layout.name(module, tensor) if tensor in layout.tensors else None
 
 

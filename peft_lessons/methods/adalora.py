@@ -25,7 +25,18 @@ from peft_lessons.targets import Targets
 
 
 class AdaLoRALinear(DeltaLinear):
-    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import AdaLoRAConfig, AdaLoRALinear
+        >>> layer = AdaLoRALinear(nn.Linear(8, 4), AdaLoRAConfig(rank=2, target_rank=1))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_B.shape, layer.lora_E.shape, layer.lora_A.shape
+        (torch.Size([4, 2]), torch.Size([2, 1]), torch.Size([2, 8]))
+    """
 
     config: "AdaLoRAConfig"
 
@@ -68,20 +79,39 @@ def _(layer: AdaLoRALinear) -> tuple[Tensor, Tensor]:
 class AdaLoRAConfig(AdapterConfig):
     """How much rank at first and at last, and when it falls.
 
-    Raises ValueError for counts that are out of range, and when no step is left for the budget to fall.
+    Attributes:
+        rank: Triplets at the start, in every layer.
+        target_rank: Triplets at the end, on average over the layers.
+        alpha: α; the update is scaled by α / rank.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        total_steps: Steps of the optimizer in training.
+        warmup_steps: Steps before the budget begins to fall.
+        final_steps: Steps after it has fallen.
+        interval: Steps between two allocations.
+        sensitivity_decay: β₁ in [0, 1), of the running mean of `|w · ∂L/∂w|`.
+        uncertainty_decay: β₂ in [0, 1), of the running mean of its deviation.
+
+    Raises:
+        ValueError: for counts that are out of range, and when no step is left for the budget to fall.
+
+    Examples:
+        >>> from peft_lessons import AdaLoRAConfig
+        >>> config = AdaLoRAConfig(rank=12, target_rank=8, total_steps=1000, warmup_steps=100, final_steps=100)
+        >>> [config.budget(step, layers=10) for step in (100, 500, 1000)]
+        [120, 85, 80]
     """
 
     layer: ClassVar[type[AdapterLayer]] = AdaLoRALinear
-    rank: int = 12  # at the start, in every layer
-    target_rank: int = 8  # at the end, on average over the layers
+    rank: int = 12
+    target_rank: int = 8
     alpha: float = 8.0
-    dropout: float = 0.0  # probability, on the adapter's input only
-    total_steps: int = 1000  # of training
-    warmup_steps: int = 0  # before the budget begins to fall
-    final_steps: int = 0  # after it has fallen
-    interval: int = 1  # steps between two allocations
-    sensitivity_decay: float = 0.85  # β₁, of the running mean of `|w · ∂L/∂w|`
-    uncertainty_decay: float = 0.85  # β₂, of the running mean of its deviation
+    dropout: float = 0.0
+    total_steps: int = 1000
+    warmup_steps: int = 0
+    final_steps: int = 0
+    interval: int = 1
+    sensitivity_decay: float = 0.85
+    uncertainty_decay: float = 0.85
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:
@@ -125,7 +155,22 @@ class RankAllocator:
     (Eq. 8–10 and the next). A triplet's score is that of its value plus the means over its column and its row (Eq. 7).
     Equal scores fall together, as in peft, so that fewer may stay than the budget allows.
 
-    Raises ValueError when the model has no AdaLoRA layer.
+    Raises:
+        ValueError: when the model has no AdaLoRA layer.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import AdaLoRAConfig, RankAllocator, inject
+        >>> config = AdaLoRAConfig(rank=4, target_rank=1, total_steps=2, targets=("0",))
+        >>> model = inject(nn.Sequential(nn.Linear(8, 8)), config)
+        >>> _ = nn.init.normal_(model[0].lora_E)
+        >>> allocator = RankAllocator(model)
+        >>> for step in (1, 2):
+        ...     model(torch.ones(8)).square().sum().backward()
+        ...     allocator.step(step)
+        >>> allocator.ranks
+        [1]
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -141,7 +186,8 @@ class RankAllocator:
     def step(self, step: int) -> None:
         """Take in the gradients of step number `step`, counted from 1, and cut down to the budget.
 
-        Raises ValueError when a parameter has no gradient, or when nothing was measured before the final steps.
+        Raises:
+            ValueError: when a parameter has no gradient, or when nothing was measured before the final steps.
         """
         config = self.config
         if step < config.total_steps - config.final_steps:

@@ -18,7 +18,18 @@ from peft_lessons.targets import Targets
 
 
 class BitFitLinear(LinearAdapter):
-    """A linear layer and the change of its bias. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and the change of its bias. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, BitFitLinear
+        >>> layer = BitFitLinear(nn.Linear(8, 4), BitFitConfig())
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.bias_delta.shape
+        torch.Size([4])
+    """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         super().__init__(base_layer, config)
@@ -35,7 +46,16 @@ class BitFitLinear(LinearAdapter):
 
 @dataclass(frozen=True, kw_only=True)
 class BitFitConfig(AdapterConfig):
-    """Which layers' biases train."""
+    """Which layers' biases train.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BitFitConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = BitFitConfig(targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = BitFitLinear
     targets: Targets = LLAMA_LINEAR_LAYERS

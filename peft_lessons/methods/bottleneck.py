@@ -42,7 +42,18 @@ class Bottleneck(AdapterLayer):
 class SerialAdapter(Bottleneck):
     """A bottleneck after a module, which may be any that has one output. Cannot be folded.
 
-    Raises TypeError when the module holds no linear layer to read the width from.
+    Raises:
+        TypeError: when the module holds no linear layer to read the width from.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import SerialAdapter, SerialAdapterConfig
+        >>> layer = SerialAdapter(nn.Linear(8, 4), SerialAdapterConfig(bottleneck=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.down_weight.shape, layer.up_weight.shape
+        (torch.Size([2, 4]), torch.Size([4, 2]))
     """
 
     def __init__(self, base_layer: nn.Module, config: "SerialAdapterConfig") -> None:
@@ -57,7 +68,18 @@ class SerialAdapter(Bottleneck):
 class ParallelAdapter(Bottleneck):
     """A bottleneck beside a module, from its input to its output (arXiv:2110.04366). Cannot be folded.
 
-    Raises TypeError when the module holds no linear layer to read the widths from.
+    Raises:
+        TypeError: when the module holds no linear layer to read the widths from.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import ParallelAdapter, ParallelAdapterConfig
+        >>> layer = ParallelAdapter(nn.Linear(8, 4), ParallelAdapterConfig(bottleneck=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.down_weight.shape, layer.up_weight.shape
+        (torch.Size([2, 8]), torch.Size([4, 2]))
     """
 
     config: "ParallelAdapterConfig"
@@ -82,10 +104,14 @@ def widths(module: nn.Module) -> tuple[int, int]:
 class BottleneckConfig(AdapterConfig):
     """How narrow.
 
-    Raises ValueError for a width below 1.
+    Attributes:
+        bottleneck: m, the numbers between D (m, d) and U (d, m).
+
+    Raises:
+        ValueError: for a width below 1.
     """
 
-    bottleneck: int = 16  # m, numbers between D and U
+    bottleneck: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +120,16 @@ class BottleneckConfig(AdapterConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SerialAdapterConfig(BottleneckConfig):
-    """After which modules: by default both halves of each block, where the paper puts them."""
+    """After which modules: by default both halves of each block, where the paper puts them.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import SerialAdapterConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = SerialAdapterConfig(bottleneck=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 4), (2,), (4, 2), (4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = SerialAdapter
     targets: Targets = ("o_proj", "down_proj")
@@ -102,7 +137,19 @@ class SerialAdapterConfig(BottleneckConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelAdapterConfig(BottleneckConfig):
-    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks."""
+    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks.
+
+    Attributes:
+        scaling: s, which multiplies what the adapter adds; 4 is what the paper chose for one of its tasks.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import ParallelAdapterConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = ParallelAdapterConfig(bottleneck=2, scaling=1.0, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (2,), (4, 2), (4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter
     scaling: float = 4.0

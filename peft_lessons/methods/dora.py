@@ -26,7 +26,18 @@ from peft_lessons.methods.lora import ELSEWHERE, LoRAConfig, LoRALinear
 
 
 class DoRALinear(LoRALinear):
-    """A linear layer whose rows are turned by LoRA and scaled by m. x: (…, in_features) → (…, out_features)."""
+    """A linear layer whose rows are turned by LoRA and scaled by m. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import DoRAConfig, DoRALinear
+        >>> layer = DoRALinear(nn.Linear(8, 4), DoRAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.magnitude.shape
+        torch.Size([4])
+    """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
@@ -65,6 +76,15 @@ ELSEWHERE[DoRALinear] = {nn.Embedding: DoRAEmbedding, **dict.fromkeys(CONVOLUTIO
 
 @dataclass(frozen=True, kw_only=True)
 class DoRAConfig(LoRAConfig):
-    """As `LoRAConfig`, with out_features more parameters a layer."""
+    """As `LoRAConfig`, with out_features more parameters a layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import DoRAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = DoRAConfig(rank=2, alpha=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2), (4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = DoRALinear

@@ -16,7 +16,18 @@ from peft_lessons.methods.lora_conv import LoRAConv
 class DoRAConv(LoRAConv):
     """A convolution whose outputs are turned by LoRA and scaled by m. (batch, in, …) → (batch, out, …).
 
-    Raises TypeError for a convolution of several groups.
+    Raises:
+        TypeError: for a convolution of several groups.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import DoRAConfig, DoRAConv
+        >>> layer = DoRAConv(nn.Conv2d(3, 6, 3), DoRAConfig(rank=2))
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.magnitude.shape
+        torch.Size([1, 6, 1, 1])
     """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:

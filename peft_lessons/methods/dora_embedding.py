@@ -14,7 +14,18 @@ from peft_lessons.methods.lora_embedding import LoRAEmbedding
 
 
 class DoRAEmbedding(LoRAEmbedding):
-    """An embedding whose columns are turned by LoRA and scaled by m. int64 ids (…) → (…, width)."""
+    """An embedding whose columns are turned by LoRA and scaled by m. int64 ids (…) → (…, width).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import DoRAConfig, DoRAEmbedding
+        >>> layer = DoRAEmbedding(nn.Embedding(10, 6), DoRAConfig(rank=2))
+        >>> layer(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 6])
+        >>> layer.magnitude.shape
+        torch.Size([6])
+    """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)

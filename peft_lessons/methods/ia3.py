@@ -22,7 +22,18 @@ from peft_lessons.targets import Names, Targets, checked, selects
 
 
 class IA3OutputLinear(LinearAdapter):
-    """l ⊙ (W x + b), l (out_features,). x: (…, in_features) → (…, out_features)."""
+    """l ⊙ (W x + b), l (out_features,). x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import IA3Config, IA3OutputLinear
+        >>> layer = IA3OutputLinear(nn.Linear(8, 4), IA3Config())
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.ia3_l.shape
+        torch.Size([4])
+    """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         super().__init__(base_layer, config)
@@ -39,7 +50,18 @@ class IA3OutputLinear(LinearAdapter):
 
 
 class IA3InputLinear(LinearAdapter):
-    """W (l ⊙ x) + b, l (in_features,). x: (…, in_features) → (…, out_features)."""
+    """W (l ⊙ x) + b, l (in_features,). x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import IA3Config, IA3InputLinear
+        >>> layer = IA3InputLinear(nn.Linear(8, 4), IA3Config())
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.ia3_l.shape
+        torch.Size([8])
+    """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
         super().__init__(base_layer, config)
@@ -56,9 +78,22 @@ class IA3InputLinear(LinearAdapter):
 
 @dataclass(frozen=True, kw_only=True)
 class IA3Config(AdapterConfig):
-    """Where outputs are scaled, and where inputs. `feedforward_targets` are those of `targets` whose input is scaled.
+    """Where outputs are scaled, and where inputs.
 
-    Raises ValueError for a feedforward target that is no target.
+    Attributes:
+        feedforward_targets: Those of `targets` whose inputs are scaled, by names or a regular expression; of all
+            others the outputs are.
+
+    Raises:
+        ValueError: for a feedforward target that is no target.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import IA3Config, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"v_proj": nn.Linear(8, 4), "down_proj": nn.Linear(16, 8)})
+        >>> config = IA3Config(targets=("v_proj", "down_proj"), feedforward_targets=("down_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4,), (16,)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear

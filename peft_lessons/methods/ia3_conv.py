@@ -12,7 +12,18 @@ from peft_lessons.convolution import ConvAdapter
 
 
 class IA3Conv(ConvAdapter):
-    """A convolution whose outputs or inputs are scaled. x: (batch, in_channels, …) → (batch, out_channels, …)."""
+    """A convolution whose outputs or inputs are scaled. x: (batch, in_channels, …) → (batch, out_channels, …).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import IA3Config, IA3Conv
+        >>> layer = IA3Conv(nn.Conv2d(3, 6, 3), IA3Config(), scales_input=False)
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.ia3_l.shape
+        torch.Size([6])
+    """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig, *, scales_input: bool) -> None:
         super().__init__(base_layer, config)

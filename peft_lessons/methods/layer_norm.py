@@ -21,7 +21,18 @@ from peft_lessons.targets import Targets
 class LayerNormTuning(AdapterLayer):
     """A norm with trained copies of its weight and bias. Input and output of the same shape.
 
-    Raises TypeError when `base_layer` is no norm: a module with parameters and without children.
+    Raises:
+        TypeError: when `base_layer` is no norm: a module with parameters and without children.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LayerNormTuning, LayerNormTuningConfig
+        >>> layer = LayerNormTuning(nn.LayerNorm(8), LayerNormTuningConfig())
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 8])
+        >>> {name: tuple(vector.shape) for name, vector in layer.tuned.items()}
+        {'bias': (8,), 'weight': (8,)}
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
@@ -55,7 +66,16 @@ class LayerNormTuning(AdapterLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormTuningConfig(AdapterConfig):
-    """Which norms train."""
+    """Which norms train.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LayerNormTuningConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"norm": nn.RMSNorm(8)})
+        >>> config = LayerNormTuningConfig(targets=("norm",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(8,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = LayerNormTuning
     targets: Targets = ("input_layernorm", "post_attention_layernorm", "norm")

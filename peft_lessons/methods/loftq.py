@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from peft_lessons.adapters import AdapterLayer
-from peft_lessons.bases import is_quantized
+from peft_lessons.bases import is_quantized, plain_class
 from peft_lessons.checks import check_count
 from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 from peft_lessons.methods.pissa import principal_part
@@ -28,7 +28,18 @@ from peft_lessons.quantization import NF4, Codebook, QuantizedLinear, dequantize
 class LoftQLinear(LoRALinear):
     """A dense layer, quantized, and the low-rank part of what that lost. x: (…, in_features) → (…, out_features).
 
-    Raises TypeError when the layer is quantized already: what the rounding lost is no longer there.
+    Raises:
+        TypeError: when the layer is quantized already: what the rounding lost is no longer there.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoftQConfig, LoftQLinear
+        >>> layer = LoftQLinear(nn.Linear(8, 4), LoftQConfig(rank=2, block_size=8))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> type(layer.base_layer).__name__
+        'QuantizedLinear'
     """
 
     @torch.no_grad()
@@ -47,21 +58,37 @@ class LoftQLinear(LoRALinear):
             update = B @ A
         self.lora_A.copy_(A / math.sqrt(self.scaling))
         self.lora_B.copy_(B / math.sqrt(self.scaling))
-        self.base_layer = QuantizedLinear(quantized, bias).to(self.base_dtype).train(base_layer.training)
+        base = QuantizedLinear(quantized, bias, plain_class(base_layer))
+        self.base_layer = base.to(self.base_dtype).train(base_layer.training)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoftQConfig(LoRAConfig):
     """As `LoRAConfig`, and how the base is quantized.
 
-    Raises ValueError for fewer than one iteration.
+    Attributes:
+        codebook: The levels that weights are rounded to.
+        block_size: Weights that share a scale.
+        double: Whether the scales are quantized in turn (arXiv:2305.14314, §3).
+        iterations: T in the paper: how often quantization and SVD take turns.
+
+    Raises:
+        ValueError: for fewer than one iteration.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoftQConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = LoftQConfig(rank=2, block_size=8, iterations=1, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoftQLinear
     codebook: Codebook = NF4
-    block_size: int = 64  # weights that share a scale
-    double: bool = False  # the scales quantized in turn
-    iterations: int = 5  # T in the paper
+    block_size: int = 64
+    double: bool = False
+    iterations: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,18 @@ from peft_lessons.targets import Targets
 
 
 class LoHaLinear(DeltaLinear):
-    """A linear layer and its update. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and its update. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoHaConfig, LoHaLinear
+        >>> layer = LoHaLinear(nn.Linear(8, 4), LoHaConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.loha_B1.shape, layer.loha_A1.shape
+        (torch.Size([4, 2]), torch.Size([2, 8]))
+    """
 
     config: "LoHaConfig"
 
@@ -54,13 +65,28 @@ class LoHaLinear(DeltaLinear):
 class LoHaConfig(RankedConfig):
     """How much LoHa, and where.
 
-    Raises ValueError for a rank below 1 and an alpha that is not positive.
+    Attributes:
+        rank: r of each of the two products B₁A₁ and B₂A₂.
+        alpha: α; the update is scaled by α / rank.
+        effective: Whether kernels of convolutions get the paper's own factors (Prop. 3), which are fewer. Linear
+            layers have none.
+
+    Raises:
+        ValueError: for a rank below 1 and an alpha that is not positive.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoHaConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = LoHaConfig(rank=2, alpha=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4, 2), (2, 8), (4, 2), (2, 8)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear
-    rank: int = 8  # of each factor
+    rank: int = 8
     alpha: float = 8.0
-    effective: bool = False  # the paper's own factors for kernels of convolutions; linear layers have none
+    effective: bool = False
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:

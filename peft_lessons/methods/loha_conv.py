@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 
 
 class LoHaConv(ConvAdapter):
-    """A convolution and the update of its kernel. x: (batch, in_channels, …) → (batch, out_channels, …)."""
+    """A convolution and the update of its kernel. x: (batch, in_channels, …) → (batch, out_channels, …).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoHaConfig, LoHaConv
+        >>> layer = LoHaConv(nn.Conv2d(3, 6, 3), LoHaConfig(rank=2, effective=True))
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.loha_T1.shape
+        torch.Size([2, 2, 3, 3])
+    """
 
     config: "LoHaConfig"
 

@@ -29,7 +29,18 @@ from peft_lessons.targets import Targets
 
 
 class LoRALinear(DeltaLinear):
-    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype."""
+    """A linear layer and its low-rank update. x: (…, in_features) → (…, out_features), in x's dtype.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, LoRALinear
+        >>> layer = LoRALinear(nn.Linear(8, 4), LoRAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_A.shape, layer.lora_B.shape
+        (torch.Size([2, 8]), torch.Size([4, 2]))
+    """
 
     config: "LoRAConfig"
 
@@ -73,14 +84,31 @@ ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
 class LoRAConfig(RankedConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions.
 
-    Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+    Attributes:
+        rank: r, the rows of A (r, in) and columns of B (out, r); at most min(in, out).
+        alpha: α; the update is scaled by α / r.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        rank_stabilized: Whether the update is scaled by α / √r instead (arXiv:2312.03732).
+
+    Raises:
+        ValueError: for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, trainable_parameters
+        >>> config = LoRAConfig(rank=2, alpha=6, targets=("q_proj",))
+        >>> config.scaling
+        3.0
+        >>> model = inject(nn.ModuleDict({"q_proj": nn.Linear(8, 4)}), config)
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(model)]
+        [(2, 8), (4, 2)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoRALinear
     rank: int = 8
     alpha: float = 16.0
-    dropout: float = 0.0  # probability, on the adapter's input only
-    rank_stabilized: bool = False  # scaling α/√r (arXiv:2312.03732) in place of α/r
+    dropout: float = 0.0
+    rank_stabilized: bool = False
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

@@ -21,7 +21,18 @@ from peft_lessons.methods.lora_conv import LoRAConv
 
 
 class BiasedLoRALinear(LoRALinear):
-    """LoRA with a bias β (out_features,) on B, which starts at zero. x: (…, in_features) → (…, out_features)."""
+    """LoRA with a bias β (out_features,) on B, which starts at zero. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BiasedLoRAConfig, BiasedLoRALinear
+        >>> layer = BiasedLoRALinear(nn.Linear(8, 4), BiasedLoRAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_B_bias.shape
+        torch.Size([4])
+    """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
@@ -43,7 +54,18 @@ def _(layer: BiasedLoRALinear) -> None:
 
 
 class BiasedLoRAConv(LoRAConv):
-    """LoRA on a convolution, with a bias β (out,) on B, which starts at zero. (batch, in, …) → (batch, out, …)."""
+    """LoRA on a convolution, with a bias β (out,) on B, which starts at zero. (batch, in, …) → (batch, out, …).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import BiasedLoRAConfig, BiasedLoRAConv
+        >>> layer = BiasedLoRAConv(nn.Conv2d(3, 6, 3), BiasedLoRAConfig(rank=2))
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.lora_B_bias.shape
+        torch.Size([6])
+    """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
@@ -63,6 +85,15 @@ ELSEWHERE[BiasedLoRALinear] = dict.fromkeys(CONVOLUTIONS, BiasedLoRAConv)
 
 @dataclass(frozen=True, kw_only=True)
 class BiasedLoRAConfig(LoRAConfig):
-    """As `LoRAConfig`, with out_features more parameters a layer."""
+    """As `LoRAConfig`, with out_features more parameters a layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import BiasedLoRAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = BiasedLoRAConfig(rank=2, alpha=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2), (4,)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = BiasedLoRALinear

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 class LoRAConv(ConvAdapter):
     """A convolution over one to three dimensions and its low-rank update. (batch, in, …) → (batch, out, …).
 
-    Raises ValueError for a rank that the groups do not divide.
+    Raises:
+        ValueError: for a rank that the groups do not divide.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, LoRAConv
+        >>> layer = LoRAConv(nn.Conv2d(3, 6, 3), LoRAConfig(rank=2))
+        >>> layer(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 6, 6, 6])
+        >>> layer.lora_A.shape, layer.lora_B.shape
+        (torch.Size([2, 3, 3, 3]), torch.Size([6, 2, 1, 1]))
     """
 
     config: "LoRAConfig"

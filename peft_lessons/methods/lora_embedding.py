@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 class LoRAEmbedding(AdapterLayer):
     """An embedding and its low-rank update. int64 ids (…) → (…, width).
 
-    Raises TypeError for an embedding with a forward of its own or a largest norm.
+    Raises:
+        TypeError: for an embedding with a forward of its own or a largest norm.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, LoRAEmbedding
+        >>> layer = LoRAEmbedding(nn.Embedding(10, 6), LoRAConfig(rank=2))
+        >>> layer(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 6])
+        >>> layer.lora_embedding_A.shape, layer.lora_embedding_B.shape
+        (torch.Size([2, 10]), torch.Size([6, 2]))
     """
 
     base_layer: nn.Embedding

@@ -18,7 +18,18 @@ from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
 
 class LoRAFALinear(LoRALinear):
-    """A linear layer and its low-rank update, of which only B trains. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and its low-rank update, of which only B trains. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAFAConfig, LoRAFALinear
+        >>> layer = LoRAFALinear(nn.Linear(8, 4), LoRAFAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_A.requires_grad, layer.lora_B.requires_grad
+        (False, True)
+    """
 
     def __init__(self, base_layer: nn.Module, config: LoRAConfig) -> None:
         super().__init__(base_layer, config)
@@ -27,6 +38,15 @@ class LoRAFALinear(LoRALinear):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAFAConfig(LoRAConfig):
-    """As `LoRAConfig`. Half as many trainable parameters where the layer is square."""
+    """As `LoRAConfig`. Half as many trainable parameters where the layer is square.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAFAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = LoRAFAConfig(rank=2, alpha=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4, 2)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = LoRAFALinear

@@ -21,7 +21,17 @@ from peft_lessons.methods.lora import LoRALinear
 def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = 16.0) -> list[dict[str, Any]]:
     """Two parameter groups for any torch optimizer: B of every LoRA layer at `ratio · learning_rate`, then the rest.
 
-    Raises ValueError when no LoRA layer's B trains, or a number is not positive.
+    Raises:
+        ValueError: when no LoRA layer's B trains, or a number is not positive.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import LoRAConfig, inject, lora_plus_groups
+        >>> model = inject(nn.Sequential(nn.Linear(8, 4)), LoRAConfig(rank=2, targets=("0",)))
+        >>> optimizer = torch.optim.AdamW(lora_plus_groups(model, learning_rate=0.25, ratio=4))
+        >>> [(tuple(group["params"][0].shape), group["lr"]) for group in optimizer.param_groups]
+        [((4, 2), 1.0), ((2, 8), 0.25)]
     """
     check_positive("learning_rate", learning_rate)
     check_positive("ratio", ratio)

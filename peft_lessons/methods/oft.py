@@ -29,7 +29,18 @@ from peft_lessons.targets import Targets
 class OFTLinear(LinearAdapter):
     """A linear layer behind a rotation. x: (…, in_features) → (…, out_features).
 
-    Raises ValueError when the size or the number of the blocks does not divide in_features.
+    Raises:
+        ValueError: when the size or the number of the blocks does not divide in_features.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import OFTConfig, OFTLinear
+        >>> layer = OFTLinear(nn.Linear(8, 4), OFTConfig(block_size=4))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.rotations().shape
+        torch.Size([2, 4, 4])
     """
 
     config: "OFTConfig"
@@ -85,14 +96,30 @@ def cayley(Q: Tensor, neumann_terms: int | None) -> Tensor:
 class OFTConfig(AdapterConfig):
     """How large the rotated blocks are, and where.
 
-    Raises ValueError for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100 terms.
+    Attributes:
+        block_size: b, the inputs that are rotated among themselves; divides in_features.
+        blocks: How many blocks there are, in place of a size; divides in_features.
+        shared: Whether all blocks of a layer turn alike, by one R_i.
+        neumann_terms: Terms of the series in place of the inverse, 4 to 100; None takes the inverse itself.
+
+    Raises:
+        ValueError: for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100
+            terms.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import OFTConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = OFTConfig(block_size=4, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 6)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = OFTLinear
-    block_size: int = 32  # inputs that are rotated among themselves
-    blocks: int | None = None  # how many there are, in place of a size
-    shared: bool = False  # one R_i for all blocks of a layer
-    neumann_terms: int | None = None  # None: the exact inverse
+    block_size: int = 32
+    blocks: int | None = None
+    shared: bool = False
+    neumann_terms: int | None = None
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

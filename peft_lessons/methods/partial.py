@@ -13,7 +13,16 @@ from peft_lessons.checks import check_count
 def full_fine_tuning(model: Model) -> Model:
     """Every parameter trains. Returns `model`, changed in place.
 
-    Raises TypeError when a weight is quantized: codes do not train.
+    Raises:
+        TypeError: when a weight is quantized: codes do not train.
+
+    Examples:
+        >>> from peft_lessons import full_fine_tuning, trainable_parameters
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> len(trainable_parameters(full_fine_tuning(model)))
+        20
     """
     _require_dense(model)
     return model.requires_grad_(True)
@@ -23,7 +32,18 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
     """Only the output head trains, as in a linear probe. Returns `model`, changed in place.
 
     A head whose weight is tied to the embedding gets its own copy first: it would train the embedding otherwise.
-    Raises ValueError when there is no such head, TypeError when it is quantized.
+
+    Raises:
+        ValueError: when there is no such head.
+        TypeError: when it is quantized.
+
+    Examples:
+        >>> from peft_lessons import head_only, trainable_parameters
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(head_only(model))]
+        [(10, 8)]
     """
     try:
         layer = model.get_submodule(head)
@@ -42,7 +62,17 @@ def head_only(model: Model, head: str = "lm_head") -> Model:
 def last_layers(model: Model, count: int, layers: str = "model.layers") -> Model:
     """Only the last `count` blocks of `layers` train. Returns `model`, changed in place.
 
-    Raises ValueError when there is no such list of blocks, or it is shorter; TypeError when they are quantized.
+    Raises:
+        ValueError: when there is no such list of blocks, or it is shorter.
+        TypeError: when they are quantized.
+
+    Examples:
+        >>> from peft_lessons import last_layers, trainable_parameters
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> len(trainable_parameters(last_layers(model, 1)))
+        9
     """
     check_count("count", count)
     try:

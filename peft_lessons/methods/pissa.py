@@ -32,7 +32,18 @@ from peft_lessons.methods.lora import LoRAConfig, LoRALinear
 
 
 class PiSSALinear(LoRALinear):
-    """A linear layer and the change of its principal part. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and the change of its principal part. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import PiSSAConfig, PiSSALinear
+        >>> layer = PiSSALinear(nn.Linear(8, 4), PiSSAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_A.shape, layer.initial_A.shape
+        (torch.Size([2, 8]), torch.Size([2, 8]))
+    """
 
     initial_A: Tensor  # (rank, in_features)
     initial_B: Tensor  # (out_features, rank)
@@ -70,6 +81,16 @@ class OLoRALinear(PiSSALinear):
     """A linear layer and the change of its first directions in W = QR (arXiv:2406.01775).
 
     x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import OLoRAConfig, OLoRALinear
+        >>> layer = OLoRALinear(nn.Linear(8, 4), OLoRAConfig(rank=2))
+        >>> layer(torch.ones(3, 8)).shape
+        torch.Size([3, 4])
+        >>> layer.lora_A.shape, layer.initial_A.shape
+        (torch.Size([2, 8]), torch.Size([2, 8]))
     """
 
     def start(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,8 +108,9 @@ def _(layer: PiSSALinear) -> tuple[Tensor, Tensor]:
 def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(U_r √S_r, √S_r V_rᵀ), shapes (out, rank) and (rank, in): their product is nearest to `weight` at this rank.
 
-    Raises ValueError for a rank above min(out, in), since there are no more singular vectors, and for a weight that
-    holds NaN or infinity.
+    Raises:
+        ValueError: for a rank above min(out, in), since there are no more singular vectors, and for a weight that
+            holds NaN or infinity.
     """
     check_rank_fits(rank, *weight.shape)
     try:
@@ -101,13 +123,31 @@ def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class PiSSAConfig(LoRAConfig):
-    """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer."""
+    """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import PiSSAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = PiSSAConfig(rank=2, alpha=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = PiSSALinear
 
 
 @dataclass(frozen=True, kw_only=True)
 class OLoRAConfig(PiSSAConfig):
-    """As `PiSSAConfig`; the start comes from one QR decomposition a layer."""
+    """As `PiSSAConfig`; the start comes from one QR decomposition a layer.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import OLoRAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = OLoRAConfig(rank=2, alpha=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(2, 8), (4, 2)]
+    """
 
     layer: ClassVar[type[AdapterLayer]] = OLoRALinear

@@ -25,7 +25,22 @@ class PrefixTuning(StackAdapter):
     """A decoder's stack with a past that was never read. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises what `StackAdapter` raises; ValueError when a layer keeps fewer tokens than the prefix has.
+
+    Raises:
+        TypeError: when `base_layer` is no stack, as `StackAdapter`.
+        ValueError: when a layer keeps fewer tokens than the prefix has.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import PrefixTuningConfig, inject
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> model = inject(model, PrefixTuningConfig(tokens=5))
+        >>> model.model.prefix.shape
+        torch.Size([5, 2, 2, 1, 4])
+        >>> model(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 10])
     """
 
     def __init__(self, base_layer: nn.Module, config: "PrefixTuningConfig") -> None:
@@ -54,7 +69,20 @@ class PrefixTuning(StackAdapter):
 class PrefixTuningConfig(AdapterConfig):
     """How long the prefix is.
 
-    Raises ValueError for fewer than one token.
+    Attributes:
+        tokens: n, the keys and values that stand before the text in every layer.
+
+    Raises:
+        ValueError: for fewer than one token.
+
+    Examples:
+        >>> from peft_lessons import PrefixTuningConfig, inject, trainable_parameters
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> model = inject(model, PrefixTuningConfig(tokens=5))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(model)]
+        [(5, 2, 2, 1, 4)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = PrefixTuning

@@ -26,7 +26,21 @@ class PromptTuning(StackAdapter):
     """A decoder's stack that reads the prompt first. Called as that stack is, and returns what it returns.
 
     For this course's decoder: int64 ids (batch, tokens) → (batch, tokens, hidden_size).
-    Raises what `StackAdapter` raises.
+
+    Raises:
+        TypeError: when `base_layer` is no stack, as `StackAdapter`.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import PromptTuningConfig, inject
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> model = inject(model, PromptTuningConfig(tokens=5))
+        >>> model.model.prompt.shape
+        torch.Size([5, 8])
+        >>> model(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 10])
     """
 
     def __init__(self, base_layer: nn.Module, config: "PromptTuningConfig") -> None:
@@ -46,7 +60,20 @@ class PromptTuning(StackAdapter):
 class PromptTuningConfig(AdapterConfig):
     """How long the prompt is.
 
-    Raises ValueError for fewer than one token.
+    Attributes:
+        tokens: n, the embeddings that stand before the text.
+
+    Raises:
+        ValueError: for fewer than one token.
+
+    Examples:
+        >>> from peft_lessons import PromptTuningConfig, inject, trainable_parameters
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> model = inject(model, PromptTuningConfig(tokens=5))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(model)]
+        [(5, 8)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = PromptTuning

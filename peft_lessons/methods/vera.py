@@ -21,7 +21,15 @@ from peft_lessons.targets import Targets
 
 
 class VeRALinear(DeltaLinear):
-    """A linear layer and its two vectors. x: (…, in_features) → (…, out_features)."""
+    """A linear layer and its two vectors. x: (…, in_features) → (…, out_features).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import VeRAConfig, VeRALinear, inject
+        >>> layer = inject(nn.Sequential(nn.Linear(8, 4)), VeRAConfig(rank=2, targets=("0",)))[0]
+        >>> isinstance(layer, VeRALinear), layer.vera_lambda_b.shape, layer.vera_lambda_d.shape
+        (True, torch.Size([4]), torch.Size([2]))
+    """
 
     config: "VeRAConfig"
 
@@ -64,14 +72,30 @@ def _(layer: VeRALinear) -> tuple[Tensor, Tensor]:
 class VeRAConfig(AdapterConfig):
     """How large the shared pair is, and where it goes.
 
-    Raises ValueError for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
+    Attributes:
+        rank: r of the shared A (r, in) and B (out, r); much higher than LoRA's, since a rank costs one trained
+            number, not in + out.
+        initial: What every entry of d starts at.
+        dropout: Probability, in [0, 1), on the adapter's input only.
+        seed: Of the random numbers in the shared pair.
+
+    Raises:
+        ValueError: for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import VeRAConfig, inject, trainable_parameters
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(8, 4)})
+        >>> config = VeRAConfig(rank=2, targets=("q_proj",))
+        >>> [tuple(parameter.shape) for parameter in trainable_parameters(inject(model, config))]
+        [(4,), (2,)]
     """
 
     layer: ClassVar[type[AdapterLayer]] = VeRALinear
-    rank: int = 256  # much higher than LoRA's, since a rank costs one trained number, not in + out
-    initial: float = 0.1  # of d
-    dropout: float = 0.0  # probability, on the adapter's input only
-    seed: int = 0  # of the shared pair
+    rank: int = 256
+    initial: float = 0.1
+    dropout: float = 0.0
+    seed: int = 0
     targets: Targets = LLAMA_LINEAR_LAYERS
 
     def __post_init__(self) -> None:

@@ -18,7 +18,32 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """The shape of a decoder, with the field names of Hugging Face's `config.json`."""
+    """The shape of a decoder, with the field names of Hugging Face's `config.json`.
+
+    Attributes:
+        vocab_size: Tokens that the model knows.
+        hidden_size: Width of the hidden states: heads times head_dim.
+        intermediate_size: Width inside of the feed-forward part.
+        num_hidden_layers: Blocks.
+        num_attention_heads: Heads of queries.
+        num_key_value_heads: Heads of keys and values, which groups of query heads share; divides
+            `num_attention_heads`.
+        max_position_embeddings: The longest text, in tokens.
+        rope_theta: Base of the rotary frequencies (arXiv:2104.09864, Eq. 15).
+        rms_norm_eps: What RMSNorm adds to the mean square.
+        tie_word_embeddings: Whether the head has the weight of the embedding.
+        initializer_range: Standard deviation of new weights.
+
+    Raises:
+        ValueError: for a `hidden_size` that does not split into heads of even size, and for query heads that do not
+            split into groups.
+
+    Examples:
+        >>> from peft_lessons.models import DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1).head_dim
+        4
+    """
 
     vocab_size: int
     hidden_size: int
@@ -26,11 +51,11 @@ class DecoderConfig:
     num_hidden_layers: int
     num_attention_heads: int
     num_key_value_heads: int
-    max_position_embeddings: int = 2048  # tokens
+    max_position_embeddings: int = 2048
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     tie_word_embeddings: bool = True
-    initializer_range: float = 0.02  # standard deviation of new weights
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         if self.hidden_size % (2 * self.num_attention_heads):
@@ -48,7 +73,18 @@ class DecoderConfig:
 
 
 class KeyValueCache:
-    """Rotated keys and values of all tokens so far, for each layer (batch, kv_heads, tokens, head_dim)."""
+    """Rotated keys and values of all tokens so far, for each layer (batch, kv_heads, tokens, head_dim).
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons.models import Decoder, DecoderConfig, KeyValueCache
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> cache = KeyValueCache()
+        >>> _ = model(torch.tensor([[1, 2, 3]]), cache=cache)
+        >>> cache.tokens
+        3
+    """
 
     def __init__(self) -> None:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -209,6 +245,14 @@ class Decoder(nn.Module):
     """A language model: `model`, the stack of blocks, and `lm_head`, which may share its weight with the embedding.
 
     A new decoder has normal weights of standard deviation `config.initializer_range`; `from_tensors` takes given ones.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons.models import Decoder, DecoderConfig
+        >>> sizes = {"vocab_size": 10, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+        >>> model = Decoder(DecoderConfig(**sizes, num_attention_heads=2, num_key_value_heads=1))
+        >>> model(torch.tensor([[1, 2, 3]])).shape
+        torch.Size([1, 3, 10])
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -225,7 +269,8 @@ class Decoder(nn.Module):
     def from_tensors(cls, config: DecoderConfig, tensors: Mapping[str, Tensor]) -> "Decoder":
         """A decoder in eval mode that holds `tensors` (not copies), by Hugging Face's parameter names.
 
-        Raises ValueError unless names and shapes fit exactly; `lm_head.weight` may be absent when it is tied.
+        Raises:
+            ValueError: unless names and shapes fit exactly; `lm_head.weight` may be absent when it is tied.
         """
         with torch.device("meta"):
             decoder = cls(config)
@@ -306,6 +351,17 @@ def generate(
     Takes the likeliest token each time, or samples with `seed` when `temperature` > 0. A row that has reached `eos_id`
     (which is kept) is filled up with it; when all rows have, generation stops. Every token is chosen by the logits of
     `model` itself, in its own dtype, even where a draft has guessed ahead (see `drafting`).
+
+    Raises:
+        ValueError: for a temperature below 0.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons.models import generate, load_tiny_gpt
+        >>> model, tokenizer = load_tiny_gpt()
+        >>> prompt = torch.tensor([tokenizer.encode("It was a truth")])
+        >>> generate(model, prompt, max_new_tokens=8).shape
+        torch.Size([1, 8])
     """
     steps = list(generate_steps(model, input_ids, max_new_tokens, eos_id, temperature, seed))
     none = torch.empty(len(input_ids), 0, dtype=torch.long, device=next(model.parameters()).device)
@@ -321,7 +377,19 @@ def generate_steps(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[Tensor]:
-    """What `generate` returns, token by token, as soon as each is known: int64 (batch, 1)."""
+    """What `generate` returns, token by token, as soon as each is known: int64 (batch, 1).
+
+    Raises:
+        ValueError: for a temperature below 0.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons.models import generate_steps, load_tiny_gpt
+        >>> model, tokenizer = load_tiny_gpt()
+        >>> prompt = torch.tensor([tokenizer.encode("It was a truth")])
+        >>> [tuple(step.shape) for step in generate_steps(model, prompt, max_new_tokens=2)]
+        [(1, 1), (1, 1)]
+    """
     from peft_lessons.models.drafting import draft_for  # which needs the classes of this file
 
     if temperature < 0:

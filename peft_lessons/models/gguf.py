@@ -51,8 +51,10 @@ class GGUFFile:
     """An open GGUF file: `metadata`, a dict, and `tensors`, their infos by name.
 
     Counts are compared with the file's length before anything is made of them, so a damaged file asks for no memory.
-    Raises ValueError when it is not GGUF, is cut short or damaged, or holds tensors of another type than F32, Q4_1 and
-    Q8_0.
+
+    Raises:
+        ValueError: when it is not GGUF, is cut short or damaged, or holds tensors of another type than F32, Q4_1
+            and Q8_0.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -29,8 +29,16 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
     `model_id` is a folder, or a name on the hub such as "HuggingFaceTB/SmolLM2-360M-Instruct". What was downloaded once
     is kept in Hugging Face's cache and found there without a network.
 
-    Raises ConnectionError when the hub cannot be reached, FileNotFoundError when it or the folder lacks the model or a
-    file, ValueError for an architecture that this decoder is not.
+    Raises:
+        ConnectionError: when the hub cannot be reached.
+        FileNotFoundError: when it or the folder lacks the model or a file.
+        ValueError: for an architecture that this decoder is not.
+
+    Examples:
+        >>> from peft_lessons.models import load_from_hub, tiny_gpt
+        >>> model, tokenizer = load_from_hub(tiny_gpt.FOLDER)
+        >>> model.config.num_hidden_layers, tokenizer.vocab_size
+        (4, 1024)
     """
     folder = Path(model_id) if Path(model_id).is_dir() else _download(str(model_id))
     model = Decoder.from_tensors(read_config(folder), _read_weights(folder))
@@ -38,7 +46,11 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
 
 
 def read_config(folder: str | Path) -> DecoderConfig:
-    """Read the config in a folder. Raises ValueError that lists what it lacks, or says but this decoder has not."""
+    """Read the config in a folder.
+
+    Raises:
+        ValueError: which lists what it lacks, or says but this decoder has not.
+    """
     path = Path(folder) / "config.json"
     settings = _read_json(path)
     if settings.get("architectures") != ["LlamaForCausalLM"]:

@@ -24,7 +24,9 @@ class Q4Linear(nn.Module):
 
     `blocks` is uint8 (out_features, in_features / 32 · 20). `weight` is dequantized at each reading, (out_features,
     in_features), in the dtype that the layer was last cast to. `forward` computes in the dtype of x.
-    Raises ValueError for blocks of another shape or dtype.
+
+    Raises:
+        ValueError: for blocks of another shape or dtype.
     """
 
     blocks: Tensor
@@ -79,7 +81,14 @@ def _weight(blocks: Tensor, dtype: torch.dtype) -> Tensor:
 
 @exact()
 def load_smollm2_in_4_bits() -> tuple[Decoder, Tokenizer]:
-    """As `load_smollm2`, on the CPU, but each of the 210 linear layers of the blocks keeps its codes."""
+    """As `load_smollm2`, on the CPU, but each of the 210 linear layers of the blocks keeps its codes.
+
+    Examples:
+        >>> from peft_lessons.models import load_smollm2_in_4_bits
+        >>> model, tokenizer = load_smollm2_in_4_bits()
+        >>> model.model.layers[0].self_attn.q_proj
+        Q4Linear(in_features=576, out_features=576, Q4_1)
+    """
     model, tokenizer = load_smollm2()
     file = GGUFFile(weights_status().path or "")  # load_smollm2 has looked for it
     for name, info in file.tensors.items():

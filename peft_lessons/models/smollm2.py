@@ -63,8 +63,16 @@ def load_smollm2(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer
     """Load the model in fp32 on `device`, in eval mode, and its tokenizer.
 
     The values are those of the 4-bit file: block-wise affine 4-bit linear weights, an 8-bit embedding, fp32 norms.
-    Raises FileNotFoundError when the weights are missing, ValueError when they are damaged; both name the one command
-    that mends it.
+
+    Raises:
+        FileNotFoundError: when the weights are missing.
+        ValueError: when they are damaged; both name the one command that mends it.
+
+    Examples:
+        >>> from peft_lessons.models import load_smollm2
+        >>> model, tokenizer = load_smollm2()
+        >>> model.config.hidden_size, tokenizer.vocab_size
+        (576, 49152)
     """
     status = weights_status()
     if status.path is None:

@@ -39,12 +39,13 @@ KeysAndValues = list[tuple[Tensor, Tensor]]
 class StackAdapter(AdapterLayer):
     """An adapter of a whole stack, which is called as that stack is and returns what it returns.
 
-    Raises TypeError when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
+    Raises:
+        TypeError: when `base_layer` is no DecoderStack, nor a stack of transformers that is known.
     """
 
     def __init__(self, base_layer: nn.Module, config: AdapterConfig) -> None:
-        kind = _model_type(base_layer)
-        if not isinstance(base_layer, DecoderStack) and kind not in THEIRS:
+        if not is_stack(base_layer):
+            kind = _model_type(base_layer)
             raise TypeError(
                 f"{type(self).__name__} adapts the DecoderStack of a Decoder, its `model`; got "
                 f"{type(base_layer).__name__}{f' of a {kind}' if kind else ''}. Of transformers it takes the stacks of "
@@ -55,6 +56,11 @@ class StackAdapter(AdapterLayer):
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of embeddings, which transformers asks the stack of a model for."""
         return _table(self.base_layer)
+
+
+def is_stack(module: nn.Module) -> bool:
+    """Return whether `module` is a DecoderStack, or a stack of transformers that is known."""
+    return isinstance(module, DecoderStack) or _model_type(module) in THEIRS
 
 
 def embedded_words(stack: nn.Module, count: int) -> Tensor:

@@ -14,6 +14,14 @@ class Tokenizer:
     """Wraps a tokenizer of Hugging Face's `tokenizers`.
 
     `eos_id` is the token that ends an answer or a text; `bos_token` is for chat templates that begin with one.
+
+    Examples:
+        >>> from peft_lessons.models import Tokenizer, load_tiny_gpt
+        >>> _, tokenizer = load_tiny_gpt()
+        >>> isinstance(tokenizer, Tokenizer), tokenizer.vocab_size
+        (True, 1024)
+        >>> tokenizer.decode(tokenizer.encode("It was a truth"))
+        'It was a truth'
     """
 
     def __init__(
@@ -26,7 +34,11 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
-        """Build the tokenizer that a GGUF file's metadata describes. Raises ValueError for any kind but SmolLM's."""
+        """Build the tokenizer that a GGUF file's metadata describes.
+
+        Raises:
+            ValueError: for any kind but SmolLM's.
+        """
         kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
         if kind != ("gpt2", "smollm"):
             raise ValueError(f"this GGUF file has a tokenizer of kind {kind}; ('gpt2', 'smollm') can be read")
@@ -50,7 +62,9 @@ class Tokenizer:
     ) -> "Tokenizer":
         """Read the tokenizer in a `tokenizer.json`; `eos_token` is the text or the id of the token that ends a text.
 
-        Raises FileNotFoundError when it is missing, ValueError when it is damaged or lacks `eos_token`.
+        Raises:
+            FileNotFoundError: when it is missing.
+            ValueError: when it is damaged or lacks `eos_token`.
         """
         from tokenizers import Tokenizer
 
@@ -82,7 +96,9 @@ class Tokenizer:
         """Write a conversation in the form that the model was trained on, up to where its next answer begins.
 
         A message is {"role": "system", "user" or "assistant", "content": text}. The text still has to be encoded.
-        Raises ValueError when the model has no chat template, or when the messages are none.
+
+        Raises:
+            ValueError: when the model has no chat template, or when the messages are none.
         """
         if self.chat_template is None:
             raise ValueError("this model has no chat template: it continues text, it was not trained to converse")

@@ -13,7 +13,15 @@ class Codebook:
     """The levels that a code can stand for, as fractions of the block's absmax.
 
     `values[code]` is the level of `code`, rounded to float32; the order is the order of storage and need not ascend.
-    Between 2 and 256 levels; a `ValueError` otherwise, or if one is not finite.
+
+    Raises:
+        ValueError: for fewer than 2 or more than 256 levels, and for one that is not finite.
+
+    Examples:
+        >>> from peft_lessons import Codebook
+        >>> thirds = Codebook("thirds", (-1.0, 0.0, 1.0))
+        >>> thirds.bits, thirds.levels
+        (2, (-1.0, 0.0, 1.0))
     """
 
     name: str
@@ -76,6 +84,11 @@ def integer_codebook(bits: int) -> Codebook:
     """Evenly spaced and symmetric: the integers −n … n over n = 2^(bits−1) − 1, one less than the bits could hold.
 
     4 bits give −7/7 … 7/7. One bit gives ±½.
+
+    Examples:
+        >>> from peft_lessons import integer_codebook
+        >>> integer_codebook(2).levels, len(integer_codebook(4).levels)
+        ((-1.0, 0.0, 1.0), 15)
     """
     check_bits(bits)
     largest = 2 ** (bits - 1) - 1
@@ -88,6 +101,13 @@ def normal_codebook(bits: int) -> Codebook:
 
     Half the levels are positive, one is zero, the rest negative. The outermost probability leaves half a bin beyond the
     last level, averaged over the two halves. 4 bits are `NF4`. One bit gives ±½.
+
+    Examples:
+        >>> from peft_lessons import NF4, normal_codebook
+        >>> [round(level, 2) for level in normal_codebook(2).levels]
+        [-1.0, 0.0, 0.44, 1.0]
+        >>> normal_codebook(4) is NF4
+        True
     """
     check_bits(bits)
     if bits == 1:
@@ -112,6 +132,11 @@ def float_codebook(bits: int) -> Codebook:
 
     2 bits are E1M0, 3 E1M1, 4 E2M1, 5 E2M2, 6 E3M2, 7 E3M3, 8 E4M3. Zero counts once, so 2^bits − 1 levels. With one
     exponent bit they are evenly spaced, as `integer_codebook`. One bit in all gives ±½.
+
+    Examples:
+        >>> from peft_lessons import float_codebook
+        >>> float_codebook(4).name, float_codebook(3).levels[3:]
+        ('FP4 E2M1', (0.0, 0.3333333432674408, 0.6666666865348816, 1.0))
     """
     check_bits(bits)
     if bits == 1:

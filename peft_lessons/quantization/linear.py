@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, read_weight
+from peft_lessons.bases import dtype_of, is_linear, is_plain, is_quantized, plain_class, read_weight
 from peft_lessons.exact import autocasts, exact
 from peft_lessons.quantization.codebooks import NF4, Codebook
 from peft_lessons.quantization.cpu import fresh_memory, write
@@ -77,6 +77,19 @@ class QuantizedLinear(nn.Module):
     `weight` is dequantized at each reading, (out_features, in_features), in the dtype that the layer was made with or
     last cast to. `forward` computes in the dtype of x (or of autocast). Codes and scales are buffers: they move, are
     saved and loaded with the module, and a cast never rounds them.
+
+    Raises:
+        ValueError: for a tensor of other than two dimensions.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from peft_lessons import NF4, QuantizedLinear
+        >>> layer = QuantizedLinear.from_linear(nn.Linear(128, 64), codebook=NF4, block_size=64, double=True)
+        >>> layer(torch.ones(3, 128)).shape, layer.weight.shape
+        (torch.Size([3, 64]), torch.Size([64, 128]))
+        >>> layer.codes.dtype, layer.codes.shape
+        (torch.uint8, torch.Size([4096]))
     """
 
     codes: Tensor
@@ -84,7 +97,9 @@ class QuantizedLinear(nn.Module):
     second_absmax: Tensor | None
     offset: Tensor | None
 
-    def __init__(self, quantized: QuantizedTensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, quantized: QuantizedTensor, bias: Tensor | None = None, made_from: type[nn.Module] = nn.Linear
+    ) -> None:
         super().__init__()
         if len(quantized.shape) != 2:
             raise ValueError(f"a linear weight is (out_features, in_features); given shape {tuple(quantized.shape)}")
@@ -93,6 +108,7 @@ class QuantizedLinear(nn.Module):
         for name in ("codes", "absmax", "second_absmax", "offset"):
             self.register_buffer(name, getattr(quantized, name))
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.made_from = made_from  # what merging makes again
 
     @classmethod
     @exact()
@@ -104,7 +120,8 @@ class QuantizedLinear(nn.Module):
         `linear` stays as it is.
         """
         weight = read_weight(linear, dtype_of(linear))
-        return cls(quantize(weight, codebook, block_size, double), linear.bias).train(linear.training)
+        quantized = quantize(weight, codebook, block_size, double)
+        return cls(quantized, linear.bias, plain_class(linear)).train(linear.training)
 
     @property
     def quantized(self) -> QuantizedTensor:
@@ -169,9 +186,19 @@ def quantize_model(
 
     Linear layers are `nn.Linear` and transformers' Conv1D, not classes that derive from them.
 
-    Raises `ValueError` if nothing is left to replace, if a target shares its weight with another module, if a weight
-    is not finite, or if the model has adapters: they start from the weight that they found. The model then is as it
-    was.
+    After an error the model is as it was.
+
+    Raises:
+        ValueError: if nothing is left to replace, if a target shares its weight with another module, if a weight is
+            not finite, or if the model has adapters: they start from the weight that they found.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import quantize_model
+        >>> model = nn.ModuleDict({"q_proj": nn.Linear(64, 64), "head": nn.Linear(64, 2)})
+        >>> model = quantize_model(model, targets=("q_proj",))
+        >>> [type(module).__name__ for module in model.children()]
+        ['QuantizedLinear', 'Linear']
     """
     if adapted := [name for name, _ in model.named_modules() if "base_layer" in name.split(".")]:
         raise ValueError(f"the model has adapters ({adapted[0]} …): quantize the model first, then inject them")

@@ -44,8 +44,18 @@ def fake_quantize(
     The gradient passes straight through, as if nothing had been rounded (arXiv:1308.3432, §4): rounding itself has
     the gradient zero, and nothing could be learnt through it.
 
-    Raises `TypeError` if x is not floating; `ValueError` if it holds NaN or infinity, if bits are not 1 to 8, and if
-    scheme, granularity or block size are not among what is possible.
+    Raises:
+        TypeError: if x is not floating.
+        ValueError: if it holds NaN or infinity, if bits are not 1 to 8, and if scheme, granularity or block size
+            are not among what is possible.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import fake_quantize
+        >>> fake_quantize(torch.tensor([-1.0, 0.4, 0.6, 1.0]), bits=2)
+        tensor([-1.,  0.,  1.,  1.])
+        >>> fake_quantize(torch.tensor([0.0, 1.2, 2.9, 3.0]), bits=2, scheme="affine")
+        tensor([0., 1., 3., 3.])
     """
     check_floating(x)
     check_bits(bits)
@@ -89,7 +99,15 @@ def _check_choice(name: str, given: str, possible: tuple[str, ...]) -> None:
 
 
 class FakeQuantizedLinear(nn.Linear):
-    """An `nn.Linear` whose weight was rounded once, by `fake_quantize`, and is frozen, as is its bias."""
+    """An `nn.Linear` whose weight was rounded once, by `fake_quantize`, and is frozen, as is its bias.
+
+    Examples:
+        >>> from torch import nn
+        >>> from peft_lessons import FakeQuantizedLinear
+        >>> layer = FakeQuantizedLinear.from_linear(nn.Linear(8, 4), bits=2, granularity="channel")
+        >>> layer.weight.shape, len(layer.weight[0].unique()) <= 3
+        (torch.Size([4, 8]), True)
+    """
 
     def __init__(
         self,

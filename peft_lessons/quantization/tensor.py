@@ -29,7 +29,19 @@ SECOND_BLOCK_SIZE = 256
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """What `quantize` stores: four tensors, and the layout that `dequantize` needs to read them."""
+    """What `quantize` stores: four tensors, and the layout that `dequantize` needs to read them.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import QuantizedTensor, quantize
+        >>> quantized = quantize(torch.ones(64, 64))
+        >>> isinstance(quantized, QuantizedTensor)
+        True
+        >>> quantized.codes.shape, quantized.absmax.shape
+        (torch.Size([2048]), torch.Size([64]))
+        >>> quantized.bits_per_weight
+        4.5
+    """
 
     codes: Tensor  # uint8 (⌈values · bits / 8⌉,): codes packed without gaps, the first in the high bits
     absmax: Tensor  # float32 (blocks,); with double quantization the uint8 codes of absmax − offset in DYNAMIC8
@@ -82,8 +94,18 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
     Blocks run over the flattened tensor, whatever its shape; the last may be shorter. The arithmetic is float32.
     A block of zeros comes back as zeros; halfway between two levels the lower one wins. `double` quantizes the scales.
 
-    Raises `TypeError` if `weight` is not floating, `ValueError` if it holds NaN or infinity, lies on the meta device,
-    or `block_size` < 1.
+    Raises:
+        TypeError: if `weight` is not floating.
+        ValueError: if it holds NaN or infinity, lies on the meta device, or `block_size` < 1.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import NF4, dequantize, quantize
+        >>> quantized = quantize(torch.tensor([-2.0, 0.1, 0.0, 2.0]), codebook=NF4, block_size=4)
+        >>> quantized.absmax
+        tensor([2.])
+        >>> [round(value, 3) for value in dequantize(quantized).tolist()]
+        [-2.0, 0.159, 0.0, 2.0]
     """
     check_floating(weight)
     check_block_size(block_size)
@@ -112,7 +134,14 @@ def quantize(weight: Tensor, codebook: Codebook = NF4, block_size: int = 64, dou
 
 
 def dequantize(quantized: QuantizedTensor, dtype: torch.dtype | None = None) -> Tensor:
-    """level · absmax for each code: the shape that was quantized, in its dtype or in `dtype`, rounded from float32."""
+    """level · absmax for each code: the shape that was quantized, in its dtype or in `dtype`, rounded from float32.
+
+    Examples:
+        >>> import torch
+        >>> from peft_lessons import dequantize, quantize
+        >>> dequantize(quantize(torch.tensor([-2.0, 0.0, 2.0])), torch.bfloat16)
+        tensor([-2.,  0.,  2.], dtype=torch.bfloat16)
+    """
     room = -(-len(quantized.absmax) * quantized.reach // 8) * 8  # whole blocks, and whole bytes of codes
     return write(quantized, fresh_memory(room, dtype or quantized.dtype, quantized.codes.device))
 

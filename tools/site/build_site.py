@@ -34,6 +34,7 @@ DOCUMENTS = {
     "class.md": "docs/class.md",
     "security.md": "docs/security.md",
     "methods.md": "docs/methods.md",
+    "transformers.md": "docs/transformers.md",
     "benchmarks.md": "docs/benchmarks.md",
     "benchmarks.svg": "docs/benchmarks.svg",
     "changelog.md": "CHANGELOG.md",

@@ -2,6 +2,7 @@
 
 import html
 import inspect
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 HERE = Path(__file__).parent
+EXAMPLES = re.compile(r'\n\n( *)Examples:\n.*?(?=\n\1""")', re.DOTALL)
+ONE_LINE = re.compile(r'^( *)("""[^\n]+)\n\1"""$', re.MULTILINE)  # what may be left of such a docstring
 
 
 def show(*objects: Any) -> None:
     """Display the source of functions, classes or modules of the package, one block each.
+
+    The examples in docstrings are left out: they are for `help()`, and a lesson has its own.
 
     TypeError for anything that has no Python source, such as an instance: pass its class.
     """
@@ -36,7 +41,7 @@ def source_of(obj: Any) -> "Source":
     module = inspect.getmodule(obj)
     name = getattr(obj, "__qualname__", obj.__name__)
     title = f"{name}, from {module.__name__}" if module is not None and module is not obj else name
-    return Source(title, textwrap.dedent(code))
+    return Source(title, textwrap.dedent(ONE_LINE.sub(r'\1\2"""', EXAMPLES.sub("", code))))
 
 
 def _described(obj: Any) -> str:

@@ -21,8 +21,15 @@ FOLDER = Path(__file__).parent
 def load_tiny_gpt(device: str | torch.device = "cpu") -> tuple[Decoder, Tokenizer]:
     """Load the model in fp32 on `device`, in eval mode, and its tokenizer.
 
-    Raises FileNotFoundError when a file is missing, ValueError when one has a wrong checksum; both name the command
-    that mends it.
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when one has a wrong checksum; both name the command that mends it.
+
+    Examples:
+        >>> from peft_lessons.models import load_tiny_gpt
+        >>> model, tokenizer = load_tiny_gpt()
+        >>> sum(parameter.numel() for parameter in model.parameters())
+        1332640
     """
     for name, expected in json.loads((FOLDER / "about.json").read_text(encoding="utf-8"))["sha256"].items():
         if not (FOLDER / name).is_file():
