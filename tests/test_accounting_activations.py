@@ -3,7 +3,8 @@
 import peft
 import pytest
 import torch
-from accounting_cases import ADAPTERS, METHODS, QV, SHAPE, TINY, plain_loss, tiny
+from accounting_cases import ADAPTERS, METHODS, SHAPE, TINY, plain_loss, tiny
+from method_cases import QV
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -99,7 +100,7 @@ def test_what_autograd_keeps(name, dtype, attention):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", ["full", "last layer", "LoRA", "LoRA last layer", "DoRA", "IA³", "prompt tuning"])
+@pytest.mark.parametrize("name", ["full", "last layer", "lora", "lora last layer", "dora", "ia3", "prompt"])
 def test_what_the_allocator_holds_after_the_forward_pass(name, checkpointing):
     """Blocks under checkpoint save nothing through autograd's hooks: this asks the allocator instead."""
     model = tiny(METHODS[name])
@@ -177,14 +178,14 @@ def fused_dropout(x, p=0.5, training=True, inplace=False):
 
 
 DROPS = {
-    "LoRA": LoRAConfig(rank=4, dropout=0.1),
-    "LoRA q, v": LoRAConfig(rank=4, dropout=0.1, targets=QV),
-    "LoRA with head": LoRAConfig(rank=4, dropout=0.1, targets=("v_proj", "lm_head")),
-    "LoRA-FA": LoRAFAConfig(rank=4, dropout=0.1),
-    "PiSSA": PiSSAConfig(rank=4, dropout=0.1),
-    "DoRA": DoRAConfig(rank=4, dropout=0.1),
-    "AdaLoRA": AdaLoRAConfig(rank=4, target_rank=2, dropout=0.1),
-    "VeRA": VeRAConfig(rank=16, dropout=0.1),
+    "lora": LoRAConfig(rank=4, dropout=0.1),
+    "lora q, v": LoRAConfig(rank=4, dropout=0.1, targets=QV),
+    "lora with head": LoRAConfig(rank=4, dropout=0.1, targets=("v_proj", "lm_head")),
+    "lora-fa": LoRAFAConfig(rank=4, dropout=0.1),
+    "pissa": PiSSAConfig(rank=4, dropout=0.1),
+    "dora": DoRAConfig(rank=4, dropout=0.1),
+    "adalora": AdaLoRAConfig(rank=4, target_rank=2, dropout=0.1),
+    "vera": VeRAConfig(rank=16, dropout=0.1),
 }
 
 
@@ -232,7 +233,7 @@ def test_what_peft_keeps(name, dtype, adapters, monkeypatch):
 
 
 @pytest.mark.parametrize("adapters", ["peft", "peft, autocast"])
-@pytest.mark.parametrize("name", ["LoRA", "LoRA, dropout", "LoRA q, v, dropout"])
+@pytest.mark.parametrize("name", ["lora", "lora, dropout", "lora q, v, dropout"])
 def test_what_peft_keeps_in_transformers_llama(name, adapters, monkeypatch):
     monkeypatch.setattr(nn.functional, "dropout", fused_dropout)
     torch.manual_seed(0)

@@ -10,15 +10,13 @@ from contract import (
     CASES,
     IN,
     METHODS,
-    NOT_FOLDABLE,
     OUT,
-    READS_IDS,
-    STARTS_ELSEWHERE,
     Network,
     network,
     sample,
     stir,
 )
+from method_cases import NOT_FOLDABLE, READS_IDS, STARTS_ELSEWHERE
 from torch import nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D

@@ -1,16 +1,7 @@
 """What each method adds to a model: one table, from which parameters, bytes and FLOPs all follow.
 
-Trained numbers for one matrix d_in → d_out:
-
-    LoRA, PiSSA, LoftQ   r (d_in + d_out)             IA³                  d_out; d_in of feed-forward targets
-    LoRA-FA              r d_out                      BitFit               d_out
-    DoRA, LoRA with β    r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
-    AdaLoRA              r (d_in + d_out + 1)         serial adapter       2 m d_out + m + d_out
-    VeRA                 r + d_out                    parallel adapter     m (d_in + d_out) + m + d_out
-    LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
-    OFT                  d_in (b − 1) / 2             prefix tuning        n L · 2 · kv_heads · head_dim
-
-Names and shapes are those that `inject` makes; the tests compare each of them.
+How many numbers that are, each method's row in `peft_lessons.methods.registry` says in words. Names and shapes are
+those that `inject` makes; the tests compare each of them.
 """
 
 from __future__ import annotations
@@ -63,7 +54,8 @@ class Added:
 
 @singledispatch
 def added(config: AdapterConfig, module: Module) -> Added:
-    raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(sorted(counted()))}")
+    known = sorted(kind.__name__ for kind in added.registry if kind not in (AdapterConfig, object))
+    raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(known)}")
 
 
 @added.register
@@ -216,8 +208,3 @@ def _bottleneck(m: int, inputs: int, outputs: int) -> dict:
         },
         "products": (Product(inputs, m, trained=True), Product(m, outputs, trained=True, inside=True)),
     }
-
-
-def counted() -> set[str]:
-    """Names of the configs that have a formula here."""
-    return {cls.__name__ for cls in added.registry if cls not in (AdapterConfig, object)}

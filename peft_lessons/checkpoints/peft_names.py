@@ -223,7 +223,6 @@ EXCLUDE = {"exclude": "exclude_modules"}
 LAYERS = {"layers": "layers_to_transform", "layers_pattern": "layers_pattern"}
 PATTERNS = {"rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
 LORA: dict[str, Any] = {
-    "peft_type": "LORA",
     "settings": {
         "rank": "r",
         "alpha": "lora_alpha",
@@ -254,7 +253,6 @@ UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
 BIASED = LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "lora_B.bias"}}
 SHARED = ("vera_A", "vera_B")
 VERA: dict[str, Any] = {
-    "peft_type": "VERA",
     "settings": {
         "rank": "r",
         "initial": "d_initial",
@@ -308,7 +306,6 @@ LAYOUTS: tuple[Layout, ...] = (
     LoftQLayout(config=LoftQConfig, marks={"init_lora_weights": "loftq"}, **LORA),
     AdaLoRALayout(
         config=AdaLoRAConfig,
-        peft_type="ADALORA",
         settings={
             "rank": "init_r",
             "target_rank": "target_r",
@@ -333,7 +330,6 @@ LAYOUTS: tuple[Layout, ...] = (
     VeRASeedLayout(config=VeRAConfig, marks={"save_projection": False}, **VERA),
     LoHaLayout(
         config=LoHaConfig,
-        peft_type="LOHA",
         settings={
             "rank": "r",
             "alpha": "alpha",
@@ -357,7 +353,6 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     OFTLayout(
         config=OFTConfig,
-        peft_type="OFT",
         settings={
             "block_size": "oft_block_size",
             "blocks": "r",
@@ -375,7 +370,6 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     IA3Layout(
         config=IA3Config,
-        peft_type="IA3",
         settings={"feedforward_targets": "feedforward_modules", **TARGETS, **EXCLUDE},
         tensors={"ia3_l": "ia3_l"},
         constants={"fan_in_fan_out": False},
@@ -383,27 +377,23 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         config=LayerNormTuningConfig,
-        peft_type="LN_TUNING",
         settings={**TARGETS, **EXCLUDE},
         tensors={"tuned.weight": "ln_tuning_layers.weight", "tuned.bias": "ln_tuning_layers.bias"},
     ),
-    PromptLayout(config=PromptTuningConfig, peft_type="PROMPT_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
-    PrefixLayout(config=PrefixTuningConfig, peft_type="PREFIX_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
+    PromptLayout(config=PromptTuningConfig, tensors=PROMPT_TENSORS, **PROMPT),
+    PrefixLayout(config=PrefixTuningConfig, tensors=PROMPT_TENSORS, **PROMPT),
     Layout(
         config=BitFitConfig,
-        peft_type="BITFIT",
         settings={**TARGETS, **EXCLUDE, **LAYERS},
         tensors={"bias_delta": "bias_delta"},
     ),
     Layout(
         config=SerialAdapterConfig,
-        peft_type="SERIAL_ADAPTER",
         settings={"bottleneck": "bottleneck", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
     Layout(
         config=ParallelAdapterConfig,
-        peft_type="PARALLEL_ADAPTER",
         settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),

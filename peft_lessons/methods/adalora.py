@@ -69,6 +69,10 @@ class AdaLoRAConfig(AdapterConfig):
     """How much rank at first and at last, and when it falls.
 
     Raises ValueError for counts that are out of range, and when no step is left for the budget to fall.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (3, 6), '0.lora_E': (3, 1), '0.lora_B': (4, 3)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = AdaLoRALinear

@@ -35,7 +35,12 @@ class BitFitLinear(LinearAdapter):
 
 @dataclass(frozen=True, kw_only=True)
 class BitFitConfig(AdapterConfig):
-    """Which layers' biases train."""
+    """Which layers' biases train.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), BitFitConfig(targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.bias_delta': (4,)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = BitFitLinear
     targets: Targets = LLAMA_LINEAR_LAYERS

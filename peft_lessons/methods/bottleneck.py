@@ -94,7 +94,12 @@ class BottleneckConfig(AdapterConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SerialAdapterConfig(BottleneckConfig):
-    """After which modules: by default both halves of each block, where the paper puts them."""
+    """After which modules: by default both halves of each block, where the paper puts them.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), SerialAdapterConfig(bottleneck=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.down_weight': (2, 4), '0.down_bias': (2,), '0.up_weight': (4, 2), '0.up_bias': (4,)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = SerialAdapter
     targets: Targets = ("o_proj", "down_proj")
@@ -102,7 +107,12 @@ class SerialAdapterConfig(BottleneckConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelAdapterConfig(BottleneckConfig):
-    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks."""
+    """Beside which modules: by default each MLP, with the scaling that the paper chose for one of its tasks.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), ParallelAdapterConfig(bottleneck=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.down_weight': (2, 6), '0.down_bias': (2,), '0.up_weight': (4, 2), '0.up_bias': (4,)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = ParallelAdapter
     scaling: float = 4.0

@@ -65,6 +65,11 @@ ELSEWHERE[DoRALinear] = {nn.Embedding: DoRAEmbedding, **dict.fromkeys(CONVOLUTIO
 
 @dataclass(frozen=True, kw_only=True)
 class DoRAConfig(LoRAConfig):
-    """As `LoRAConfig`, with out_features more parameters a layer."""
+    """As `LoRAConfig`, with out_features more parameters a layer.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), DoRAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2), '0.magnitude': (4,)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = DoRALinear

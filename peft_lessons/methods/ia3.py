@@ -59,6 +59,10 @@ class IA3Config(AdapterConfig):
     """Where outputs are scaled, and where inputs. `feedforward_targets` are those of `targets` whose input is scaled.
 
     Raises ValueError for a feedforward target that is no target.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), IA3Config(targets=("0",), feedforward_targets=()))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.ia3_l': (4,)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = IA3OutputLinear

@@ -55,7 +55,12 @@ class LayerNormTuning(AdapterLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNormTuningConfig(AdapterConfig):
-    """Which norms train."""
+    """Which norms train.
+
+    >>> model = inject(nn.Sequential(nn.LayerNorm(4)), LayerNormTuningConfig(targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.tuned.bias': (4,), '0.tuned.weight': (4,)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = LayerNormTuning
     targets: Targets = ("input_layernorm", "post_attention_layernorm", "norm")

@@ -55,6 +55,10 @@ class LoftQConfig(LoRAConfig):
     """As `LoRAConfig`, and how the base is quantized.
 
     Raises ValueError for fewer than one iteration.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), LoftQConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoftQLinear

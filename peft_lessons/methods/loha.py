@@ -55,6 +55,10 @@ class LoHaConfig(RankedConfig):
     """How much LoHa, and where.
 
     Raises ValueError for a rank below 1 and an alpha that is not positive.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), LoHaConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.loha_B1': (4, 2), '0.loha_A1': (2, 6), '0.loha_B2': (4, 2), '0.loha_A2': (2, 6)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoHaLinear

@@ -74,6 +74,10 @@ class LoRAConfig(RankedConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions.
 
     Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), LoRAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = LoRALinear

@@ -27,6 +27,11 @@ class LoRAFALinear(LoRALinear):
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAFAConfig(LoRAConfig):
-    """As `LoRAConfig`. Half as many trainable parameters where the layer is square."""
+    """As `LoRAConfig`. Half as many trainable parameters where the layer is square.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), LoRAFAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = LoRAFALinear

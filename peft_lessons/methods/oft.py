@@ -86,6 +86,10 @@ class OFTConfig(AdapterConfig):
     """How large the rotated blocks are, and where.
 
     Raises ValueError for a block size below 2, a number of blocks below 1, and for fewer than 4 or more than 100 terms.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), OFTConfig(block_size=3, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.oft_Q': (2, 3)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = OFTLinear

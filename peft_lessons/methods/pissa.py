@@ -101,13 +101,23 @@ def principal_part(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class PiSSAConfig(LoRAConfig):
-    """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer."""
+    """As `LoRAConfig`; the start comes from the weight itself, one SVD a layer.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), PiSSAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2), '0.initial_A': (2, 6), '0.initial_B': (4, 2)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = PiSSALinear
 
 
 @dataclass(frozen=True, kw_only=True)
 class OLoRAConfig(PiSSAConfig):
-    """As `PiSSAConfig`; the start comes from one QR decomposition a layer."""
+    """As `PiSSAConfig`; the start comes from one QR decomposition a layer.
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), OLoRAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.lora_A': (2, 6), '0.lora_B': (4, 2), '0.initial_A': (2, 6), '0.initial_B': (4, 2)}
+    """
 
     layer: ClassVar[type[AdapterLayer]] = OLoRALinear

@@ -55,6 +55,11 @@ class PrefixTuningConfig(AdapterConfig):
     """How long the prefix is.
 
     Raises ValueError for fewer than one token.
+
+    >>> from peft_lessons.models import load_tiny_gpt
+    >>> model = inject(load_tiny_gpt()[0], PrefixTuningConfig(tokens=5))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'model.prefix': (5, 4, 2, 2, 40)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = PrefixTuning

@@ -47,6 +47,11 @@ class PromptTuningConfig(AdapterConfig):
     """How long the prompt is.
 
     Raises ValueError for fewer than one token.
+
+    >>> from peft_lessons.models import load_tiny_gpt
+    >>> model = inject(load_tiny_gpt()[0], PromptTuningConfig(tokens=5))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'model.prompt': (5, 160)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = PromptTuning

@@ -65,6 +65,10 @@ class VeRAConfig(AdapterConfig):
     """How large the shared pair is, and where it goes.
 
     Raises ValueError for a rank below 1, a negative seed, a start that is not positive, a dropout outside [0, 1).
+
+    >>> model = inject(nn.Sequential(nn.Linear(6, 4)), VeRAConfig(rank=2, targets=("0",)))
+    >>> {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    {'0.vera_lambda_b': (4,), '0.vera_lambda_d': (2,), '0.vera_A': (2, 6), '0.vera_B': (4, 2)}
     """
 
     layer: ClassVar[type[AdapterLayer]] = VeRALinear
