@@ -9,7 +9,6 @@ from method_cases import CASES, QV
 
 from peft_lessons import inject
 from peft_lessons.accounting import FullFineTuning, HeadOnly, LastLayers, decoder_shape
-from peft_lessons.methods import registry
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config
@@ -31,7 +30,7 @@ TINY = DecoderConfig(
 SHAPE = decoder_shape(TINY)
 
 ADAPTERS = {
-    **{name: CASES[name].config for name in registry.METHODS},
+    **{name: case.config for name, case in CASES.items() if not getattr(case.config, "dropout", 0)},
     "lora q, v": LoRAConfig(rank=4, targets=QV),
     "lora down": LoRAConfig(rank=4, targets=("down_proj",)),
     "lora o, up": LoRAConfig(rank=4, targets=("o_proj", "up_proj")),

@@ -157,13 +157,15 @@ def _oft(config: OFTConfig, m: Module) -> Added:
         raise ValueError(f"{field} {given} does not divide in_features {m.in_features} of {m.name}")
     b = given if config.blocks is None else m.in_features // given
     rotations = 1 if config.shared else m.in_features // b
+    product, terms = 2 * b**3 * rotations, config.neumann_terms
     return Added(
         trained={"oft_Q": (rotations, b * (b - 1) // 2)},
         products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
         rewrites_input=True,
         keeps_input=True,
         reads_fp32=True,
-        weight_flops=(0, 2 * b**3 * rotations),  # a product in the gradient of each inverse
+        # one in the gradient of an inverse; a series has one for each power, and two in its gradient but for the first
+        weight_flops=(0, product) if terms is None else ((terms - 1) * product, (2 * terms - 3) * product),
     )
 
 

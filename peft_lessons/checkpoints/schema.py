@@ -79,6 +79,7 @@ class Layout:
     defaults: dict[str, Any] = field(default_factory=dict)  # of settings that older files lack
     ignored: frozenset[str] = frozenset()  # of peft's settings, those that only matter in training
     dropped: tuple[str, ...] = ()  # parts of names of tensors that only matter in training
+    sides: tuple[str, ...] = ("rank", "tokens", "bottleneck")  # fields that are a side of some tensor
 
     @property
     def peft_type(self) -> str:
