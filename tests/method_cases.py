@@ -3,6 +3,7 @@
 What is here goes through all that holds for every method: the contract, the comparison with peft, the planner's counts.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,4 +138,31 @@ COUNTS: list[tuple[str, AdapterConfig, int]] = [
     ("SmolLM2-135M", SerialAdapterConfig(bottleneck=16), 2 * 30 * (2 * 576 * 16 + 16 + 576)),
     ("SmolLM2-135M", ParallelAdapterConfig(bottleneck=16), 30 * (2 * 576 * 16 + 16 + 576)),
     ("SmolLM2-135M", BitFitConfig(), 30 * (3 * 576 + 2 * 192 + 2 * 1536)),
+]
+
+# What a config refuses, and what it says.
+REFUSED: list[tuple[type[AdapterConfig], dict[str, Any], type[Exception], str]] = [
+    (LoRAConfig, {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
+    (LoRAConfig, {"rank": 2.0}, TypeError, "rank is a whole number, got 2.0"),
+    (LoRAConfig, {"rank": True}, TypeError, "rank is a whole number, got True"),
+    (LoRAConfig, {"alpha": math.inf}, ValueError, "alpha must be positive and finite, got inf"),
+    (LoRAConfig, {"dropout": 1.0}, ValueError, r"dropout is a probability in \[0, 1\), got 1.0"),
+    (DoRAConfig, {"rank": -1}, ValueError, "rank must be at least 1, got -1"),
+    (LoftQConfig, {"iterations": 0}, ValueError, "iterations must be at least 1, got 0"),
+    (LoftQConfig, {"block_size": 0}, ValueError, "block_size must be at least 1, got 0"),
+    (AdaLoRAConfig, {"target_rank": 13}, ValueError, "target_rank 13 is above the first rank, 12"),
+    (AdaLoRAConfig, {"total_steps": 10, "final_steps": 10}, ValueError, "leave none of 10 total_steps"),
+    (AdaLoRAConfig, {"sensitivity_decay": 1.5}, ValueError, "sensitivity_decay is a probability"),
+    (VeRAConfig, {"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    (VeRAConfig, {"initial": 0.0}, ValueError, "initial must be positive and finite, got 0.0"),
+    (LoHaConfig, {"alpha": 0}, ValueError, "alpha must be positive"),
+    (OFTConfig, {"block_size": 1}, ValueError, "block_size must be at least 2, got 1"),
+    (OFTConfig, {"neumann_terms": 3}, ValueError, "neumann_terms must be at least 4, got 3"),
+    (SerialAdapterConfig, {"bottleneck": 0}, ValueError, "bottleneck must be at least 1, got 0"),
+    (ParallelAdapterConfig, {"scaling": -1.0}, ValueError, "scaling must be positive"),
+    (PromptTuningConfig, {"tokens": 0}, ValueError, "tokens must be at least 1, got 0"),
+    (PrefixTuningConfig, {"tokens": 1.5}, TypeError, "tokens is a whole number, got 1.5"),
+    (BitFitConfig, {"targets": "q_proj"}, TypeError, r"targets is a tuple of names, such as \('q_proj',\)"),
+    (IA3Config, {"targets": (), "feedforward_targets": ()}, ValueError, "targets is empty"),
+    (LayerNormTuningConfig, {"targets": ()}, ValueError, "targets is empty"),
 ]

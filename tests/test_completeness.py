@@ -14,7 +14,7 @@ import parity
 import peft
 import pytest
 from accounting_cases import SHAPE, TINY, tiny
-from method_cases import CASES, COUNTS, NOT_IN_PEFT
+from method_cases import CASES, COUNTS, NOT_IN_PEFT, REFUSED
 from torch import nn
 
 import peft_lessons
@@ -65,6 +65,7 @@ def parts(name: str, method: Method, config: type[AdapterConfig]) -> Iterator[tu
     )
     yield "a formula in accounting/added.py", is_planned(name)
     yield "a count of others in COUNTS, tests/method_cases.py", any(type(one) is config for _, one, _ in COUNTS)
+    yield "what it refuses in REFUSED, tests/method_cases.py", any(issubclass(config, one) for one, *_ in REFUSED)
 
 
 def is_planned(name: str) -> bool:
@@ -103,11 +104,12 @@ def test_what_is_lacking_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "a case in tests/method_cases.py",
     ]
     monkeypatch.setitem(CASES, "lonely", type(CASES["lora"])(config(targets=("q_proj",))))
-    assert lacks("lonely")[-4:] == [
+    assert lacks("lonely")[-5:] == [
         "the contract over all bases",
         "the comparison with peft",
         "a formula in accounting/added.py",
         "a count of others in COUNTS, tests/method_cases.py",
+        "what it refuses in REFUSED, tests/method_cases.py",
     ]
 
 
