@@ -20,6 +20,7 @@ from peft_lessons import (
     LayerNormTuningConfig,
     LoftQConfig,
     LoHaConfig,
+    LoKrConfig,
     LoRAConfig,
     LoRAFAConfig,
     OFTConfig,
@@ -66,6 +67,14 @@ CASES: dict[str, Case] = {
     ),
     "vera": Case(VeRAConfig(rank=16), lambda targets: peft.VeraConfig(r=16, target_modules=targets)),
     "loha": Case(LoHaConfig(rank=4, alpha=12), lambda targets: peft.LoHaConfig(r=4, alpha=12, target_modules=targets)),
+    "lokr": Case(LoKrConfig(rank=3, alpha=12), lambda targets: peft.LoKrConfig(r=3, alpha=12, target_modules=targets)),
+    "lokr-whole": Case(
+        LoKrConfig(rank=9, alpha=12), lambda targets: peft.LoKrConfig(r=9, alpha=12, target_modules=targets)
+    ),
+    "lokr-both": Case(
+        LoKrConfig(rank=2, alpha=6, factor=8, decompose_both=True),
+        lambda targets: peft.LoKrConfig(r=2, alpha=6, decompose_factor=8, decompose_both=True, target_modules=targets),
+    ),
     "oft": Case(
         OFTConfig(block_size=8),
         lambda targets: peft.OFTConfig(oft_block_size=8, use_cayley_neumann=False, target_modules=targets),
@@ -118,6 +127,7 @@ COUNTS: list[tuple[str, AdapterConfig, int]] = [
     ("Llama-3.2-3B", IA3Config(), 286_720),
     ("Llama-3.2-3B", AdaLoRAConfig(rank=64, target_rank=32, targets=QV), 18_353_664),
     ("Llama-3.2-3B", LoHaConfig(rank=32, targets=QV), 18_350_080),
+    ("Llama-3.2-3B", LoKrConfig(rank=32, factor=4, targets=QV), 2_294_656),
     ("Llama-3.2-3B", OFTConfig(block_size=32, targets=QV), 2_666_496),
     ("Llama-3.2-3B", OFTConfig(block_size=96, targets=QV), 8_171_520),
     ("Llama-3.2-3B", PromptTuningConfig(tokens=200), 614_400),
@@ -156,6 +166,8 @@ REFUSED: list[tuple[type[AdapterConfig], dict[str, Any], type[Exception], str]] 
     (VeRAConfig, {"seed": -1}, ValueError, "seed must be at least 0, got -1"),
     (VeRAConfig, {"initial": 0.0}, ValueError, "initial must be positive and finite, got 0.0"),
     (LoHaConfig, {"alpha": 0}, ValueError, "alpha must be positive"),
+    (LoKrConfig, {"factor": 0}, ValueError, "factor is -1 or at least 1, got 0"),
+    (LoKrConfig, {"factor": -2}, ValueError, "factor must be at least -1, got -2"),
     (OFTConfig, {"block_size": 1}, ValueError, "block_size must be at least 2, got 1"),
     (OFTConfig, {"neumann_terms": 3}, ValueError, "neumann_terms must be at least 4, got 3"),
     (SerialAdapterConfig, {"bottleneck": 0}, ValueError, "bottleneck must be at least 1, got 0"),

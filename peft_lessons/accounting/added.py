@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
+from itertools import pairwise
 
 from peft_lessons.accounting.modules import Module, Shapes
 from peft_lessons.adapters import AdapterConfig
@@ -19,6 +20,7 @@ from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lokr import LoKrConfig, shapes, split
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
@@ -147,6 +149,23 @@ def _loha(config: LoHaConfig, m: Module) -> Added:
         products=(Product(d_in, d_out, trained=True),),  # x ΔWᵀ, with ΔW formed in full
         keeps_input=True,
         weight_flops=(4 * r * d_in * d_out, 8 * r * d_in * d_out),
+    )
+
+
+@added.register
+def _lokr(config: LoKrConfig, m: Module) -> Added:
+    """D on each of in₁ rows of a token, then C on each of out₂ columns; each is one matrix or the product of two."""
+    r, trained = config.rank, shapes(config, m.in_features, m.out_features)
+    (out_1, out_2), (in_1, in_2) = split(m.out_features, config.factor), split(m.in_features, config.factor)
+    products: list[Product] = []
+    for whole, rows, inputs, outputs in (("lokr_D", in_1, in_2, out_2), ("lokr_C", out_2, in_1, out_1)):
+        widths = (inputs, outputs) if whole in trained else (inputs, r, outputs)
+        products += [Product(rows * n, k, trained=True, inside=bool(products or n == r)) for n, k in pairwise(widths)]
+    return Added(
+        trained=trained,
+        products=tuple(products),
+        keeps_input=True,
+        keeps=sum(product.inputs for product in products[1:]),
     )
 
 

@@ -22,6 +22,7 @@ from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lokr import LoKrConfig
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
@@ -350,6 +351,30 @@ LAYOUTS: tuple[Layout, ...] = (
         defaults={"use_effective_conv2d": False},
         accepted={"init_weights": (True,)},
         ignored=frozenset(("rank_dropout", "module_dropout")),
+    ),
+    Layout(
+        config=LoKrConfig,
+        settings={
+            "rank": "r",
+            "alpha": "alpha",
+            "factor": "decompose_factor",
+            "decompose_both": "decompose_both",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+            **PATTERNS,
+        },
+        tensors={
+            "lokr_C": "lokr_w1",
+            "lokr_C_B": "lokr_w1_a",
+            "lokr_C_A": "lokr_w1_b",
+            "lokr_D": "lokr_w2",
+            "lokr_D_B": "lokr_w2_a",
+            "lokr_D_A": "lokr_w2_b",
+        },
+        accepted={"init_weights": (True, "lycoris")},
+        sides=(),  # a rank may be larger than all of them, which means none of that rank
+        ignored=frozenset(("rank_dropout", "rank_dropout_scale", "module_dropout", "use_effective_conv2d")),
     ),
     OFTLayout(
         config=OFTConfig,

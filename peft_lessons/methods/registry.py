@@ -101,6 +101,13 @@ METHODS: dict[str, Method] = {
         peft_type="LOHA",
         trains="2 · rank · (in_features + out_features)",
     ),
+    "lokr": Method(
+        config="LoKrConfig",
+        pages={"lokr": ("LoKrLinear",)},
+        paper="2309.14859",
+        peft_type="LOKR",
+        trains="out_1 · in_1 + rank · (out_2 + in_2); for high ranks out_2 · in_2 in place of the last",
+    ),
     "oft": Method(
         config="OFTConfig",
         pages={"oft": ("OFTLinear",)},
