@@ -24,6 +24,7 @@ from peft_lessons.methods.lokr import LoKrConfig, shapes, split
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.miss import MiSSConfig, check_shard
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -166,6 +167,17 @@ def _lokr(config: LoKrConfig, m: Module) -> Added:
         products=tuple(products),
         keeps_input=True,
         keeps=sum(product.inputs for product in products[1:]),
+    )
+
+
+@added.register
+def _miss(config: MiSSConfig, m: Module) -> Added:
+    r = config.rank
+    check_shard(r, m.in_features)
+    return Added(
+        trained={"miss_D": (r, m.out_features)},
+        products=(Product(r, m.out_features, trained=True),),
+        keeps=r,
     )
 
 

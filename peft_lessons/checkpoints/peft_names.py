@@ -26,6 +26,7 @@ from peft_lessons.methods.lokr import LoKrConfig
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.miss import MiSSConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
@@ -375,6 +376,14 @@ LAYOUTS: tuple[Layout, ...] = (
         accepted={"init_weights": (True, "lycoris")},
         sides=(),  # a rank may be larger than all of them, which means none of that rank
         ignored=frozenset(("rank_dropout", "rank_dropout_scale", "module_dropout", "use_effective_conv2d")),
+    ),
+    Layout(
+        config=MiSSConfig,
+        settings={"rank": "r", "dropout": "miss_dropout", **TARGETS, **EXCLUDE, **LAYERS},
+        tensors={"miss_D": "miss_block"},
+        constants={"bias": "none"},
+        accepted={"init_weights": (True,)},
+        ignored=frozenset(("mini_r",)),  # of the variant "mini" alone, which init_weights would name
     ),
     OFTLayout(
         config=OFTConfig,

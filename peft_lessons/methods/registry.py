@@ -108,6 +108,13 @@ METHODS: dict[str, Method] = {
         peft_type="LOKR",
         trains="out_1 · in_1 + rank · (out_2 + in_2); for high ranks out_2 · in_2 in place of the last",
     ),
+    "miss": Method(
+        config="MiSSConfig",
+        pages={"miss": ("MiSSLinear",)},
+        paper="2409.15371",
+        peft_type="MISS",
+        trains="rank · out_features",
+    ),
     "oft": Method(
         config="OFTConfig",
         pages={"oft": ("OFTLinear",)},
