@@ -49,6 +49,7 @@ WHY = {
     "layer_replication": "the base itself has another depth",
     "alora_invocation_tokens": "an adapter that is on for a part of the tokens",
     "kasa_config": f"the base's smallest singular values were dropped: {MERGE}",
+    "init_weights": f"a variant that is not here: {MERGE}",
     "use_bdlora": f"factors that are block-diagonal: {MERGE}",
     "init_lora_weights": f"the base's weights were rewritten at the start: {MERGE}, or save with "
     "path_initial_model_for_weight_conversion",
