@@ -10,6 +10,8 @@ A name is imported when it is first used, so that `peft-lessons doctor` can spea
 from importlib import import_module
 from typing import Any
 
+from peft_lessons.methods.registry import names_by_page
+
 __version__ = "0.1.0"
 
 EXPORTS = {
@@ -25,30 +27,9 @@ EXPORTS = {
     ),
     "checkpoints.files": ("load_adapter", "save_adapter"),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
-    "methods.adalora": ("AdaLoRAConfig", "AdaLoRALinear", "RankAllocator"),
-    "methods.bitfit": ("BitFitConfig", "BitFitLinear"),
-    "methods.bottleneck": ("ParallelAdapter", "ParallelAdapterConfig", "SerialAdapter", "SerialAdapterConfig"),
-    "methods.dora": ("DoRAConfig", "DoRALinear"),
-    "methods.dora_conv": ("DoRAConv",),
-    "methods.dora_embedding": ("DoRAEmbedding",),
-    "methods.ia3": ("IA3Config", "IA3InputLinear", "IA3OutputLinear"),
-    "methods.ia3_conv": ("IA3Conv",),
-    "methods.layer_norm": ("LayerNormTuning", "LayerNormTuningConfig"),
-    "methods.loftq": ("LoftQConfig", "LoftQLinear"),
-    "methods.loha": ("LoHaConfig", "LoHaLinear"),
-    "methods.loha_conv": ("LoHaConv",),
-    "methods.lora": ("LoRAConfig", "LoRALinear"),
-    "methods.lora_bias": ("BiasedLoRAConfig", "BiasedLoRAConv", "BiasedLoRALinear"),
-    "methods.lora_conv": ("LoRAConv",),
-    "methods.lora_embedding": ("LoRAEmbedding",),
-    "methods.lora_fa": ("LoRAFAConfig", "LoRAFALinear"),
     "methods.lora_plus": ("lora_plus_groups",),
-    "methods.oft": ("OFTConfig", "OFTLinear"),
     "methods.partial": ("full_fine_tuning", "head_only", "last_layers"),
-    "methods.pissa": ("OLoRAConfig", "OLoRALinear", "PiSSAConfig", "PiSSALinear"),
-    "methods.prefix": ("PrefixTuning", "PrefixTuningConfig"),
-    "methods.prompt": ("PromptTuning", "PromptTuningConfig"),
-    "methods.vera": ("VeRAConfig", "VeRALinear"),
+    **{f"methods.{page}": names for page, names in names_by_page().items()},
     "quantization": (
         "FP4",
         "NF4",

@@ -5,30 +5,17 @@ from dataclasses import fields
 import torch
 import torch.nn.functional as F
 import transformers
+from method_cases import CASES, QV
 
 from peft_lessons import inject
 from peft_lessons.accounting import FullFineTuning, HeadOnly, LastLayers, decoder_shape
-from peft_lessons.methods.adalora import AdaLoRAConfig
-from peft_lessons.methods.bitfit import BitFitConfig
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config
-from peft_lessons.methods.layer_norm import LayerNormTuningConfig
-from peft_lessons.methods.loftq import LoftQConfig
-from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lora import LoRAConfig
-from peft_lessons.methods.lora_bias import BiasedLoRAConfig
-from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.partial import full_fine_tuning, head_only, last_layers
-from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
-from peft_lessons.methods.prefix import PrefixTuningConfig
-from peft_lessons.methods.prompt import PromptTuningConfig
-from peft_lessons.methods.vera import VeRAConfig
 from peft_lessons.models.decoder import Decoder, DecoderConfig
-
-QV = ("q_proj", "v_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
 
 # No two widths alike, so that none can stand in for another; grouped heads; an untied head.
 TINY = DecoderConfig(
@@ -43,36 +30,20 @@ TINY = DecoderConfig(
 SHAPE = decoder_shape(TINY)
 
 ADAPTERS = {
-    "LoRA": LoRAConfig(rank=4),
-    "LoRA q, v": LoRAConfig(rank=4, targets=QV),
-    "LoRA down": LoRAConfig(rank=4, targets=("down_proj",)),
-    "LoRA o, up": LoRAConfig(rank=4, targets=("o_proj", "up_proj")),
-    "LoRA last layer": LoRAConfig(rank=4, targets=("layers.2.mlp.gate_proj",)),
-    "LoRA with head": LoRAConfig(rank=4, targets=("v_proj", "lm_head")),
-    "LoRA of other ranks": LoRAConfig(rank=4, rank_pattern={"v_proj": 2, "layers.0.mlp.up_proj": 7}),
-    "LoRA with a bias": BiasedLoRAConfig(rank=4),
-    "LoRA-FA": LoRAFAConfig(rank=4),
-    "OLoRA": OLoRAConfig(rank=4),
-    "PiSSA": PiSSAConfig(rank=4),
-    "LoftQ": LoftQConfig(rank=4, iterations=1),
-    "DoRA": DoRAConfig(rank=4),
-    "DoRA q, v": DoRAConfig(rank=4, targets=QV),
-    "AdaLoRA": AdaLoRAConfig(rank=4, target_rank=2),
-    "VeRA": VeRAConfig(rank=16),
-    "LoHa": LoHaConfig(rank=4),
-    "OFT": OFTConfig(block_size=8),
-    "OFT in blocks": OFTConfig(blocks=4),
-    "OFT, one block": OFTConfig(block_size=8, shared=True),
-    "IA³": IA3Config(),
-    "IA³ down": IA3Config(targets=("down_proj",)),
-    "BitFit": BitFitConfig(),
-    "LayerNorm tuning": LayerNormTuningConfig(),
-    "serial adapter": SerialAdapterConfig(bottleneck=5),
-    "serial adapter on MLP": SerialAdapterConfig(bottleneck=5, targets=("mlp",)),
-    "parallel adapter": ParallelAdapterConfig(bottleneck=5),
-    "parallel adapter on down": ParallelAdapterConfig(bottleneck=5, targets=("down_proj",)),
-    "prompt tuning": PromptTuningConfig(tokens=7),
-    "prefix tuning": PrefixTuningConfig(tokens=7),
+    **{name: case.config for name, case in CASES.items() if not getattr(case.config, "dropout", 0)},
+    "lora q, v": LoRAConfig(rank=4, targets=QV),
+    "lora down": LoRAConfig(rank=4, targets=("down_proj",)),
+    "lora o, up": LoRAConfig(rank=4, targets=("o_proj", "up_proj")),
+    "lora last layer": LoRAConfig(rank=4, targets=("layers.2.mlp.gate_proj",)),
+    "lora with head": LoRAConfig(rank=4, targets=("v_proj", "lm_head")),
+    "lora of other ranks": LoRAConfig(rank=4, rank_pattern={"v_proj": 2, "layers.0.mlp.up_proj": 7}),
+    "dora q, v": DoRAConfig(rank=4, targets=QV),
+    "oft in blocks": OFTConfig(blocks=4),
+    "oft, one block": OFTConfig(block_size=8, shared=True),
+    "ia3 by default": IA3Config(),
+    "ia3 down": IA3Config(targets=("down_proj",)),
+    "serial on mlp": SerialAdapterConfig(bottleneck=5, targets=("mlp",)),
+    "parallel on down": ParallelAdapterConfig(bottleneck=5, targets=("down_proj",)),
 }
 METHODS = {"full": FullFineTuning(), "head": HeadOnly(), "last layer": LastLayers(1), **ADAPTERS}
 

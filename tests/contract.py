@@ -1,68 +1,24 @@
 """The matrix that every method goes through: method × base × the properties of `test_contract.py`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
+from method_cases import CASES as CASES_OF_METHODS
+from method_cases import NEEDS_DENSE, READS_IDS
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peft_lessons import (
-    NF4,
-    AdaLoRAConfig,
-    AdapterConfig,
-    AdapterLayer,
-    BiasedLoRAConfig,
-    BitFitConfig,
-    DoRAConfig,
-    IA3Config,
-    LayerNormTuningConfig,
-    LoftQConfig,
-    LoHaConfig,
-    LoRAConfig,
-    LoRAFAConfig,
-    OFTConfig,
-    OLoRAConfig,
-    ParallelAdapterConfig,
-    PiSSAConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    QuantizedLinear,
-    SerialAdapterConfig,
-    VeRAConfig,
-)
+from peft_lessons import NF4, AdapterConfig, AdapterLayer, QuantizedLinear
 from peft_lessons.models import Decoder, DecoderConfig
 
 IN, OUT = 48, 33  # odd on purpose: 33·48 is no multiple of the block size
 BOTH = ("first", "second")
 
 METHODS: dict[str, AdapterConfig] = {
-    "lora": LoRAConfig(rank=4, alpha=12, targets=BOTH),
-    "lora-rank-1": LoRAConfig(rank=1, alpha=3, targets=BOTH),
-    "lora-dropout": LoRAConfig(rank=4, alpha=12, dropout=0.5, targets=BOTH),
-    "rslora": LoRAConfig(rank=4, alpha=12, rank_stabilized=True, targets=BOTH),
-    "lora-bias": BiasedLoRAConfig(rank=4, alpha=12, targets=BOTH),
-    "lora-fa": LoRAFAConfig(rank=4, alpha=12, targets=BOTH),
-    "pissa": PiSSAConfig(rank=4, alpha=12, targets=BOTH),
-    "olora": OLoRAConfig(rank=4, alpha=12, targets=BOTH),
-    "loftq": LoftQConfig(rank=4, alpha=12, iterations=2, targets=BOTH),
-    "dora": DoRAConfig(rank=4, alpha=12, targets=BOTH),
-    "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, targets=BOTH),
-    "vera": VeRAConfig(rank=16, targets=BOTH),
-    "loha": LoHaConfig(rank=4, alpha=12, targets=BOTH),
-    "oft": OFTConfig(block_size=3, targets=BOTH),
-    "oft-neumann": OFTConfig(block_size=3, neumann_terms=5, targets=BOTH),
-    "ia3": IA3Config(targets=BOTH, feedforward_targets=("second",)),
-    "bitfit": BitFitConfig(targets=BOTH),
-    "layer-norm": LayerNormTuningConfig(targets=("norm",)),
-    "serial": SerialAdapterConfig(bottleneck=4, targets=BOTH),
-    "parallel": ParallelAdapterConfig(bottleneck=4, targets=BOTH),
-    "prompt": PromptTuningConfig(tokens=5),
-    "prefix": PrefixTuningConfig(tokens=5),
+    name: replace(case.config, **({} if name in READS_IDS else {"targets": BOTH}) | case.small)
+    for name, case in CASES_OF_METHODS.items()
 }
-READS_IDS = {"prompt", "prefix"}  # adapters of a whole decoder
-NOT_FOLDABLE = {"serial", "parallel", "prompt", "prefix"}
-STARTS_ELSEWHERE = {"prompt", "prefix", "loftq"}
-NEEDS_DENSE = {"loftq"}
 
 BASES: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "dense": lambda linear: linear,

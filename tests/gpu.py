@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import bitsandbytes.functional as bnb  # noqa: E402
 import contract  # noqa: E402
+import method_cases  # noqa: E402
 import parity  # noqa: E402
 
 from benchmarks.training import in_transformers  # noqa: E402
@@ -70,7 +71,7 @@ def methods(device: str) -> str:
         x = contract.sample(method, dtype).to(device)
         expected = plain(x)
         model = inject(contract.network(method, base, dtype).to(device), contract.METHODS[method]).eval()
-        if method not in contract.STARTS_ELSEWHERE:
+        if method not in method_cases.STARTS_ELSEWHERE:
             near(model(x), expected, BOUNDS[dtype], f"{what}, start")
         contract_stir(model)
         with adapters_disabled(model):
@@ -80,7 +81,7 @@ def methods(device: str) -> str:
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, f"{what}: gradient of {name}"
             assert parameter.grad is None or parameter.grad.isfinite().all(), f"{what}: gradient of {name}"
-        if method not in contract.NOT_FOLDABLE:
+        if method not in method_cases.NOT_FOLDABLE:
             near(merge(model)(x), moved, BOUNDS[dtype], f"{what}, merged")
     return f"{len(cases)} cases"
 

@@ -8,25 +8,14 @@ from typing import Any
 
 import peft
 import torch
+from method_cases import CASES as CASES_OF_METHODS
+from method_cases import READS_IDS
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from peft_lessons import (
-    AdaLoRAConfig,
     AdapterConfig,
-    BiasedLoRAConfig,
-    DoRAConfig,
     IA3Config,
-    LayerNormTuningConfig,
-    LoHaConfig,
-    LoRAConfig,
-    LoRAFAConfig,
-    OFTConfig,
-    OLoRAConfig,
-    PiSSAConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    VeRAConfig,
     adapter_state_dict,
     inject,
     load_adapter,
@@ -35,7 +24,6 @@ from peft_lessons import (
 from peft_lessons.adapters import load_adapter_state_dict
 from peft_lessons.models import Decoder, DecoderConfig
 
-NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DECODER = DecoderConfig(
     vocab_size=61,
     hidden_size=48,
@@ -47,69 +35,16 @@ DECODER = DecoderConfig(
     initializer_range=0.2,
 )
 
-# alpha differs from rank everywhere, and each factor of the scaling is seen
-OURS: dict[str, AdapterConfig] = {
-    "lora": LoRAConfig(rank=4, alpha=12),
-    "lora-rank-1": LoRAConfig(rank=1, alpha=3),
-    "rslora": LoRAConfig(rank=4, alpha=3, rank_stabilized=True),
-    "lora-bias": BiasedLoRAConfig(rank=4, alpha=12),
-    "lora-fa": LoRAFAConfig(rank=4, alpha=12),
-    "pissa": PiSSAConfig(rank=4, alpha=12),
-    "olora": OLoRAConfig(rank=4, alpha=12),
-    "dora": DoRAConfig(rank=4, alpha=12),
-    "adalora": AdaLoRAConfig(rank=4, target_rank=2, alpha=12, total_steps=100),
-    "vera": VeRAConfig(rank=16),
-    "loha": LoHaConfig(rank=4, alpha=12),
-    "oft": OFTConfig(block_size=8),
-    "oft-neumann": OFTConfig(block_size=8, neumann_terms=5),
-    "ia3": IA3Config(targets=NAMES, feedforward_targets=("v_proj", "down_proj")),
-    "layer-norm": LayerNormTuningConfig(),
-    "prompt": PromptTuningConfig(tokens=5),
-    "prefix": PrefixTuningConfig(tokens=5),
-}
-READS_IDS = {"prompt", "prefix"}
+OURS: dict[str, AdapterConfig] = {name: case.config for name, case in CASES_OF_METHODS.items() if case.peft}
 # Peft merges no bias into a layer without one.
 NOT_MERGED = {("lora-bias", "decoder"), *((method, "decoder") for method in READS_IDS)}
 
 
 def theirs(method: str, targets: tuple[str, ...]) -> Any:
     """Peft's config, a new one at each call, since peft changes it."""
-    where: dict[str, Any] = {"target_modules": list(targets)}
-    lora: dict[str, Any] = {"r": 4, "lora_alpha": 12, **where}
-    match method:
-        case "lora" | "lora-fa":
-            return peft.LoraConfig(**lora)
-        case "lora-bias":
-            return peft.LoraConfig(lora_bias=True, **lora)
-        case "lora-rank-1":
-            return peft.LoraConfig(r=1, lora_alpha=3, **where)
-        case "rslora":
-            return peft.LoraConfig(r=4, lora_alpha=3, use_rslora=True, **where)
-        case "pissa":
-            return peft.LoraConfig(init_lora_weights="pissa", **lora)
-        case "olora":
-            return peft.LoraConfig(init_lora_weights="olora", **lora)
-        case "dora":
-            return peft.LoraConfig(use_dora=True, **lora)
-        case "adalora":
-            return peft.AdaLoraConfig(init_r=4, target_r=2, lora_alpha=12, total_step=100, **where)
-        case "vera":
-            return peft.VeraConfig(r=16, **where)
-        case "loha":
-            return peft.LoHaConfig(r=4, alpha=12, **where)
-        case "oft":
-            return peft.OFTConfig(oft_block_size=8, use_cayley_neumann=False, **where)
-        case "oft-neumann":
-            return peft.OFTConfig(oft_block_size=8, **where)
-        case "ia3":
-            return peft.IA3Config(feedforward_modules=[t for t in targets if t in ("v_proj", "down_proj")], **where)
-        case "layer-norm":
-            return peft.LNTuningConfig(**where)
-        case "prompt":
-            return peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
-        case "prefix":
-            return peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
-    raise KeyError(method)
+    make = CASES_OF_METHODS[method].peft
+    assert make is not None, f"peft does nothing like {method}"
+    return make(list(targets))
 
 
 class Biased(nn.Module):

@@ -1,7 +1,7 @@
 """The settings that Hugging Face peft tries its methods with, as facts: method, model and settings.
 
-From `tests/test_custom_models.py` of huggingface/peft at 5d602fd (August 2026): its cases for the seven methods that
-exist here under the same name. The models are written anew with its names and sizes of layers.
+From `tests/test_custom_models.py` of huggingface/peft at 5d602fd (August 2026), for LoKr and MiSS at 0000e79: its cases
+for the methods that exist here under the same name. The models are written anew with its names and sizes of layers.
 """
 
 from collections.abc import Callable
@@ -202,6 +202,19 @@ def settings() -> dict[tuple[type, str], list[dict[str, Any]]]:
         (peft.LoHaConfig, "Conv2d1x1"): [{"target_modules": ["conv2d"]}],
         (peft.LoHaConfig, "Conv2dGroups"): [{"target_modules": ["conv2d"]}],
         (peft.LoHaConfig, "Conv2dGroups2"): [{"target_modules": ["conv2d"]}],
+        (peft.LoKrConfig, "MLP"): [
+            *WHERE,
+            HEAD,
+            {"target_modules": LIN0, "alpha": 4, "module_dropout": 0.1},
+            {"target_modules": "lin0", "rank_dropout": 0.5},
+            {"target_modules": "lin0", "decompose_both": True, "r": 1, "alpha": 1},
+        ],
+        (peft.LoKrConfig, "Conv2d"): convolutions("conv2d", {}, {"use_effective_conv2d": True}),
+        (peft.MissConfig, "MLP"): [
+            {**where, "r": 2, **variant}
+            for variant in ({}, {"init_weights": "bat"})
+            for where in (*({"target_modules": targets} for targets in ("lin0", LIN0, BOTH)), HEAD)
+        ],
         (peft.OFTConfig, "MLP"): [
             {**oft_r, "target_modules": "lin0", **exact},
             {**oft_r, **exact},
@@ -243,6 +256,8 @@ START = {  # the setting by which each method starts with random numbers, not wi
     peft.AdaLoraConfig: "init_lora_weights",
     peft.IA3Config: "init_ia3_weights",
     peft.LoHaConfig: "init_weights",
+    peft.LoKrConfig: "init_weights",
+    peft.MissConfig: "init_weights",
     peft.OFTConfig: "init_weights",
     peft.VeraConfig: "init_weights",
 }

@@ -1,9 +1,12 @@
 """Activations: what autograd really keeps, and what it really allocates."""
 
+from dataclasses import fields, replace
+
 import peft
 import pytest
 import torch
-from accounting_cases import ADAPTERS, METHODS, QV, SHAPE, TINY, plain_loss, tiny
+from accounting_cases import ADAPTERS, METHODS, SHAPE, TINY, plain_loss, tiny
+from method_cases import CASES, QV
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,16 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.training import in_transformers
-from peft_lessons import inject
+from peft_lessons import AdapterConfig, inject
 from peft_lessons.accounting import FullFineTuning, activations, model_shape, training_memory
 from peft_lessons.accounting.memory import TRAIN_FP32
-from peft_lessons.methods.adalora import AdaLoRAConfig
+from peft_lessons.methods import registry
 from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
-from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
-from peft_lessons.methods.vera import VeRAConfig
 from peft_lessons.models.decoder import Decoder, DecoderStack
 
 TOKENS = 11
@@ -99,7 +100,7 @@ def test_what_autograd_keeps(name, dtype, attention):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", ["full", "last layer", "LoRA", "LoRA last layer", "DoRA", "IA³", "prompt tuning"])
+@pytest.mark.parametrize("name", ["full", "last layer", "lora", "lora last layer", "dora", "ia3", "prompt"])
 def test_what_the_allocator_holds_after_the_forward_pass(name, checkpointing):
     """Blocks under checkpoint save nothing through autograd's hooks: this asks the allocator instead."""
     model = tiny(METHODS[name])
@@ -176,15 +177,14 @@ def fused_dropout(x, p=0.5, training=True, inplace=False):
     return torch.native_dropout(x, p, training)[0]
 
 
-DROPS = {
-    "LoRA": LoRAConfig(rank=4, dropout=0.1),
-    "LoRA q, v": LoRAConfig(rank=4, dropout=0.1, targets=QV),
-    "LoRA with head": LoRAConfig(rank=4, dropout=0.1, targets=("v_proj", "lm_head")),
-    "LoRA-FA": LoRAFAConfig(rank=4, dropout=0.1),
-    "PiSSA": PiSSAConfig(rank=4, dropout=0.1),
-    "DoRA": DoRAConfig(rank=4, dropout=0.1),
-    "AdaLoRA": AdaLoRAConfig(rank=4, target_rank=2, dropout=0.1),
-    "VeRA": VeRAConfig(rank=16, dropout=0.1),
+def drops(config):
+    return "dropout" in (field.name for field in fields(config))
+
+
+DROPS: dict[str, AdapterConfig] = {
+    **{name: replace(CASES[name].config, dropout=0.1) for name in registry.METHODS if drops(CASES[name].config)},
+    "lora q, v": LoRAConfig(rank=4, dropout=0.1, targets=QV),
+    "lora with head": LoRAConfig(rank=4, dropout=0.1, targets=("v_proj", "lm_head")),
 }
 
 
@@ -232,7 +232,7 @@ def test_what_peft_keeps(name, dtype, adapters, monkeypatch):
 
 
 @pytest.mark.parametrize("adapters", ["peft", "peft, autocast"])
-@pytest.mark.parametrize("name", ["LoRA", "LoRA, dropout", "LoRA q, v, dropout"])
+@pytest.mark.parametrize("name", ["lora", "lora, dropout", "lora q, v, dropout"])
 def test_what_peft_keeps_in_transformers_llama(name, adapters, monkeypatch):
     monkeypatch.setattr(nn.functional, "dropout", fused_dropout)
     torch.manual_seed(0)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from accounting_cases import METHODS, QV, SHAPE, meta_decoder, plain_loss, prepared, tiny
+from accounting_cases import METHODS, SHAPE, meta_decoder, plain_loss, prepared, tiny
+from method_cases import QV
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import set_checkpoint_early_stop
@@ -48,7 +49,7 @@ def step(model, checkpointing=False):
 
 @pytest.mark.parametrize(
     ("name", "checkpointing"),
-    [(name, False) for name in METHODS] + [(name, True) for name in METHODS if name != "prefix tuning"],
+    [(name, False) for name in METHODS] + [(name, True) for name in METHODS if name != "prefix"],
 )
 def test_a_whole_step(name, checkpointing):
     counted = step_flops(SHAPE, METHODS[name], batch=BATCH, tokens=TOKENS, checkpointing=checkpointing)
@@ -56,7 +57,7 @@ def test_a_whole_step(name, checkpointing):
         assert (counted.forward, counted.backward) == seen(step(tiny(METHODS[name]), checkpointing))
 
 
-@pytest.mark.parametrize("name", ["full", "LoRA", "IA³"])
+@pytest.mark.parametrize("name", ["full", "lora", "ia3"])
 def test_torch_stops_computing_a_block_again_before_its_last_product(name):
     """What is said of checkpointing: the count is an upper bound, by at most the down projection and its adapter."""
     counted = step_flops(SHAPE, METHODS[name], batch=BATCH, tokens=TOKENS, checkpointing=True)
@@ -67,7 +68,7 @@ def test_torch_stops_computing_a_block_again_before_its_last_product(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["SmolLM2-135M", "Llama-3.2-3B"])
-@pytest.mark.parametrize("name", ["full", "LoRA", "LoRA q, v", "LoRA last layer", "VeRA", "serial adapter"])
+@pytest.mark.parametrize("name", ["full", "lora", "lora q, v", "lora last layer", "vera", "serial"])
 def test_published_shapes_on_the_meta_device(name, model_name):
     shape, method = model_shape(model_name), METHODS[name]
     model = prepared(meta_decoder(shape), method)

@@ -4,7 +4,8 @@ import statistics
 
 import pytest
 import torch
-from accounting_cases import ADAPTERS, METHODS, MLP, QV, SHAPE, TINY, tiny
+from accounting_cases import ADAPTERS, METHODS, SHAPE, TINY, tiny
+from method_cases import MLP, QV
 from safetensors.torch import save_file
 
 from peft_lessons import inject, quantize, quantize_model, save_adapter, trainable_parameters
@@ -190,7 +191,7 @@ def held(model):
     return sum({id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}.values())
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "LoftQ"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "loftq"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_weights_are_what_the_model_holds(name, dtype):
     """A model in fp32 or bf16; adapters in fp32. Without an adapter, what trains is in the model's dtype."""
@@ -210,7 +211,7 @@ def test_a_quantized_model_holds_what_is_counted(storage, double):
 
 
 def test_loftq_quantizes_the_base_itself():
-    method = ADAPTERS["LoftQ"]
+    method = ADAPTERS["loftq"]
     states = model_states(SHAPE, method, precision=TRAIN_FP32, storage=NF4)
     assert states.weights == held(tiny(method, torch.bfloat16))
 

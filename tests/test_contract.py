@@ -10,15 +10,13 @@ from contract import (
     CASES,
     IN,
     METHODS,
-    NOT_FOLDABLE,
     OUT,
-    READS_IDS,
-    STARTS_ELSEWHERE,
     Network,
     network,
     sample,
     stir,
 )
+from method_cases import NOT_FOLDABLE, READS_IDS, STARTS_ELSEWHERE
 from torch import nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
@@ -36,6 +34,7 @@ from peft_lessons import (
     trainable_parameters,
 )
 from peft_lessons.adapters import load_adapter_state_dict, named_adapters
+from peft_lessons.linear import factors
 
 pytestmark = pytest.mark.parametrize(("method", "base"), CASES)
 
@@ -208,6 +207,15 @@ def traced(model: nn.Module, x: torch.Tensor) -> list[tuple[AdapterLayer, torch.
         hook.remove()
     assert seen
     return seen
+
+
+def test_its_factors_are_what_it_adds(method: str, base: str) -> None:
+    """L (R x) beside the base, where a method says that it computes so: what drafts and mixtures go by."""
+    model, x = stirred(method, base, torch.float64), sample(method, torch.float64)
+    for layer, inputs, output in traced(model, x):
+        if (pair := factors(layer)) is not None:
+            left, right = pair
+            assert_close(layer.base_layer(inputs) + inputs @ right.T @ left.T, output, 1e-12)
 
 
 def test_only_the_adapter_trains(method: str, base: str) -> None:

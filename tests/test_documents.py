@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.methods.registry import METHODS
 from tools.artifacts import method_table
 from tools.browser import readme_pictures
+from tools.site.reference import API, methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,17 +39,16 @@ def test_readme_lists_the_lessons_with_their_minutes():
 def test_the_table_of_methods_has_each_with_its_config_page_and_paper(monkeypatch):
     """All but what is measured, which `python -m tools.artifacts.method_table` does again."""
     monkeypatch.setattr(method_table, "compare", lambda method: [""] * 4)
-    methods = method_table.contract.METHODS.items()
-    known = [method_table.row(*method) for method in methods if method[0] not in method_table.VARIANTS]
+    known = [method_table.row(method) for method in METHODS]
     listed = [row for row in rows(ROOT / "docs" / "methods.md") if row[0] not in ("method", "---")]
-    assert [row[:6] for row in listed] == [[cell.strip() for cell in row.strip("|").split("|")][:6] for row in known]
+    assert [row[:7] for row in listed] == [[cell.strip() for cell in row.strip("|").split("|")][:7] for row in known]
 
 
 INNER = {"files", "checks", "course"}  # what no reader of the library calls
 
 
 def test_the_site_has_a_page_for_each_module_of_the_library():
-    pages = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/site/api").glob("*.md"))
+    pages = " ".join([methods_page(), *(path.read_text(encoding="utf-8") for path in API.glob("*.md"))])
     named = set(re.findall(r"automodule:: peft_lessons\.(\S+)", pages))
     package = ROOT / "peft_lessons"
     rooms = [package / "methods", package / "accounting", package / "models"]

@@ -20,6 +20,7 @@ from peft_lessons.checkpoints.weights import tensor_places
 # What is refused, and the reason that a user reads.
 REFUSED = {
     "kasa_config": r"kasa_config=.*smallest singular values were dropped: merge",
+    "init_weights": r"init_weights='bat' \(a variant that is not here: merge",
     "use_bdlora": r"use_bdlora=.*block-diagonal: merge",
 }
 NO_LAYER = r"adapts linear layers, got (Embedding|Conv[123]d|MultiheadAttention)|groups=\d reads all channels"

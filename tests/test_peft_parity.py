@@ -6,12 +6,12 @@ from dataclasses import replace
 import peft
 import pytest
 import torch
+from method_cases import READS_IDS
 from parity import (
     CASES,
     DECODER,
     MODELS,
     NOT_MERGED,
-    READS_IDS,
     Biased,
     inputs,
     named_gradients,

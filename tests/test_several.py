@@ -8,7 +8,8 @@ from functools import partial
 import peft
 import pytest
 import torch
-from contract import METHODS, NEEDS_DENSE, READS_IDS, network, sample, stir
+from contract import METHODS, network, sample, stir
+from method_cases import NEEDS_DENSE, READS_IDS
 from parity import decoders, disturb, inputs, outputs
 from torch import nn
 

@@ -9,7 +9,8 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import NOT_FOLDABLE, STARTS_ELSEWHERE, stir
+from contract import stir
+from method_cases import NOT_FOLDABLE, STARTS_ELSEWHERE
 from parity import disturb
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel

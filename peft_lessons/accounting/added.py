@@ -1,22 +1,14 @@
 """What each method adds to a model: one table, from which parameters, bytes and FLOPs all follow.
 
-Trained numbers for one matrix d_in → d_out:
-
-    LoRA, PiSSA, LoftQ   r (d_in + d_out)             IA³                  d_out; d_in of feed-forward targets
-    LoRA-FA              r d_out                      BitFit               d_out
-    DoRA, LoRA with β    r (d_in + d_out) + d_out     LayerNorm tuning     d for each norm (twice if biased)
-    AdaLoRA              r (d_in + d_out + 1)         serial adapter       2 m d_out + m + d_out
-    VeRA                 r + d_out                    parallel adapter     m (d_in + d_out) + m + d_out
-    LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
-    OFT                  d_in (b − 1) / 2             prefix tuning        n L · 2 · kv_heads · head_dim
-
-Names and shapes are those that `inject` makes; the tests compare each of them.
+How many numbers that are, each method's row in `peft_lessons.methods.registry` says in words. Names and shapes are
+those that `inject` makes; the tests compare each of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
+from itertools import pairwise
 
 from peft_lessons.accounting.modules import Module, Shapes
 from peft_lessons.adapters import AdapterConfig
@@ -28,9 +20,11 @@ from peft_lessons.methods.dora import DoRAConfig
 from peft_lessons.methods.ia3 import IA3Config
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lokr import LoKrConfig, shapes, split
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.miss import MiSSConfig, check_shard
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import PiSSAConfig
 from peft_lessons.methods.vera import VeRAConfig
@@ -63,7 +57,8 @@ class Added:
 
 @singledispatch
 def added(config: AdapterConfig, module: Module) -> Added:
-    raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(sorted(counted()))}")
+    known = sorted(kind.__name__ for kind in added.registry if kind not in (AdapterConfig, object))
+    raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(known)}")
 
 
 @added.register
@@ -159,19 +154,49 @@ def _loha(config: LoHaConfig, m: Module) -> Added:
 
 
 @added.register
+def _lokr(config: LoKrConfig, m: Module) -> Added:
+    """D on each of in₁ rows of a token, then C on each of out₂ columns; each is one matrix or the product of two."""
+    r, trained = config.rank, shapes(config, m.in_features, m.out_features)
+    (out_1, out_2), (in_1, in_2) = split(m.out_features, config.factor), split(m.in_features, config.factor)
+    products: list[Product] = []
+    for whole, rows, inputs, outputs in (("lokr_D", in_1, in_2, out_2), ("lokr_C", out_2, in_1, out_1)):
+        widths = (inputs, outputs) if whole in trained else (inputs, r, outputs)
+        products += [Product(rows * n, k, trained=True, inside=bool(products or n == r)) for n, k in pairwise(widths)]
+    return Added(
+        trained=trained,
+        products=tuple(products),
+        keeps_input=True,
+        keeps=sum(product.inputs for product in products[1:]),
+    )
+
+
+@added.register
+def _miss(config: MiSSConfig, m: Module) -> Added:
+    r = config.rank
+    check_shard(r, m.in_features)
+    return Added(
+        trained={"miss_D": (r, m.out_features)},
+        products=(Product(r, m.out_features, trained=True),),
+        keeps=r,
+    )
+
+
+@added.register
 def _oft(config: OFTConfig, m: Module) -> Added:
     field = "block_size" if config.blocks is None else "blocks"
     if m.in_features % (given := getattr(config, field)):
         raise ValueError(f"{field} {given} does not divide in_features {m.in_features} of {m.name}")
     b = given if config.blocks is None else m.in_features // given
     rotations = 1 if config.shared else m.in_features // b
+    product, terms = 2 * b**3 * rotations, config.neumann_terms
     return Added(
         trained={"oft_Q": (rotations, b * (b - 1) // 2)},
         products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
         rewrites_input=True,
         keeps_input=True,
         reads_fp32=True,
-        weight_flops=(0, 2 * b**3 * rotations),  # a product in the gradient of each inverse
+        # one in the gradient of an inverse; a series has one for each power, and two in its gradient but for the first
+        weight_flops=(0, product) if terms is None else ((terms - 1) * product, (2 * terms - 3) * product),
     )
 
 
@@ -216,8 +241,3 @@ def _bottleneck(m: int, inputs: int, outputs: int) -> dict:
         },
         "products": (Product(inputs, m, trained=True), Product(m, outputs, trained=True, inside=True)),
     }
-
-
-def counted() -> set[str]:
-    """Names of the configs that have a formula here."""
-    return {cls.__name__ for cls in added.registry if cls not in (AdapterConfig, object)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from peft_lessons.accounting.added import Added, added, counted
+from peft_lessons.accounting.added import Added, added
 from peft_lessons.accounting.modules import Kind, Module, Role, Shapes, size
 from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
@@ -17,6 +17,7 @@ from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapter
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
+from peft_lessons.methods.registry import CONFIGS
 from peft_lessons.methods.vera import VeRAConfig
 
 LINEAR: tuple[Kind, ...] = ("linear", "slice")
@@ -155,9 +156,7 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
             modules = shape.select(method.targets, *_kinds(method))
             placed = {m.name: added(method.at(m.name), m) for m in modules}
             return Plan(shape, placed, frozen=_shared(method, modules), drops=getattr(method, "dropout", 0) > 0)
-    possible = sorted(
-        {"FullFineTuning", "HeadOnly", "LastLayers", "PrefixTuningConfig", "PromptTuningConfig"} | counted()
-    )
+    possible = sorted(("FullFineTuning", "HeadOnly", "LastLayers", *CONFIGS))
     raise TypeError(f"{type(method).__name__} is no method; possible: {', '.join(possible)}")
 
 

@@ -146,7 +146,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     """
     settings, tensors = read_together(Path(folder), (CONFIG_FILE, WEIGHTS_FILE), lambda: _read_files(folder))
     layout, config = _read(settings, tuple(tensors), folder)
-    _require_room_for(config, tensors, folder)
+    _require_room_for(config, layout, tensors, folder)
     try:
         return StoredAdapter(settings, config, layout, layout.unpack(tensors, settings))
     except ValueError as error:
@@ -239,11 +239,12 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _require_room_for(config: AdapterConfig, tensors: dict[str, Tensor], folder: str | Path) -> None:
+def _require_room_for(config: AdapterConfig, layout: Layout, tensors: dict[str, Tensor], folder: str | Path) -> None:
     """ValueError for sizes beyond every tensor of the file, which would ask for memory before shapes are compared."""
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    sizes = [(name, value) for name, value in vars(config).items() if name in ("rank", "tokens", "bottleneck")]
-    sizes += [(f"rank_pattern[{name!r}]", value) for name, value in getattr(config, "rank_pattern", ())]
+    sizes = [(name, value) for name, value in vars(config).items() if name in layout.sides]
+    if "rank" in layout.sides:
+        sizes += [(f"rank_pattern[{name!r}]", value) for name, value in getattr(config, "rank_pattern", ())]
     for name in ("rank_pattern", "alpha_pattern"):
         if (count := len(getattr(config, name, ()))) > len(tensors):
             raise ValueError(f"{Path(folder) / CONFIG_FILE}: {name} has {count:,} entries for {len(tensors):,} tensors")

@@ -22,9 +22,11 @@ from peft_lessons.methods.ia3_conv import IA3Conv
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
 from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
+from peft_lessons.methods.lokr import LoKrConfig
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
 from peft_lessons.methods.lora_fa import LoRAFAConfig
+from peft_lessons.methods.miss import MiSSConfig
 from peft_lessons.methods.oft import OFTConfig
 from peft_lessons.methods.pissa import OLoRAConfig, PiSSAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
@@ -229,7 +231,6 @@ EXCLUDE = {"exclude": "exclude_modules"}
 LAYERS = {"layers": "layers_to_transform", "layers_pattern": "layers_pattern"}
 PATTERNS = {"rank_pattern": "rank_pattern", "alpha_pattern": "alpha_pattern"}
 LORA: dict[str, Any] = {
-    "peft_type": "LORA",
     "settings": {
         "rank": "r",
         "alpha": "lora_alpha",
@@ -260,7 +261,6 @@ UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
 BIASED = LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "lora_B.bias"}}
 SHARED = ("vera_A", "vera_B")
 VERA: dict[str, Any] = {
-    "peft_type": "VERA",
     "settings": {
         "rank": "r",
         "initial": "d_initial",
@@ -314,7 +314,6 @@ LAYOUTS: tuple[Layout, ...] = (
     LoftQLayout(config=LoftQConfig, marks={"init_lora_weights": "loftq"}, **LORA),
     AdaLoRALayout(
         config=AdaLoRAConfig,
-        peft_type="ADALORA",
         settings={
             "rank": "init_r",
             "target_rank": "target_r",
@@ -339,7 +338,6 @@ LAYOUTS: tuple[Layout, ...] = (
     VeRASeedLayout(config=VeRAConfig, marks={"save_projection": False}, **VERA),
     LoHaLayout(
         config=LoHaConfig,
-        peft_type="LOHA",
         settings={
             "rank": "r",
             "alpha": "alpha",
@@ -361,9 +359,40 @@ LAYOUTS: tuple[Layout, ...] = (
         accepted={"init_weights": (True,)},
         ignored=frozenset(("rank_dropout", "module_dropout")),
     ),
+    Layout(
+        config=LoKrConfig,
+        settings={
+            "rank": "r",
+            "alpha": "alpha",
+            "factor": "decompose_factor",
+            "decompose_both": "decompose_both",
+            **TARGETS,
+            **EXCLUDE,
+            **LAYERS,
+            **PATTERNS,
+        },
+        tensors={
+            "lokr_C": "lokr_w1",
+            "lokr_C_B": "lokr_w1_a",
+            "lokr_C_A": "lokr_w1_b",
+            "lokr_D": "lokr_w2",
+            "lokr_D_B": "lokr_w2_a",
+            "lokr_D_A": "lokr_w2_b",
+        },
+        accepted={"init_weights": (True, "lycoris")},
+        sides=(),  # a rank may be larger than all of them, which means none of that rank
+        ignored=frozenset(("rank_dropout", "rank_dropout_scale", "module_dropout", "use_effective_conv2d")),
+    ),
+    Layout(
+        config=MiSSConfig,
+        settings={"rank": "r", "dropout": "miss_dropout", **TARGETS, **EXCLUDE, **LAYERS},
+        tensors={"miss_D": "miss_block"},
+        constants={"bias": "none"},
+        accepted={"init_weights": (True,)},
+        ignored=frozenset(("mini_r",)),  # of the variant "mini" alone, which init_weights would name
+    ),
     OFTLayout(
         config=OFTConfig,
-        peft_type="OFT",
         settings={
             "block_size": "oft_block_size",
             "blocks": "r",
@@ -381,7 +410,6 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     IA3Layout(
         config=IA3Config,
-        peft_type="IA3",
         settings={"feedforward_targets": "feedforward_modules", **TARGETS, **EXCLUDE},
         tensors={"ia3_l": "ia3_l"},
         constants={"fan_in_fan_out": False},
@@ -389,27 +417,23 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         config=LayerNormTuningConfig,
-        peft_type="LN_TUNING",
         settings={**TARGETS, **EXCLUDE},
         tensors={"tuned.weight": "ln_tuning_layers.weight", "tuned.bias": "ln_tuning_layers.bias"},
     ),
-    PromptLayout(config=PromptTuningConfig, peft_type="PROMPT_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
-    PrefixLayout(config=PrefixTuningConfig, peft_type="PREFIX_TUNING", tensors=PROMPT_TENSORS, **PROMPT),
+    PromptLayout(config=PromptTuningConfig, tensors=PROMPT_TENSORS, **PROMPT),
+    PrefixLayout(config=PrefixTuningConfig, tensors=PROMPT_TENSORS, **PROMPT),
     Layout(
         config=BitFitConfig,
-        peft_type="BITFIT",
         settings={**TARGETS, **EXCLUDE, **LAYERS},
         tensors={"bias_delta": "bias_delta"},
     ),
     Layout(
         config=SerialAdapterConfig,
-        peft_type="SERIAL_ADAPTER",
         settings={"bottleneck": "bottleneck", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),
     Layout(
         config=ParallelAdapterConfig,
-        peft_type="PARALLEL_ADAPTER",
         settings={"bottleneck": "bottleneck", "scaling": "scaling", **TARGETS, **EXCLUDE, **LAYERS},
         tensors=BOTTLENECK,
     ),

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.methods.registry import peft_type
 from peft_lessons.targets import ALL_LINEAR, Names, Targets
 
 PREFIX = "base_model.model."
@@ -48,6 +49,7 @@ WHY = {
     "layer_replication": "the base itself has another depth",
     "alora_invocation_tokens": "an adapter that is on for a part of the tokens",
     "kasa_config": f"the base's smallest singular values were dropped: {MERGE}",
+    "init_weights": f"a variant that is not here: {MERGE}",
     "use_bdlora": f"factors that are block-diagonal: {MERGE}",
     "init_lora_weights": f"the base's weights were rewritten at the start: {MERGE}, or save with "
     "path_initial_model_for_weight_conversion",
@@ -70,7 +72,6 @@ class Layout:
     """How one method lies on disk."""
 
     config: type[AdapterConfig]
-    peft_type: str
     settings: dict[str, str]  # our field: peft's setting
     tensors: dict[str, str]  # our tensor: what peft's name for it ends with
     marks: dict[str, Any] = field(default_factory=dict)  # what tells this method from others of its type
@@ -79,6 +80,11 @@ class Layout:
     defaults: dict[str, Any] = field(default_factory=dict)  # of settings that older files lack
     ignored: frozenset[str] = frozenset()  # of peft's settings, those that only matter in training
     dropped: tuple[str, ...] = ()  # parts of names of tensors that only matter in training
+    sides: tuple[str, ...] = ("rank", "tokens", "bottleneck")  # fields that are a side of some tensor
+
+    @property
+    def peft_type(self) -> str:
+        return peft_type(self.config)
 
     def to_settings(self, config: AdapterConfig) -> dict[str, Any]:
         """Peft's settings for `config`. Raises ValueError for what peft has no setting for."""

@@ -3,8 +3,6 @@
 python -m tools.artifacts.method_table
 """
 
-import inspect
-import re
 import sys
 import tempfile
 import warnings
@@ -16,13 +14,14 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import contract  # noqa: E402
 import parity  # noqa: E402
 import peft  # noqa: E402
+from method_cases import CASES, NOT_FOLDABLE  # noqa: E402
 
-from peft_lessons import AdapterConfig, merge, save_adapter  # noqa: E402
+from peft_lessons import merge, save_adapter  # noqa: E402
 from peft_lessons.adapters import named_adapters  # noqa: E402
 from peft_lessons.checkpoints.peft_names import layout_of  # noqa: E402
+from peft_lessons.methods.registry import METHODS  # noqa: E402
 
 HEADER = """# Methods
 
@@ -30,17 +29,17 @@ One file each in `peft_lessons/methods`: the paper, its equation, one config, on
 contract (`tests/test_contract.py`) on dense, NF4 and double-quantized layers. `lora_plus.py` has LoRA+'s parameter
 groups, and `partial.py` what adapters are measured against: the head, the last layers, everything.
 
-The last four columns compare with Hugging Face peft {version} in float32, on a small language model whose adapters were
-moved away from their start: the largest difference, relative to the largest entry. Outputs, gradients and merged
-weights are those of an adapter that peft saved and we loaded; *there* is the outputs of one that we saved and peft
-loaded. A dash: nothing to fold, or nothing that peft does on a CPU. Made by `python -m tools.artifacts.method_table`.
+*Trains* counts the numbers that train in one of the places where a method goes, in words of its config and its layer;
+tests count them. The last four columns compare with Hugging Face peft {version} in float32, on a small language model
+whose adapters were moved away from their start: the largest difference, relative to the largest entry. Outputs,
+gradients and merged weights are those of an adapter that peft saved and we loaded; *there* is the outputs of one that
+we saved and peft loaded. A dash: nothing to fold, or nothing that peft does on a CPU.
 
-| method | config | page | paper | folds into W | in peft | outputs | gradients | merged | there |
-|---|---|---|---|---|---|---|---|---|---|
+Made from `peft_lessons/methods/registry.py` by `python -m tools.artifacts.method_table`.
+
+| method | config | page | paper | trains | folds into W | in peft | outputs | gradients | merged | there |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
-
-RSLORA = "2312.03732"  # its page is LoRA's
-VARIANTS = {"lora-rank-1", "lora-dropout", "oft-neumann"}  # of a row that is there
 
 
 def difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
@@ -76,21 +75,18 @@ def merged_difference(mine: nn.Module, reference: peft.PeftModel) -> float:
     return max(difference(ours[name], theirs[name]) for name in theirs)
 
 
-def row(method: str, config: AdapterConfig) -> str:
-    page = Path(inspect.getfile(type(config)))
-    sources = f"{config.layer.__doc__} {inspect.getdoc(inspect.getmodule(type(config)))}"
-    paper = RSLORA if method == "rslora" else re.findall(r"arXiv:(\d{4}\.\d{5})", sources)[0]
-    known = method in parity.OURS
-    folds = "no" if method in contract.NOT_FOLDABLE else "yes"
-    kind = layout_of(config).peft_type if known else "–"
+def row(name: str) -> str:
+    method = METHODS[name]
+    page, *_ = method.pages
     cells = [
-        method,
-        f"`{type(config).__name__}`",
-        f"[{page.name}](../{page.relative_to(ROOT)})",
-        f"[{paper}](https://arxiv.org/abs/{paper})",
-        folds,
-        kind,
-        *(compare(method) if known else ["–"] * 4),
+        name,
+        f"`{method.config}`",
+        f"[{page}.py](../peft_lessons/methods/{page}.py)",
+        f"[{method.paper}](https://arxiv.org/abs/{method.paper})",
+        method.trains,
+        "no" if name in NOT_FOLDABLE else "yes",
+        method.peft_type if method.peft_type in peft.PeftType.__members__ else "–",
+        *(compare(name) if CASES[name].peft else ["–"] * 4),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -98,7 +94,7 @@ def row(method: str, config: AdapterConfig) -> str:
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    rows = [row(method, config) for method, config in contract.METHODS.items() if method not in VARIANTS]
+    rows = [row(method) for method in METHODS]
     (ROOT / "docs" / "methods.md").write_text(HEADER.format(version=peft.__version__) + "\n".join(rows) + "\n")
 
 

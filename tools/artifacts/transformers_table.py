@@ -14,11 +14,11 @@ import contract  # noqa: E402
 import transformers_models  # noqa: E402
 
 from peft_lessons import OFTConfig  # noqa: E402
-from tools.artifacts.method_table import VARIANTS  # noqa: E402
+from peft_lessons.methods.registry import METHODS  # noqa: E402
 
 PAGE = ROOT / "docs" / "transformers.md"
 KINDS, REFUSED = transformers_models.KINDS, transformers_models.REFUSED
-ROWS = {name: config for name, config in contract.METHODS.items() if name not in VARIANTS}
+ROWS = {name: contract.METHODS[name] for name in METHODS}
 ROWS |= {"oft": OFTConfig(block_size=4, targets=contract.BOTH)}  # which has to divide a width
 NAMED = {
     "IA³": "scaled",

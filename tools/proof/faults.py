@@ -74,6 +74,41 @@ BUILD_START = ("-m", "tools.lessons.notebooks", "build", "00")
 
 METHODS = (
     Fault(
+        "the registry says that VeRA trains as many numbers as a layer has inputs",
+        "peft_lessons/methods/registry.py",
+        'trains="rank + out_features"',
+        'trains="rank + rank"',
+        ("unit: registry_counts",),
+    ),
+    Fault(
+        "the registry names a layer of a page that is not there",
+        "peft_lessons/methods/registry.py",
+        '"oft": ("OFTLinear",)',
+        '"oft": ("OFTLayer",)',
+        ("unit: nothing_is_lacking",),
+    ),
+    Fault(
+        "a method's example shows other shapes than it has",
+        "peft_lessons/methods/miss.py",
+        "        [(2, 4)]",
+        "        [(4, 2)]",
+        ("unit: example_holds",),
+    ),
+    Fault(
+        "LoKr splits a width the other way round",
+        "peft_lessons/methods/lokr.py",
+        "    return first, size // first",
+        "    return size // first, first",
+        ("unit: their_files_load and lokr",),
+    ),
+    Fault(
+        "MiSS fills the first shard up, not the last",
+        "peft_lessons/methods/miss.py",
+        "(0, -self.in_features % rank)",
+        "(-self.in_features % rank, 0)",
+        ("unit: merged_equals and miss",),
+    ),
+    Fault(
         "rank-stabilised LoRA and LoRA change places",
         "peft_lessons/methods/lora.py",
         "(math.sqrt(self.rank) if self.rank_stabilized else self.rank)",

@@ -69,7 +69,8 @@ TESTS = {"unit": "tests", "slow": "tests/notebooks", "browser": "tests/browser",
 # Which unit tests look at a file: how its path begins, and how the names of theirs go on after test_.
 AREAS = {
     "peft_lessons/methods/combining.py": "several",
-    "peft_lessons/methods/": "adapters contract methods peft_parity lora_elsewhere exact",
+    "peft_lessons/methods/registry.py": "completeness documents",
+    "peft_lessons/methods/": "completeness adapters contract methods peft_parity lora_elsewhere exact",
     "peft_lessons/adapters.py": "adapters contract bases",
     "peft_lessons/bases.py": "bases contract",
     "peft_lessons/exact.py": "exact contract",

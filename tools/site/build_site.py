@@ -22,6 +22,7 @@ from sphinx.cmd.build import main as sphinx_build
 from peft_lessons.lessons.glossary import as_data, glossary
 from tools.lessons.notebooks import INSTALLS, sources
 from tools.lessons.predictions import answers
+from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "docs/site"
@@ -105,6 +106,7 @@ def gather(folder: Path) -> None:
     for name, path in DOCUMENTS.items():
         content = (ROOT / path).read_text(encoding="utf-8")
         (folder / "docs" / name).write_text(on_the_site(content), encoding="utf-8")
+    (folder / "api/methods.md").write_text(methods_page(), encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"^## Lessons\n\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
     index = folder / "index.md"
