@@ -16,7 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "bases", "checks", "convolution", "course", "exact", "files", "interrupts", "linear", "low_rank"}
+    {
+        "adapters",
+        "bases",
+        "checks",
+        "convolution",
+        "course",
+        "exact",
+        "experts",
+        "files",
+        "interrupts",
+        "linear",
+        "low_rank",
+    }
     | {"quantization", "ranks", "targets"},
     {"models", "data"},
     {"methods"},

@@ -10,6 +10,8 @@ Trained numbers for one matrix d_in → d_out:
     LoHa                 2 r (d_in + d_out)           prompt tuning        n d                     for the model
     OFT                  d_in (b − 1) / 2             prefix tuning        n L · 2 · kv_heads · head_dim
 
+and e r (d_in + d_out) for LoRA on a stack of e experts.
+
 Names and shapes are those that `inject` makes; the tests compare each of them.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
+from math import prod
 
 from peft_lessons.accounting.modules import Module, Shapes
 from peft_lessons.adapters import AdapterConfig
@@ -58,6 +61,7 @@ class Added:
     keeps_input: bool = False  # backward needs x
     reads_fp32: bool = False  # … in fp32, in a copy of its own where x is not
     keeps: int = 0  # numbers a token that backward needs beside x
+    adds_up_weights: bool = False  # the module is called with other weights: its step is not counted here
     weight_flops: tuple[int, int] = (0, 0)  # forward and backward, once a step, whatever the number of tokens
 
 
@@ -76,6 +80,23 @@ def _lora(config: LoRAConfig, m: Module) -> Added:
         keeps_input=True,
         keeps=r,
     )
+
+
+def added_to_parameters(config: LoRAConfig, m: Module) -> Added | None:
+    """What `target_parameters` adds to the module that holds them; None for a module that holds none."""
+    trained: dict[str, tuple[int, ...]] = {}
+    for full_name, shape in m.tensors.items():
+        if selects(config.target_parameters, full_name):
+            name, rank = full_name.removeprefix(f"{m.name}."), config.at(full_name).rank
+            if len(shape) < 2:
+                raise TypeError(f"{full_name} has the shape {shape}; target_parameters are matrices or stacks of them")
+            *experts, outputs, inputs = (*shape[:-2], shape[-1], shape[-2]) if m.stored_transposed else shape
+            check_rank_fits(rank, inputs, outputs)
+            trained |= {
+                f"lora_A.{name}": (prod(experts) * rank, inputs),
+                f"lora_B.{name}": (outputs, rank * prod(experts)),
+            }
+    return Added(trained=trained, adds_up_weights=True) if trained else None
 
 
 @added.register

@@ -234,6 +234,7 @@ LORA: dict[str, Any] = {
         **LAYERS,
         **PATTERNS,
         "trainable_tokens": "trainable_token_indices",
+        "target_parameters": "target_parameters",
     },
     "tensors": {
         "lora_A": "lora_A.weight",
@@ -427,8 +428,8 @@ def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str,
     """Translate the settings of a file with tensors of these names: peft's several ways to say a thing become one.
 
     Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
-    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts. Tokens
-    without an embedding's name are those of the one in the file.
+    "lora_only", whatever the setting meant. Beside parameters no modules may be null. Tokens without an embedding's
+    name are those of the one in the file.
     """
     settings = dict(settings)
     if settings.get("bias") not in (None, "none"):
@@ -437,12 +438,8 @@ def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str,
             settings["bias"] = "none"
         elif settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases):
             settings["bias"] = "lora_only"
-    parameters, modules = settings.get("target_parameters"), settings.get("target_modules") or []
-    if isinstance(parameters, list) and isinstance(modules, list):
-        weights = [one for one in parameters if isinstance(one, str) and one.endswith(".weight")]
-        if weights == parameters:
-            settings["target_modules"] = [*modules, *(weight.removesuffix(".weight") for weight in weights)]
-            settings["target_parameters"] = None
+    if settings.get("target_parameters") and settings.get("target_modules") is None:
+        settings["target_modules"] = []
     if isinstance(ids := settings.get("trainable_token_indices"), list):  # of the embedding, whatever its name
         embeddings = [name.removeprefix(PREFIX).removesuffix(f".{ROWS}") for name in names if name.endswith(ROWS)]
         settings["trainable_token_indices"] = {name: ids for name in embeddings}

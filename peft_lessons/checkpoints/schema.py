@@ -62,6 +62,7 @@ OPTIONAL = (
     "trainable_tokens",
     "rank_pattern",
     "alpha_pattern",
+    "target_parameters",
 )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer, TrainedRows, TrainedWhole
 from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout
+from peft_lessons.experts import LoRAExperts
 from peft_lessons.targets import WRAPPING_PARTS, own_names
 
 BESIDE = (TrainedWhole, TrainedRows)  # what trains beside a method's adapters
@@ -56,6 +57,9 @@ def _place(module: str, layer: AdapterLayer, tensor: str, layout: Layout) -> str
     if isinstance(layer, TrainedRows):  # those of a tied head are the embedding's
         there = tensor == "rows" and isinstance(layer.base_layer, nn.Embedding)
         return f"{PREFIX}{module}.{ROWS}" if there else None
+    if isinstance(layer, LoRAExperts):  # peft wraps the module once for each parameter, first to last
+        tensor, _, parameter = tensor.partition(".")
+        module += ".base_layer" * [*reversed(layer.configs)].index(parameter) if parameter in layer.configs else ""
     return layout.name(module, tensor) if tensor in layout.tensors else None
 
 
