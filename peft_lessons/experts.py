@@ -13,7 +13,6 @@ columns lie `experts` apart. A module whose `is_transposed` is true keeps W as (
 Left out: dropout, which would drop from an input that is not seen here.
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.adapters import AdapterConfig, ReadThrough, with_parameters
 from peft_lessons.bases import FLOATS
 from peft_lessons.checks import check_rank_fits
 from peft_lessons.exact import exact
@@ -32,7 +31,7 @@ from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import checked, matches, own_names, quoted
 
 
-class LoRAExperts(AdapterLayer):
+class LoRAExperts(ReadThrough):
     """A module, and the low-rank updates of parameters that it holds itself. Called as the module is.
 
     `configs` has a `LoRAConfig` for each parameter. Raises TypeError for one that is no matrix or stack of matrices.
@@ -71,20 +70,13 @@ class LoRAExperts(AdapterLayer):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """Return a module of the same kind with W', rounded once; it shares with the base all that is not adapted."""
-        module = copy.copy(self.base_layer)
-        new = {name: nn.Parameter(self.merged_tensor(name), requires_grad=False) for name in self.configs}
-        module._parameters = {**module._parameters, **new}
-        return module.train(self.training)
+        """Return a module of the same kind with W', rounded once."""
+        new = {name: self.merged_tensor(name) for name in self.configs}
+        return with_parameters(self.base_layer, new).train(self.training)
 
     def __getattr__(self, name: str) -> Any:
-        """Let the model's code read the module's own attributes, such as a router's correction."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name in ("base_layer", "configs"):  # while a copy or pickle is being made, there is neither
-                raise
-            return self._read(name) if name in self.configs else getattr(self.base_layer, name)
+        """Read W' as the module's own code names it."""
+        return self._read(name) if name in vars(self).get("configs", ()) else super().__getattr__(name)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}: rank={one.rank}, alpha={one.alpha:g}" for name, one in self.configs.items())

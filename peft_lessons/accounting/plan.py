@@ -12,6 +12,7 @@ from peft_lessons.accounting.added import Added, added, added_to_parameters, cou
 from peft_lessons.accounting.modules import Kind, Module, Role, Shapes, size
 from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
+from peft_lessons.biases import BiasesConfig
 from peft_lessons.checks import check_count
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
@@ -112,7 +113,8 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
             per_token = (shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim)
             return Plan(shape, trained={f"{target}.prefix": (n, *per_token)}, prefix=n)
         case AdapterConfig():
-            beside = method.modules_to_save or method.trainable_tokens
+            biases = isinstance(method, BiasesConfig) and method.bias != "none"
+            beside = method.modules_to_save or method.trainable_tokens or biases
             if not isinstance(method.targets, tuple) or method.exclude or method.layers or beside:
                 raise TypeError(
                     "only methods with names as targets are counted, without exclude, layers, or anything that trains "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer, TrainedRows, TrainedWhole
+from peft_lessons.biases import TrainedBias
 from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout
 from peft_lessons.experts import LoRAExperts
 from peft_lessons.targets import WRAPPING_PARTS, own_names
@@ -57,6 +58,12 @@ def _place(module: str, layer: AdapterLayer, tensor: str, layout: Layout) -> str
     if isinstance(layer, TrainedRows):  # those of a tied head are the embedding's
         there = tensor == "rows" and isinstance(layer.base_layer, nn.Embedding)
         return f"{PREFIX}{module}.{ROWS}" if there else None
+    if isinstance(layer, TrainedBias):
+        adapter = layer.adapter
+        if adapter is not None and tensor.startswith("adapter."):
+            return _place(module, adapter, tensor.removeprefix("adapter."), layout)
+        depth = len(adapter.configs) if isinstance(adapter, LoRAExperts) else int(adapter is not None)
+        return f"{PREFIX}{module}{'.base_layer' * depth}.bias" if tensor == "trained_bias" else None
     if isinstance(layer, LoRAExperts):  # peft wraps the module once for each parameter, first to last
         tensor, _, parameter = tensor.partition(".")
         module += ".base_layer" * [*reversed(layer.configs)].index(parameter) if parameter in layer.configs else ""

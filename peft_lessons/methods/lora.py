@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.biases import BiasesConfig
 from peft_lessons.checks import check_probability
 from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
@@ -70,7 +71,7 @@ ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAConfig(ParametersConfig):
+class LoRAConfig(BiasesConfig, ParametersConfig):
     """How much LoRA, and where: linear layers, embeddings, convolutions, experts.
 
     Raises ValueError for a rank below 1, an alpha that is not positive and a dropout outside [0, 1), and for
