@@ -23,6 +23,7 @@ EXPORTS = {
         "remove_adapters",
         "trainable_parameters",
     ),
+    "experts": ("LoRAExperts",),
     "checkpoints.files": ("load_adapter", "save_adapter"),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.adalora": ("AdaLoRAConfig", "AdaLoRALinear", "RankAllocator"),

@@ -28,7 +28,8 @@ HEADER = """# Methods
 
 One file each in `peft_lessons/methods`: the paper, its equation, one config, one layer. Every one passes the same
 contract (`tests/test_contract.py`) on dense, NF4 and double-quantized layers. `lora_plus.py` has LoRA+'s parameter
-groups, and `partial.py` what adapters are measured against: the head, the last layers, everything.
+groups, and `partial.py` what adapters are measured against: the head, the last layers, everything. Beside the pages,
+`experts.py` is LoRA on stacks of experts (`target_parameters`), and `biases.py` trains the base's own biases (`bias`).
 
 The last four columns compare with Hugging Face peft {version} in float32, on a small language model whose adapters were
 moved away from their start: the largest difference, relative to the largest entry. Outputs, gradients and merged
