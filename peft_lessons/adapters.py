@@ -263,7 +263,7 @@ def with_parameters(module: Model, tensors: Mapping[str, Tensor]) -> Model:
     """Return a frozen copy of `module` with `tensors` for its own parameters of these names; it shares all else."""
     changed = copy.copy(module)
     new = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
-    changed._parameters = {**module._parameters, **new}
+    changed._parameters, changed._modules = {**module._parameters, **new}, {**module._modules}
     return changed
 
 
