@@ -45,6 +45,7 @@ EXPORTS = {
     "methods.lora_fa": ("LoRAFAConfig", "LoRAFALinear"),
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.oft": ("OFTConfig", "OFTLinear"),
+    "methods.oft_embedding": ("OFTEmbedding",),
     "methods.partial": ("full_fine_tuning", "head_only", "last_layers"),
     "methods.pissa": ("OLoRAConfig", "OLoRALinear", "PiSSAConfig", "PiSSALinear"),
     "methods.prefix": ("PrefixTuning", "PrefixTuningConfig"),

@@ -352,9 +352,34 @@ def test_the_series_nears_the_inverse() -> None:
 
 def test_oft_says_which_blocks_fit() -> None:
     with pytest.raises(
-        ValueError, match=r"0: block_size 7 does not divide in_features 96; possible: \[2, 3, 4, 6, 8, 12"
+        ValueError, match=r"0: block_size 7 does not divide the width 96; possible: \[2, 3, 4, 6, 8, 12"
     ):
         inject(nn.Sequential(wide_layer()), OFTConfig(block_size=7, targets=("0",)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_oft_turns_what_an_embedding_looks_up(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    embedding, ids = nn.Embedding(11, 24, padding_idx=0).to(dtype), torch.tensor([[0, 3, 3], [10, 1, 2]])
+    base = embedding(ids)
+    model = inject(nn.Sequential(embedding), OFTConfig(block_size=8, targets=("0",)))
+    assert torch.equal(model(ids), base)
+    turned = stir(model)(ids)
+    assert turned.dtype == dtype
+    assert (turned - base).abs().max() > 0.01
+    if dtype == torch.float64:
+        torch.testing.assert_close(turned @ turned.mT, base @ base.mT, rtol=0, atol=1e-12)  # lengths and angles stay
+        torch.testing.assert_close(turned[0, 1], base[0, 1] @ torch.block_diag(*model[0].rotations()))
+    merged = merge(model)[0]
+    torch.testing.assert_close(merged(ids), turned, rtol=0, atol=1e-12 if dtype == torch.float64 else 0.02)
+    assert (type(merged), merged.padding_idx, merged.weight.dtype) == (nn.Embedding, 0, dtype)
+
+
+def test_oft_on_an_embedding_says_which_blocks_fit() -> None:
+    with pytest.raises(
+        ValueError, match=r"0: block_size 32 does not divide the width 24; possible: \[2, 3, 4, 6, 8, 12"
+    ):
+        inject(nn.Sequential(nn.Embedding(11, 24)), OFTConfig(targets=("0",)))
 
 
 @pytest.mark.parametrize("groups", [1, 2])

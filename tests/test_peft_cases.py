@@ -22,7 +22,7 @@ REFUSED = {
     "kasa_config": r"kasa_config=.*smallest singular values were dropped: merge",
     "use_bdlora": r"use_bdlora=.*block-diagonal: merge",
 }
-NO_LAYER = r"adapts linear layers, got (Embedding|Conv[123]d|MultiheadAttention)|groups=\d reads all channels"
+NO_LAYER = r"adapts linear layers, got (Conv[123]d|MultiheadAttention)|groups=\d reads all channels"
 
 
 # Peft writes the gradient of LoHa's kernel factors by hand, and takes the other factor's product in those of two.

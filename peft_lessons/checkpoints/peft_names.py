@@ -65,7 +65,7 @@ class OFTLayout(Layout):
         if type(longest) not in (int, float) or longest <= 0:
             raise ValueError(f"eps must be a positive number, got {longest!r}")
         return {
-            name: shortened(tensor, longest) if name.endswith(self.tensors["oft_Q"]) else tensor
+            name: shortened(tensor, longest) if name.endswith(tuple(self.tensors.values())) else tensor
             for name, tensor in tensors.items()
         }
 
@@ -351,7 +351,7 @@ LAYOUTS: tuple[Layout, ...] = (
             **EXCLUDE,
             **LAYERS,
         },
-        tensors={"oft_Q": "oft_R.weight"},
+        tensors={"oft_Q": "oft_R.weight", "oft_embedding_Q": "oft_embedding_R.weight"},
         constants={"bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
         accepted={"init_weights": (True,)},
         defaults={"block_share": False},
