@@ -27,6 +27,7 @@ EXPORTS = {
     "checkpoints.files": ("load_adapter", "save_adapter"),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.adalora": ("AdaLoRAConfig", "AdaLoRALinear", "RankAllocator"),
+    "methods.adalora_conv": ("AdaLoRAConv",),
     "methods.bitfit": ("BitFitConfig", "BitFitLinear"),
     "methods.bottleneck": ("ParallelAdapter", "ParallelAdapterConfig", "SerialAdapter", "SerialAdapterConfig"),
     "methods.dora": ("DoRAConfig", "DoRALinear"),

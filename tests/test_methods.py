@@ -382,6 +382,39 @@ def test_oft_on_an_embedding_says_which_blocks_fit() -> None:
         inject(nn.Sequential(nn.Embedding(11, 24)), OFTConfig(targets=("0",)))
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_adalora_on_convolutions_folds_into_the_kernel(dimensions: int) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, padding=1, stride=2)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base = conv(x)
+    model = inject(nn.Sequential(conv), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",)))
+    assert torch.equal(model(x), base)
+    expected = stir(model)(x)
+    assert not torch.allclose(expected, base, atol=0.01)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=1e-5)
+    assert type(model[0]) is type(conv)
+
+
+def test_adaloras_budget_is_shared_with_convolutions() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.Flatten(), nn.Linear(18, 8))
+    config = AdaLoRAConfig(rank=4, target_rank=1, total_steps=10, targets=("0", "2"))
+    allocator = RankAllocator(stir(inject(model, config)))
+    for step in range(1, 11):
+        model(torch.randn(2, 4, 5)).square().mean().backward()
+        allocator.step(step)
+        model.zero_grad()
+    assert sum(allocator.ranks) == 2
+
+
+def test_adalora_on_convolutions_says_what_it_cannot() -> None:
+    with pytest.raises(TypeError, match="0: AdaLoRAConv adapts convolutions of one group, got groups=2"):
+        inject(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2)), AdaLoRAConfig(rank=2, target_rank=1, targets=("0",)))
+    with pytest.raises(ValueError, match="rank 12 is above"):
+        inject(nn.Sequential(nn.Conv2d(4, 6, 3)), AdaLoRAConfig(targets=("0",)))
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("effective", [False, True])
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
