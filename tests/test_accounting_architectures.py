@@ -411,3 +411,5 @@ def test_parameters_that_are_not_there(tmp_path):
     ):
         with pytest.raises(error, match=message):
             trained_parameters(shape, LoRAConfig(rank=2, targets=(), target_parameters=names))
+    with pytest.raises(ValueError, match="q_proj is meant by targets, and its parameter by target_parameters"):
+        trained_parameters(shape, LoRAConfig(rank=2, targets=("q_proj",), target_parameters=("q_proj.weight",)))

@@ -121,7 +121,12 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
                     f"beside them; got {method}"
                 )
             modules = shape.select(method.targets, *_kinds(method))
-            placed = {m.name: added(method.at(m.name), m) for m in modules} | _parameters(shape, method)
+            placed, held = {m.name: added(method.at(m.name), m) for m in modules}, _parameters(shape, method)
+            if twice := [name for name in held if name in placed]:
+                raise ValueError(
+                    f"{twice[0]} is meant by targets, and its parameter by target_parameters: name it once"
+                )
+            placed |= held
             return Plan(shape, placed, frozen=_shared(method, modules), drops=getattr(method, "dropout", 0) > 0)
     possible = sorted(
         {"FullFineTuning", "HeadOnly", "LastLayers", "PrefixTuningConfig", "PromptTuningConfig"} | counted()
