@@ -25,6 +25,7 @@ EXPORTS = {
         "remove_adapters",
         "trainable_parameters",
     ),
+    "experts": ("LoRAExperts",),
     "checkpoints.files": ("load_adapter", "save_adapter"),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.lora_plus": ("lora_plus_groups",),

@@ -172,6 +172,18 @@ class AdapterLayer(nn.Module):
         return next(chain(self.base_layer.parameters(), self.base_layer.buffers())).device
 
 
+class ReadThrough(AdapterLayer):
+    """An adapter through which the model's code reads what else its module has, such as a norm's `eps`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":  # while a copy or pickle is being made, there is none
+                raise
+            return getattr(self.base_layer, name)
+
+
 class TrainedWhole(AdapterLayer):
     """A trained copy of a whole module, such as a new classifier, beside the module as it was.
 
@@ -265,6 +277,14 @@ class TrainedRows(AdapterLayer):
         module = copy.deepcopy(self.base_layer).requires_grad_(False).train(self.training)
         module.weight.data[self.ids] = self.rows.detach().to(module.weight.dtype)
         return module
+
+
+def with_parameters(module: Model, tensors: Mapping[str, Tensor]) -> Model:
+    """Return a frozen copy of `module` with `tensors` for its own parameters of these names; it shares all else."""
+    changed = copy.copy(module)
+    new = {name: nn.Parameter(tensor.detach(), requires_grad=False) for name, tensor in tensors.items()}
+    changed._parameters, changed._modules = {**module._parameters, **new}, {**module._modules}
+    return changed
 
 
 def trained_rows(

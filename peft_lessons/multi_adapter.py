@@ -90,7 +90,10 @@ class SeveralAdapters(AdapterLayer):
         if which is None or isinstance(which, str):
             return self.get(which)(*inputs, **options)
         if len(inputs) != 1 or options:
-            raise TypeError("an adapter of whole sequences is used alone: neither weighted nor in a mixed batch")
+            raise TypeError(
+                f"adapters of a {type(self.base_layer).__name__} are used alone: neither weighted nor in a mixed "
+                "batch, as goes with modules that read one tensor"
+            )
         return self._weighted(inputs[0], which) if isinstance(which, Mapping) else self._mixed(inputs[0])
 
     def merged(self) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar
@@ -51,11 +52,16 @@ class RankedConfig(AdapterConfig):
 
     def modules(self, model: nn.Module) -> dict[nn.Module, str]:
         found = super().modules(model)
+        names = self.ranked_names(found)
         for field in ("rank_pattern", "alpha_pattern"):
             for pattern, _ in getattr(self, field):
-                if not any(_fits(pattern, name) for name in found.values()):
-                    raise ValueError(f"{field} names {pattern!r}, which is none of {', '.join(found.values()):.400}")
+                if not any(_fits(pattern, name) for name in names):
+                    raise ValueError(f"{field} names {pattern!r}, which is none of {', '.join(names):.400}")
         return found
+
+    def ranked_names(self, found: Mapping[nn.Module, str]) -> list[str]:
+        """Names of all that has a rank of its own in the modules `found`."""
+        return list(found.values())
 
     def check(self, name: str, base_layer: nn.Module) -> None:
         require_rank_fits(self.at(name), base_layer)

@@ -73,12 +73,20 @@ class Where:
         for name in ("layers_pattern", "modules_to_save"):
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         object.__setattr__(self, "trainable_tokens", _rows(self.trainable_tokens))
-        if not self.targets:
-            raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
+        self.require_targets()
         if self.layers and not isinstance(self.targets, tuple):
             raise ValueError(f"layers goes with a tuple of names as targets; got {self.targets!r}: say it in exclude")
         if self.layers_pattern and not self.layers:
             raise ValueError(f"layers_pattern {self.layers_pattern} says where numbers stand, but layers names none")
+
+    def require_targets(self) -> None:
+        """Raise ValueError when nothing is named."""
+        if not self.targets:
+            raise ValueError("targets is empty: name at least one module, such as ('q_proj', 'v_proj')")
+
+    def parameters(self, name: str, module: nn.Module) -> tuple[str, ...]:
+        """Which of its own parameters are adapted in `module`, which then is called with others. Most methods: none."""
+        return ()
 
     def modules(self, model: nn.Module) -> dict[nn.Module, str]:
         """Return what is adapted in `model` or trains whole, each module once, with its first name.
@@ -91,21 +99,28 @@ class Where:
         self._require_matches(names)
         whole = [name for name, _ in names if self.trains_whole(name) or self.trained_ids(name)]
         meant = self._meant(model, names)
+
+        def inside(name: str) -> bool:
+            return any(f"{name}.".startswith(f"{one}.") for one in whole)
+
         whole_names = self.targets if isinstance(self.targets, tuple) else ()
         kept = [
             (name, module)
             for name, module in meant
             if not selects(self.exclude, name)
-            and not any(f"{name}.".startswith(f"{one}.") for one in whole)
+            and not inside(name)
             and (not self.layers or name in whole_names or _number(name, self.layers_pattern) in self.layers)
         ]
-        if not kept:
+        holders = [(name, module) for name, module in names if self.parameters(name, module) and not inside(name)]
+        if not kept and not holders:
             raise ValueError(
-                f"nothing is left to adapt: {_quoted([name for name, _ in meant])} are meant by targets, and taken out "
+                f"nothing is left to adapt: {quoted([name for name, _ in meant])} are meant by targets, and taken out "
                 "again by exclude, layers or modules_to_save"
             )
+        if twice := [name for name, module in holders if any(module is other for _, other in kept)]:
+            raise ValueError(f"{twice[0]} is meant by targets, and its parameter by target_parameters: name it once")
         found: dict[nn.Module, str] = {}
-        for name, module in (*kept, *((name, module) for name, module in names if name in whole)):
+        for name, module in (*kept, *holders, *((name, module) for name, module in names if name in whole)):
             found.setdefault(module, name)
         return found
 
@@ -124,11 +139,11 @@ class Where:
         whole = (*self.modules_to_save, *(name for name, _ in self.trainable_tokens))
         for wanted, there in ((targets, ends), (whole, [name for name, _ in names])):
             if missing := [one for one in wanted if not any(matches(name, one) for name, _ in names)]:
-                raise ValueError(f"no module ends with {_quoted(missing)}; this model has {_quoted(there)}")
+                raise ValueError(f"no module ends with {quoted(missing)}; this model has {quoted(there)}")
         if isinstance(self.targets, re.Pattern) and not any(self.targets.fullmatch(name) for name, _ in names):
             raise ValueError(
                 f"the regular expression {self.targets.pattern!r} matches no module's whole name; this model has "
-                f"{_quoted(linear)}"
+                f"{quoted(linear)}"
             )
         found = (_number(name, self.layers_pattern) for name, _ in names if selects(targets, name))
         numbers = {number for number in found if number is not None}
@@ -237,6 +252,6 @@ def _rows(value: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, checked("trainable_tokens", rows, kind=int)) for name, rows in pairs)
 
 
-def _quoted(names: list[str]) -> str:
+def quoted(names: list[str]) -> str:
     shown = [repr(name) for name in names[:40]] + ([f"… ({len(names)} in all)"] if len(names) > 40 else [])
     return ", ".join(shown) or "no linear layer inside"

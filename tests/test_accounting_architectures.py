@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
+from peft_lessons import adapter_state_dict, inject, trainable_parameters
 from peft_lessons.accounting import (
     BF16,
     NF4,
@@ -23,6 +24,7 @@ from peft_lessons.accounting import (
     training_memory,
 )
 from peft_lessons.accounting.layouts import LAYOUTS
+from peft_lessons.accounting.plan import lay_out
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 
@@ -379,3 +381,35 @@ def test_experts_are_dense_to_qlora_and_quantized_in_fp8(tmp_path):
     matrices = len(shape.block_linears) + 4 * 5 * 2
     stored = experts + shape.linear_parameters + 4 * matrices
     assert model_states(fp8, lora, precision=TRAIN_FP32).base == stored + 2 * rest
+
+
+@pytest.mark.parametrize("model_type", ["mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "llama4_text", "gpt2"])
+def test_parameters_that_lora_adapts(model_type, tmp_path):
+    """Each tensor as `inject` makes it: stacks of experts, routers, and GPT-2's transposed matrices."""
+    names = ("c_fc.weight",) if model_type == "gpt2" else ("experts.gate_up_proj", "experts.down_proj")
+    names += ("router.weight",) if model_type == "llama4_text" else ()
+    attention = ("c_attn",) if model_type == "gpt2" else ("o_proj",)
+    lora = LoRAConfig(
+        rank=3, targets=attention, target_parameters=names, rank_pattern={names[-1].replace(".", r"\."): 2}
+    )
+    shape = tiny_shape(tmp_path, model_type)
+    model = inject(theirs(model_type, **TINY[model_type][0]), lora)
+    expected = {name: tuple(tensor.shape) for name, tensor in adapter_state_dict(model).items()}
+    assert lay_out(shape, lora).adapter_trained == expected
+    assert trained_parameters(shape, lora) == sum(p.numel() for p in trainable_parameters(model))
+    assert model_states(shape, lora, precision=TRAIN_FP32).adapter == 4 * trained_parameters(shape, lora)
+    for count in (step_flops, activations):
+        with pytest.raises(TypeError, match=r"not counted for target_parameters, as in \S+: only what trains"):
+            count(shape, lora, batch=1, tokens=8)
+
+
+def test_parameters_that_are_not_there(tmp_path):
+    shape = tiny_shape(tmp_path, "qwen3_moe")
+    for names, error, message in (
+        (("experts.up_proj",), ValueError, "no parameter ends with 'experts.up_proj'; qwen3_moe has"),
+        (("norm.weight",), TypeError, r"norm.weight has the shape \(48,\); target_parameters are matrices"),
+    ):
+        with pytest.raises(error, match=message):
+            trained_parameters(shape, LoRAConfig(rank=2, targets=(), target_parameters=names))
+    with pytest.raises(ValueError, match="q_proj is meant by targets, and its parameter by target_parameters"):
+        trained_parameters(shape, LoRAConfig(rank=2, targets=("q_proj",), target_parameters=("q_proj.weight",)))

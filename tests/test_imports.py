@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"adapters", "bases", "checks", "convolution", "course", "exact", "explained", "files", "interrupts", "linear"}
-    | {"low_rank", "quantization", "ranks", "targets"},
+    {"adapters", "bases", "biases", "checks", "convolution", "course", "embedding", "exact", "experts", "explained"}
+    | {"files", "interrupts", "linear", "low_rank", "quantization", "ranks", "targets"},
     {"models", "data"},
     {"methods"},
     {"checkpoints", "training", "training_state", "multi_adapter", "accounting", "tasks", "distributed"},

@@ -295,9 +295,67 @@ def test_the_series_nears_the_inverse() -> None:
 
 def test_oft_says_which_blocks_fit() -> None:
     with pytest.raises(
-        ValueError, match=r"0: block_size 7 does not divide in_features 96; possible: \[2, 3, 4, 6, 8, 12"
+        ValueError, match=r"0: block_size 7 does not divide the width 96; possible: \[2, 3, 4, 6, 8, 12"
     ):
         inject(nn.Sequential(wide_layer()), OFTConfig(block_size=7, targets=("0",)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_oft_turns_what_an_embedding_looks_up(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    embedding, ids = nn.Embedding(11, 24, padding_idx=0).to(dtype), torch.tensor([[0, 3, 3], [10, 1, 2]])
+    base = embedding(ids)
+    model = inject(nn.Sequential(embedding), OFTConfig(block_size=8, targets=("0",)))
+    assert torch.equal(model(ids), base)
+    turned = stir(model)(ids)
+    assert turned.dtype == dtype
+    assert (turned - base).abs().max() > 0.01
+    if dtype == torch.float64:
+        torch.testing.assert_close(turned @ turned.mT, base @ base.mT, rtol=0, atol=1e-12)  # lengths and angles stay
+        torch.testing.assert_close(turned[0, 1], base[0, 1] @ torch.block_diag(*model[0].rotations()))
+    merged = merge(model)[0]
+    torch.testing.assert_close(merged(ids), turned, rtol=0, atol=1e-12 if dtype == torch.float64 else 0.02)
+    assert (type(merged), merged.padding_idx, merged.weight.dtype) == (nn.Embedding, 0, dtype)
+
+
+def test_oft_on_an_embedding_says_which_blocks_fit() -> None:
+    with pytest.raises(
+        ValueError, match=r"0: block_size 32 does not divide the width 24; possible: \[2, 3, 4, 6, 8, 12"
+    ):
+        inject(nn.Sequential(nn.Embedding(11, 24)), OFTConfig(targets=("0",)))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_adalora_on_convolutions_folds_into_the_kernel(dimensions: int) -> None:
+    torch.manual_seed(0)
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dimensions](4, 6, 3, padding=1, stride=2)
+    x = torch.randn(2, 4, *[5] * dimensions)
+    base = conv(x)
+    model = inject(nn.Sequential(conv), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",)))
+    assert torch.equal(model(x), base)
+    expected = stir(model)(x)
+    assert not torch.allclose(expected, base, atol=0.01)
+    torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=1e-5)
+    assert type(model[0]) is type(conv)
+
+
+def test_adaloras_budget_is_shared_with_convolutions() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.Flatten(), nn.Linear(18, 8))
+    config = AdaLoRAConfig(rank=4, target_rank=1, total_steps=10, targets=("0", "2"))
+    allocator = RankAllocator(stir(inject(model, config)))
+    for step in range(1, 11):
+        model(torch.randn(2, 4, 5)).square().mean().backward()
+        allocator.step(step)
+        model.zero_grad()
+    assert sum(allocator.ranks) == 2
+
+
+def test_adalora_on_convolutions_says_what_it_cannot() -> None:
+    with pytest.raises(TypeError, match="0: AdaLoRAConv adapts convolutions of one group, got groups=2"):
+        inject(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2)), AdaLoRAConfig(rank=2, target_rank=1, targets=("0",)))
+    with pytest.raises(ValueError, match="rank 12 is above"):
+        inject(nn.Sequential(nn.Conv2d(4, 6, 3)), AdaLoRAConfig(targets=("0",)))
 
 
 @pytest.mark.parametrize("groups", [1, 2])

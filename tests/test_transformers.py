@@ -1,5 +1,6 @@
 """Every method on nine kinds of transformers' models, as docs/transformers.md has it, and the lines of that page."""
 
+import ast
 import re
 import warnings
 from dataclasses import replace
@@ -21,6 +22,7 @@ from transformers_models import KINDS, REFUSED, batch, logits, loss, model
 from peft_lessons import (
     ALL_LINEAR,
     LoRAConfig,
+    LoRAExperts,
     LoRALinear,
     SerialAdapterConfig,
     adapters_disabled,
@@ -190,6 +192,19 @@ def test_routers_and_stacks_of_experts_are_no_linear_layers() -> None:
     for target, found in (("gate", "Qwen3MoeTopKRouter"), ("experts", "Qwen3MoeExperts")):
         with pytest.raises(TypeError, match=rf"mlp\.{target}: LoRALinear adapts linear layers, got {found}"):
             inject(model("Qwen3-MoE"), LoRAConfig(rank=2, targets=(target,)))
+
+
+def test_routers_and_stacks_of_experts_are_adapted_by_their_parameters(tmp_path) -> None:
+    named = re.findall(r'`target_parameters=\((.*?)\)`, and `(".*?")`', PAGE.read_text(encoding="utf-8"), re.S)
+    parameters = ast.literal_eval(", ".join(*named))
+    config = LoRAConfig(rank=2, targets=ALL_LINEAR, target_parameters=parameters)
+    mine = inject(model("Qwen3-MoE"), config)
+    adapted = {name for name, layer in named_adapters(mine) if isinstance(layer, LoRAExperts)}
+    assert adapted == {f"model.layers.{layer}.mlp.{part}" for layer in range(2) for part in ("experts", "gate")}
+    learn(mine, "Qwen3-MoE")
+    again = load_adapter(model("Qwen3-MoE"), save_adapter(mine, config, tmp_path))
+    torch.testing.assert_close(logits(again, "Qwen3-MoE"), logits(mine, "Qwen3-MoE"))
+    torch.testing.assert_close(logits(merge(again), "Qwen3-MoE"), logits(mine, "Qwen3-MoE"), rtol=1e-4, atol=1e-5)
 
 
 def test_patches_of_images_are_a_convolution(tmp_path) -> None:

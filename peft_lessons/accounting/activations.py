@@ -30,7 +30,7 @@ kernels differ.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from peft_lessons.accounting.plan import Method, Plan, Visit, attention_gradients, by_layer, check_length, lay_out
+from peft_lessons.accounting.plan import Method, Plan, Visit, attention_gradients, by_layer, check_length, lay_out_step
 from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.checks import check_count
 from peft_lessons.methods.lora import LoRAConfig
@@ -101,7 +101,7 @@ def activations(
         raise ValueError(f"attention is {attention!r}; possible: {', '.join(get_args(Attention))}")
     if adapters not in get_args(Adapters):
         raise ValueError(f"adapters is {adapters!r}; possible: {'; '.join(get_args(Adapters))}")
-    plan = lay_out(shape, method)
+    plan = lay_out_step(shape, method)
     if adapters != "ours" and plan.modules and type(method) is not LoRAConfig:
         raise ValueError(f"what peft keeps of {type(method).__name__} is not counted here, only of LoRAConfig")
     if checkpointing and plan.prefix:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
 from itertools import pairwise
+from math import prod
 
 from peft_lessons.accounting.modules import Module, Shapes
 from peft_lessons.adapters import AdapterConfig
@@ -52,6 +53,7 @@ class Added:
     keeps_input: bool = False  # backward needs x
     reads_fp32: bool = False  # … in fp32, in a copy of its own where x is not
     keeps: int = 0  # numbers a token that backward needs beside x
+    adds_up_weights: bool = False  # the module is called with other weights: its step is not counted here
     weight_flops: tuple[int, int] = (0, 0)  # forward and backward, once a step, whatever the number of tokens
 
 
@@ -71,6 +73,23 @@ def _lora(config: LoRAConfig, m: Module) -> Added:
         keeps_input=True,
         keeps=r,
     )
+
+
+def added_to_parameters(config: LoRAConfig, m: Module) -> Added | None:
+    """What `target_parameters` adds to the module that holds them; None for a module that holds none."""
+    trained: dict[str, tuple[int, ...]] = {}
+    for full_name, shape in m.tensors.items():
+        if selects(config.target_parameters, full_name):
+            name, rank = full_name.removeprefix(f"{m.name}."), config.at(full_name).rank
+            if len(shape) < 2:
+                raise TypeError(f"{full_name} has the shape {shape}; target_parameters are matrices or stacks of them")
+            *experts, outputs, inputs = (*shape[:-2], shape[-1], shape[-2]) if m.stored_transposed else shape
+            check_rank_fits(rank, inputs, outputs)
+            trained |= {
+                f"lora_A.{name}": (prod(experts) * rank, inputs),
+                f"lora_B.{name}": (outputs, rank * prod(experts)),
+            }
+    return Added(trained=trained, adds_up_weights=True) if trained else None
 
 
 @added.register

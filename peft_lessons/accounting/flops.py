@@ -27,7 +27,7 @@ from peft_lessons.accounting.plan import (
     attention_gradients,
     by_layer,
     check_length,
-    lay_out,
+    lay_out_step,
     parameter_break_even_rank,
 )
 from peft_lessons.accounting.shapes import ModelShape
@@ -91,7 +91,7 @@ def step_flops(shape: ModelShape, method: Method, *, batch: int, tokens: int, ch
     """
     check_count("batch", batch)
     check_count("tokens", tokens)
-    plan = lay_out(shape, method)
+    plan = lay_out_step(shape, method)
     if checkpointing and plan.prefix:
         raise ValueError("prefix tuning puts its keys into a cache, which does not go with gradient checkpointing")
     length = check_length(plan, tokens)

@@ -47,7 +47,7 @@ class Module:
     A "slice" is a third of GPT-2's fused c_attn, and a "block" an attention or feed-forward part, or a whole layer:
     both can be adapted, but hold no weights beside those of the modules in them. A "router" is a matrix that is no
     linear layer, and "experts" are the gated feed-forward networks of a layer in two stacks of matrices: neither is
-    adapted here, as `inject` does not.
+    a target, as it is none of `inject`; LoRA's `target_parameters` name what they hold.
 
     Examples:
         >>> from peft_lessons.accounting import Module

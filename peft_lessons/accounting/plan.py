@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from peft_lessons.accounting.added import Added, added
+from peft_lessons.accounting.added import Added, added, added_to_parameters
 from peft_lessons.accounting.modules import Kind, Module, Role, Shapes, size
 from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
+from peft_lessons.biases import BiasesConfig
 from peft_lessons.checks import check_count
 from peft_lessons.methods.bottleneck import ParallelAdapterConfig, SerialAdapterConfig
 from peft_lessons.methods.layer_norm import LayerNormTuningConfig
+from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig
 from peft_lessons.methods.prompt import PromptTuningConfig
 from peft_lessons.methods.registry import CONFIGS
 from peft_lessons.methods.vera import VeRAConfig
+from peft_lessons.targets import matches, quoted
 
 LINEAR: tuple[Kind, ...] = ("linear", "slice")
 
@@ -147,17 +150,45 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
             per_token = (shape.num_hidden_layers, 2, shape.num_key_value_heads, shape.head_dim)
             return Plan(shape, trained={f"{target}.prefix": (n, *per_token)}, prefix=n)
         case AdapterConfig():
-            beside = method.modules_to_save or method.trainable_tokens
+            biases = isinstance(method, BiasesConfig) and method.bias != "none"
+            beside = method.modules_to_save or method.trainable_tokens or biases
             if not isinstance(method.targets, tuple) or method.exclude or method.layers or beside:
                 raise TypeError(
                     "only methods with names as targets are counted, without exclude, layers, or anything that trains "
                     f"beside them; got {method}"
                 )
             modules = shape.select(method.targets, *_kinds(method))
-            placed = {m.name: added(method.at(m.name), m) for m in modules}
+            placed, held = {m.name: added(method.at(m.name), m) for m in modules}, _parameters(shape, method)
+            if twice := [name for name in held if name in placed]:
+                raise ValueError(
+                    f"{twice[0]} is meant by targets, and its parameter by target_parameters: name it once"
+                )
+            placed |= held
             return Plan(shape, placed, frozen=_shared(method, modules), drops=getattr(method, "dropout", 0) > 0)
     possible = sorted(("FullFineTuning", "HeadOnly", "LastLayers", *CONFIGS))
     raise TypeError(f"{type(method).__name__} is no method; possible: {', '.join(possible)}")
+
+
+def lay_out_step(shape: ModelShape, method: Method) -> Plan:
+    """As `lay_out`, for what is counted of a whole step. Raises TypeError for `target_parameters`, which are not."""
+    plan = lay_out(shape, method)
+    if strange := [name for name, added in plan.modules.items() if added.adds_up_weights]:
+        raise TypeError(
+            f"operations and activations are not counted for target_parameters, as in {strange[0]}: only what trains, "
+            "with trained_parameters and model_states"
+        )
+    return plan
+
+
+def _parameters(shape: ModelShape, config: AdapterConfig) -> dict[str, Added]:
+    """What is added to modules for parameters that they hold. Raises ValueError for a name that matches none."""
+    if not isinstance(config, LoRAConfig):
+        return {}
+    tensors = [name for module in shape.modules for name in module.tensors]
+    if missing := [one for one in config.target_parameters if not any(matches(name, one) for name in tensors)]:
+        raise ValueError(f"no parameter ends with {quoted(missing)}; {shape.model_type} has {quoted(tensors)}")
+    placed = {module.name: added_to_parameters(config, module) for module in shape.modules}
+    return {name: added for name, added in placed.items() if added is not None}
 
 
 def _kinds(config: AdapterConfig) -> tuple[Kind, ...]:

@@ -24,7 +24,7 @@ from peft_lessons.methods.loftq import LoftQConfig
 from peft_lessons.methods.loha import LoHaConfig
 from peft_lessons.methods.lokr import LoKrConfig
 from peft_lessons.methods.lora import LoRAConfig
-from peft_lessons.methods.lora_bias import BiasedLoRAConfig, BiasedLoRAConv, BiasedLoRALinear
+from peft_lessons.methods.lora_bias import BiasedLoRAConfig
 from peft_lessons.methods.lora_fa import LoRAFAConfig
 from peft_lessons.methods.miss import MiSSConfig
 from peft_lessons.methods.oft import OFTConfig
@@ -69,7 +69,7 @@ class OFTLayout(Layout):
         if type(longest) not in (int, float) or longest <= 0:
             raise ValueError(f"eps must be a positive number, got {longest!r}")
         return {
-            name: shortened(tensor, longest) if name.endswith(self.tensors["oft_Q"]) else tensor
+            name: shortened(tensor, longest) if name.endswith(tuple(self.tensors.values())) else tensor
             for name, tensor in tensors.items()
         }
 
@@ -125,19 +125,6 @@ class VeRASeedLayout(VeRALayout):
 
     def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
         return tensor in SHARED
-
-
-class BaseBiasLayout(Layout):
-    """peft's `bias="lora_only"` trains the base's own bias b in place and stores it: it is b + (α/r) β."""
-
-    def decode(self, layer: AdapterLayer, tensor: Tensor) -> Tensor:
-        if tensor.ndim != 1:
-            return tensor
-        assert isinstance(layer, BiasedLoRALinear | BiasedLoRAConv) and layer.base_layer.bias is not None
-        return (tensor - layer.base_layer.bias.to(tensor)) / layer.scaling
-
-    def may_lack(self, layer: AdapterLayer, tensor: str) -> bool:
-        return tensor == "lora_B_bias" and getattr(layer.base_layer, "bias", None) is None
 
 
 class LoftQLayout(Layout):
@@ -241,6 +228,8 @@ LORA: dict[str, Any] = {
         **LAYERS,
         **PATTERNS,
         "trainable_tokens": "trainable_token_indices",
+        "target_parameters": "target_parameters",
+        "bias": "bias",
     },
     "tensors": {
         "lora_A": "lora_A.weight",
@@ -248,11 +237,12 @@ LORA: dict[str, Any] = {
         "lora_embedding_A": "lora_embedding_A",
         "lora_embedding_B": "lora_embedding_B",
     },
-    "constants": {"bias": "none", "fan_in_fan_out": False},
-    "defaults": {"lora_dropout": 0.0, "use_rslora": False},
+    "constants": {"fan_in_fan_out": False},
+    "defaults": {"lora_dropout": 0.0, "use_rslora": False, "bias": "none"},
     # What only was the start of training, or how it saved memory and explored.
     "ignored": frozenset({"eva_config", "velora_config", "monteclora_config"}),
-    "dropped": ("lora_velora_embed", "lora_monteclora_sampler"),
+    # With bias="all" peft writes the biases of modules_to_save three times.
+    "dropped": ("lora_velora_embed", "lora_monteclora_sampler", "original_module", "modules_to_save"),
 }
 # Starts such as "corda" or "lora_ga", which rewrite W, are not among these.
 UNCHANGED_BASE: dict[str, tuple[object, ...]] = {
@@ -302,12 +292,6 @@ LAYOUTS: tuple[Layout, ...] = (
         **LORA | {"tensors": {**LORA["tensors"], "magnitude": "lora_magnitude_vector"}},
     ),
     Layout(config=BiasedLoRAConfig, marks={"lora_bias": True}, accepted=UNCHANGED_BASE, **BIASED),
-    BaseBiasLayout(
-        config=BiasedLoRAConfig,
-        marks={"bias": "lora_only"},
-        accepted=UNCHANGED_BASE,
-        **LORA | {"tensors": {**LORA["tensors"], "lora_B_bias": "base_layer.bias"}},
-    ),
     # A₀ and B₀ are not stored: they are found again in the base's weight
     Layout(config=PiSSAConfig, marks={"init_lora_weights": "pissa"}, **LORA),
     Layout(config=OLoRAConfig, marks={"init_lora_weights": "olora"}, **LORA),
@@ -402,7 +386,7 @@ LAYOUTS: tuple[Layout, ...] = (
             **EXCLUDE,
             **LAYERS,
         },
-        tensors={"oft_Q": "oft_R.weight"},
+        tensors={"oft_Q": "oft_R.weight", "oft_embedding_Q": "oft_embedding_R.weight"},
         constants={"bias": "none", "fan_in_fan_out": False, "use_cayley_neumann": True},
         accepted={"init_weights": (True,)},
         defaults={"block_share": False},
@@ -456,23 +440,16 @@ def layout_of(config: AdapterConfig) -> Layout:
 def in_our_words(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Translate the settings of a file with tensors of these names: peft's several ways to say a thing become one.
 
-    Most language models have no biases, so that "all" of them are none. Those of the adapted layers alone are
-    "lora_only", whatever the setting meant. The parameter "lin.weight" is what LoRA of the module "lin" adapts. Tokens
-    without an embedding's name are those of the one in the file.
+    Most language models have no biases, so that "all" of them are none. Beside parameters no modules may be null.
+    Tokens without an embedding's name are those of the one in the file.
     """
     settings = dict(settings)
     if settings.get("bias") not in (None, "none"):
         biases = [name for name in names if name.endswith(".bias") and not name.endswith("lora_B.bias")]
         if not biases:
             settings["bias"] = "none"
-        elif settings.get("peft_type") == "LORA" and all(name.endswith(".base_layer.bias") for name in biases):
-            settings["bias"] = "lora_only"
-    parameters, modules = settings.get("target_parameters"), settings.get("target_modules") or []
-    if isinstance(parameters, list) and isinstance(modules, list):
-        weights = [one for one in parameters if isinstance(one, str) and one.endswith(".weight")]
-        if weights == parameters:
-            settings["target_modules"] = [*modules, *(weight.removesuffix(".weight") for weight in weights)]
-            settings["target_parameters"] = None
+    if settings.get("target_parameters") and settings.get("target_modules") is None:
+        settings["target_modules"] = []
     if isinstance(ids := settings.get("trainable_token_indices"), list):  # of the embedding, whatever its name
         embeddings = [name.removeprefix(PREFIX).removesuffix(f".{ROWS}") for name in names if name.endswith(ROWS)]
         settings["trainable_token_indices"] = {name: ids for name in embeddings}

@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer
+from peft_lessons.biases import Bias
 from peft_lessons.methods.registry import peft_type
 from peft_lessons.targets import ALL_LINEAR, Names, Targets
 
@@ -64,6 +65,7 @@ OPTIONAL = (
     "trainable_tokens",
     "rank_pattern",
     "alpha_pattern",
+    "target_parameters",
 )
 
 
@@ -252,6 +254,12 @@ def _targets(value: Any) -> Targets:
     return ALL_LINEAR if type(value) is str and value.lower() == "all-linear" else _names(value)
 
 
+def _bias(value: Any) -> Any:
+    if value is not None and value not in get_args(Bias):
+        raise ValueError(f"one of {', '.join(get_args(Bias))}")
+    return value or "none"
+
+
 NAMES = _list_of("a list of names", str)
 READERS: dict[Any, Callable[[Any], Any]] = {
     int: _one_of("a whole number", int),
@@ -260,6 +268,7 @@ READERS: dict[Any, Callable[[Any], Any]] = {
     bool: _one_of("true or false", bool),
     Targets: _targets,
     Names: _names,
+    Bias: _bias,
     tuple[str, ...]: NAMES,
     tuple[int, ...]: _list_of("a list of whole numbers", int),
     tuple[tuple[str, tuple[int, ...]], ...]: _tokens,

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer, TrainedRows, TrainedWhole
+from peft_lessons.biases import TrainedBias
 from peft_lessons.checkpoints.schema import PREFIX, ROWS, Layout
+from peft_lessons.experts import LoRAExperts
 from peft_lessons.targets import WRAPPING_PARTS, own_names
 
 BESIDE = (TrainedWhole, TrainedRows)  # what trains beside a method's adapters
@@ -55,6 +57,15 @@ def _place(module: str, layer: AdapterLayer, tensor: str, layout: Layout) -> str
         return f"{PREFIX}{module}.{part}" if part != tensor else None
     if isinstance(layer, TrainedRows):
         return f"{PREFIX}{module}.{ROWS}" if tensor == "rows" and not layer.tied else None
+    if isinstance(layer, TrainedBias):
+        adapter = layer.adapter
+        if adapter is not None and tensor.startswith("adapter."):
+            return _place(module, adapter, tensor.removeprefix("adapter."), layout)
+        depth = len(adapter.configs) if isinstance(adapter, LoRAExperts) else int(adapter is not None)
+        return f"{PREFIX}{module}{'.base_layer' * depth}.bias" if tensor == "trained_bias" else None
+    if isinstance(layer, LoRAExperts):  # peft wraps the module once for each parameter, first to last
+        tensor, _, parameter = tensor.partition(".")
+        module += ".base_layer" * [*reversed(layer.configs)].index(parameter) if parameter in layer.configs else ""
     return layout.name(module, tensor) if tensor in layout.tensors else None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterConfig, AdapterLayer, named_adapters
 from peft_lessons.checks import check_count, check_positive, check_probability
+from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
@@ -24,7 +25,38 @@ from peft_lessons.ranks import require_rank_fits
 from peft_lessons.targets import Targets
 
 
-class AdaLoRALinear(DeltaLinear):
+class Triplets(AdapterLayer):
+    """P Λ Q for a weight of `rows` × `columns` as B E A: lora_B (rows, r), lora_E (r, 1), lora_A (r, columns)."""
+
+    config: "AdaLoRAConfig"
+
+    def add_triplets(self, rows: int, columns: int) -> None:
+        self.lora_A = self.new_parameter(self.config.rank, columns)
+        self.lora_E = self.new_parameter(self.config.rank, 1)
+        self.lora_B = self.new_parameter(rows, self.config.rank)
+        nn.init.normal_(self.lora_A, std=0.02)
+        nn.init.normal_(self.lora_B, std=0.02)
+        self.dropout = nn.Dropout(self.config.dropout) if self.config.dropout else nn.Identity()
+
+    @property
+    def scaling(self) -> float:
+        return self.config.alpha / (self.config.rank + 1e-5)  # with the authors' guard against a rank of zero
+
+    @exact()
+    def delta(self) -> Tensor:
+        """ΔW, shape (rows, columns), in fp32 or higher."""
+        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
+        return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
+
+    @exact()
+    def orthogonality_penalty(self) -> Tensor:
+        """R(P, Q), a scalar."""
+        identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)
+        P, Q = self.lora_B, self.lora_A
+        return (P.T @ P - identity).square().sum() + (Q @ Q.T - identity).square().sum()
+
+
+class AdaLoRALinear(Triplets, DeltaLinear):
     """A linear layer and P Λ Q. x: (…, in_features) → (…, out_features).
 
     Examples:
@@ -38,36 +70,13 @@ class AdaLoRALinear(DeltaLinear):
         (torch.Size([4, 2]), torch.Size([2, 1]), torch.Size([2, 8]))
     """
 
-    config: "AdaLoRAConfig"
-
     def __init__(self, base_layer: nn.Module, config: "AdaLoRAConfig") -> None:
         super().__init__(base_layer, config)
-        self.lora_A = self.new_parameter(config.rank, self.in_features)
-        self.lora_E = self.new_parameter(config.rank, 1)
-        self.lora_B = self.new_parameter(self.out_features, config.rank)
-        nn.init.normal_(self.lora_A, std=0.02)
-        nn.init.normal_(self.lora_B, std=0.02)
-        self.dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
-
-    @property
-    def scaling(self) -> float:
-        return self.config.alpha / (self.config.rank + 1e-5)  # with the authors' guard against a rank of zero
+        self.add_triplets(self.out_features, self.in_features)
 
     def adapted(self, x: Tensor) -> Tensor:
         EA = self.lora_E * self.lora_A  # Λ Q
         return adapted_linear(self.base_layer, x, self.dropout(x), EA, self.lora_B, self.scaling)
-
-    @exact()
-    def delta(self) -> Tensor:
-        wide = torch.promote_types(self.lora_A.dtype, torch.float32)
-        return self.scaling * self.lora_B.to(wide) @ (self.lora_E.to(wide) * self.lora_A.to(wide))
-
-    @exact()
-    def orthogonality_penalty(self) -> Tensor:
-        """R(P, Q), a scalar."""
-        identity = torch.eye(self.config.rank, dtype=self.lora_A.dtype, device=self.lora_A.device)
-        P, Q = self.lora_B, self.lora_A
-        return (P.T @ P - identity).square().sum() + (Q @ Q.T - identity).square().sum()
 
 
 @factors.register(AdaLoRALinear)
@@ -134,6 +143,13 @@ class AdaLoRAConfig(AdapterConfig):
     def check(self, name: str, base_layer: nn.Module) -> None:
         require_rank_fits(self, base_layer)
 
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        if isinstance(base_layer, CONVOLUTIONS):
+            from peft_lessons.methods.adalora_conv import AdaLoRAConv  # which is made of what is here
+
+            return AdaLoRAConv(base_layer, self)
+        return super().wrap(name, base_layer)
+
     def budget(self, step: int, layers: int) -> int:
         """Singular values that may stay after `step`, over all layers (§3.3)."""
         first, last = self.rank * layers, self.target_rank * layers
@@ -174,7 +190,7 @@ class RankAllocator:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        found = (layer for _, layer in named_adapters(model) if isinstance(layer, AdaLoRALinear))
+        found = (layer for _, layer in named_adapters(model) if isinstance(layer, Triplets))
         self.layers = list(dict.fromkeys(found))
         if not self.layers:
             raise ValueError("nothing to allocate: the model has no AdaLoRA layers")
@@ -230,10 +246,10 @@ class RankAllocator:
         for layer, score in zip(self.layers, scores, strict=True):
             layer.lora_E.masked_fill_((score <= threshold)[:, None], 0.0)
 
-    def _scores(self, layer: AdaLoRALinear) -> Tensor:
+    def _scores(self, layer: Triplets) -> Tensor:
         A, E, B = (self.sensitivity[p] * self.uncertainty[p] for p in _triplet(layer))
         return E[:, 0] + A.mean(dim=1) + B.mean(dim=0)
 
 
-def _triplet(layer: AdaLoRALinear) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+def _triplet(layer: Triplets) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
     return layer.lora_A, layer.lora_E, layer.lora_B

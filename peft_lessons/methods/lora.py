@@ -5,8 +5,8 @@
 A starts random and B at zero, so that ΔW = 0 at the start while B still gets a gradient. Rank-stabilised scaling
 (Kalajdzievski 2023, arXiv:2312.03732) divides by √r instead of r.
 
-Embeddings and convolutions have pages of their own, `lora_embedding.py` and `lora_conv.py`. Left out: LoRA's own
-merging inside `eval()`; see `peft_lessons.merge`.
+Embeddings and convolutions have pages of their own, `lora_embedding.py` and `lora_conv.py`, and so have parameters that
+no layer calls, `peft_lessons/experts.py`. Left out: LoRA's own merging inside `eval()`; see `peft_lessons.merge`.
 """
 
 import math
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from peft_lessons.adapters import AdapterLayer
+from peft_lessons.biases import BiasesConfig
 from peft_lessons.checks import check_probability
 from peft_lessons.convolution import CONVOLUTIONS
 from peft_lessons.exact import exact
+from peft_lessons.experts import LoRAExperts, ParametersConfig
 from peft_lessons.linear import LLAMA_LINEAR_LAYERS, DeltaLinear, factors
 from peft_lessons.low_rank import adapted_linear
 from peft_lessons.methods.lora_conv import LoRAConv
 from peft_lessons.methods.lora_embedding import LoRAEmbedding
-from peft_lessons.ranks import RankedConfig
 from peft_lessons.targets import Targets
 
 
@@ -81,8 +82,8 @@ ELSEWHERE: dict[Layer, dict[type[nn.Module], Layer]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRAConfig(RankedConfig):
-    """How much LoRA, and where: linear layers, embeddings, convolutions.
+class LoRAConfig(BiasesConfig, ParametersConfig):
+    """How much LoRA, and where: linear layers, embeddings, convolutions, experts.
 
     Attributes:
         rank: r, the rows of A (r, in) and columns of B (out, r); at most min(in, out).
@@ -91,7 +92,8 @@ class LoRAConfig(RankedConfig):
         rank_stabilized: Whether the update is scaled by α / √r instead (arXiv:2312.03732).
 
     Raises:
-        ValueError: for a rank below 1, an alpha that is not positive and a dropout outside [0, 1).
+        ValueError: for a rank below 1, an alpha that is not positive, a dropout outside [0, 1), another word as `bias`,
+            and for `target_parameters` with dropout or in a variant of LoRA.
 
     Examples:
         >>> from torch import nn
@@ -114,8 +116,15 @@ class LoRAConfig(RankedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_probability("dropout", self.dropout)
+        if self.target_parameters and (self.layer is not LoRALinear or self.dropout):
+            raise ValueError(
+                "target_parameters go with a plain LoRAConfig without dropout, which would drop from an input that is "
+                f"not seen; got {type(self).__name__}, dropout={self.dropout}"
+            )
 
     def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        if parameters := self.parameters(name, base_layer):
+            return LoRAExperts(base_layer, self.at(name), {one: self.at(f"{name}.{one}") for one in parameters})
         elsewhere = ELSEWHERE.get(self.layer, {})
         layer = next((layer for kind, layer in elsewhere.items() if isinstance(base_layer, kind)), self.layer)
         return layer(base_layer, self.at(name))

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_lessons.adapters import AdapterLayer
+from peft_lessons.embedding import EmbeddingAdapter
 from peft_lessons.exact import exact
 
 if TYPE_CHECKING:
     from peft_lessons.methods.lora import LoRAConfig
 
 
-class LoRAEmbedding(AdapterLayer):
+class LoRAEmbedding(EmbeddingAdapter):
     """An embedding and its low-rank update. int64 ids (…) → (…, width).
 
     Raises:
@@ -38,16 +38,10 @@ class LoRAEmbedding(AdapterLayer):
         (torch.Size([2, 10]), torch.Size([6, 2]))
     """
 
-    base_layer: nn.Embedding
     config: "LoRAConfig"
 
     def __init__(self, base_layer: nn.Module, config: "LoRAConfig") -> None:
         super().__init__(base_layer, config)
-        if type(base_layer).forward is not nn.Embedding.forward or self.base_layer.max_norm is not None:
-            raise TypeError(
-                f"LoRAEmbedding adapts an nn.Embedding without max_norm, got {type(base_layer).__name__} with "
-                f"max_norm={self.base_layer.max_norm} (a class with a forward of its own may scale what it looks up)"
-            )
         tokens, width = self.base_layer.weight.shape
         self.lora_embedding_A = self.new_parameter(config.rank, tokens)
         self.lora_embedding_B = self.new_parameter(width, config.rank)
@@ -69,21 +63,8 @@ class LoRAEmbedding(AdapterLayer):
         return self.config.scaling * (self.lora_embedding_B.to(wide) @ self.lora_embedding_A.to(wide)).T
 
     def folded(self) -> Tensor:
-        """E with the update in it, (tokens, width), in fp32 or higher."""
         delta = self.delta()
         return self.base_layer.weight.to(delta.dtype) + delta
-
-    def merged_tensor(self, name: str) -> Tensor:
-        if name != "weight":
-            raise TypeError(f"an embedding has no {name}")
-        return self.folded().to(self.base_layer.weight.dtype)
-
-    @exact()
-    @torch.no_grad()
-    def merged(self) -> nn.Embedding:
-        """A new frozen `nn.Embedding` with the weight of `folded`, rounded once."""
-        weight, padding = self.merged_tensor("weight").contiguous(), self.base_layer.padding_idx
-        return nn.Embedding.from_pretrained(weight, padding_idx=padding).train(self.training)
 
     def extra_repr(self) -> str:
         return f"rank={self.config.rank}, alpha={self.config.alpha:g}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from peft_lessons.adapters import named_adapters, trainable_parameters
+from peft_lessons.adapters import trainable_parameters
 from peft_lessons.checks import check_positive
 from peft_lessons.methods.lora import LoRALinear
 
@@ -35,7 +35,7 @@ def lora_plus_groups(model: nn.Module, learning_rate: float, ratio: float = 16.0
     """
     check_positive("learning_rate", learning_rate)
     check_positive("ratio", ratio)
-    layers = {layer: None for _, layer in named_adapters(model) if isinstance(layer, LoRALinear)}
+    layers = [layer for layer in model.modules() if isinstance(layer, LoRALinear)]
     fast = [layer.lora_B for layer in layers if layer.lora_B.requires_grad]
     if not fast:
         raise ValueError("LoRA+ sets the learning rate of lora_B, and no LoRA layer of this model trains one")

@@ -10,7 +10,8 @@ makes all of them turn alike, by one R_i.
 orthogonal. peft does so, with 5 terms, unless told otherwise. There 3 means 4; here no fewer than 4 are taken, and no
 more than 100, which gain nothing.
 
-Left out: constrained OFT, which keeps each Q_i short in training, and dropout of whole blocks.
+Embeddings have a page of their own, `oft_embedding.py`. Left out: constrained OFT, which keeps each Q_i short in
+training, and dropout of whole blocks.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,54 @@ from peft_lessons.linear import LLAMA_LINEAR_LAYERS, LinearAdapter
 from peft_lessons.targets import Targets
 
 
-class OFTLinear(LinearAdapter):
+class Rotation(AdapterLayer):
+    """What turns rows of `width` numbers.
+
+    Raises:
+        ValueError: when the size or the number of the blocks does not divide the width.
+    """
+
+    config: "OFTConfig"
+    Q_name: ClassVar[str] = "oft_Q"
+
+    def __init__(self, base_layer: nn.Module, config: "OFTConfig") -> None:
+        super().__init__(base_layer, config)
+        field = "block_size" if config.blocks is None else "blocks"
+        if self.width % (given := getattr(config, field)):
+            least = 2 if config.blocks is None else 1
+            divisors = [d for d in range(least, self.width + 1) if self.width % d == 0]
+            raise ValueError(f"{field} {given} does not divide the width {self.width}; possible: {divisors}")
+        size = self.block_size
+        Q = self.new_parameter(1 if config.shared else self.width // size, size * (size - 1) // 2)
+        self.register_parameter(self.Q_name, Q)
+
+    @property
+    def width(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def block_size(self) -> int:
+        return self.config.block_size if self.config.blocks is None else self.width // self.config.blocks
+
+    @exact()
+    def rotations(self) -> Tensor:
+        """The R_i: (blocks, block_size, block_size), or (1, block_size, block_size) where they are one."""
+        size = self.block_size
+        kept = self.get_parameter(self.Q_name)
+        row, column = torch.triu_indices(size, size, 1, device=kept.device)
+        Q = kept.to(torch.promote_types(kept.dtype, torch.float32))
+        upper = Q.new_zeros(len(Q), size, size)
+        upper[:, row, column] = Q
+        return cayley(upper - upper.mT, self.config.neumann_terms)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """x R, in the dtype of R. (…, width) → (…, width)"""
+        R = self.rotations()
+        blocks = x.to(R.dtype).unflatten(-1, (-1, self.block_size))
+        return torch.einsum("...rk,rkc->...rc", blocks, R).flatten(-2)
+
+
+class OFTLinear(Rotation, LinearAdapter):
     """A linear layer behind a rotation. x: (…, in_features) → (…, out_features).
 
     Raises:
@@ -43,36 +91,12 @@ class OFTLinear(LinearAdapter):
         torch.Size([2, 4, 4])
     """
 
-    config: "OFTConfig"
-
-    def __init__(self, base_layer: nn.Module, config: "OFTConfig") -> None:
-        super().__init__(base_layer, config)
-        field = "block_size" if config.blocks is None else "blocks"
-        if self.in_features % (given := getattr(config, field)):
-            least = 2 if config.blocks is None else 1
-            divisors = [d for d in range(least, self.in_features + 1) if self.in_features % d == 0]
-            raise ValueError(f"{field} {given} does not divide in_features {self.in_features}; possible: {divisors}")
-        size = self.block_size
-        self.oft_Q = self.new_parameter(1 if config.shared else self.in_features // size, size * (size - 1) // 2)
-
     @property
-    def block_size(self) -> int:
-        return self.config.block_size if self.config.blocks is None else self.in_features // self.config.blocks
-
-    @exact()
-    def rotations(self) -> Tensor:
-        """The R_i: (blocks, block_size, block_size), or (1, block_size, block_size) where they are one."""
-        size = self.block_size
-        row, column = torch.triu_indices(size, size, 1, device=self.oft_Q.device)
-        Q = self.oft_Q.to(torch.promote_types(self.oft_Q.dtype, torch.float32))
-        upper = Q.new_zeros(len(Q), size, size)
-        upper[:, row, column] = Q
-        return cayley(upper - upper.mT, self.config.neumann_terms)
+    def width(self) -> int:
+        return self.in_features
 
     def adapted(self, x: Tensor) -> Tensor:
-        R = self.rotations()
-        blocks = x.to(R.dtype).unflatten(-1, (-1, self.block_size))
-        return self.base_layer(torch.einsum("...rk,rkc->...rc", blocks, R).flatten(-2).to(x.dtype))
+        return self.base_layer(self.turned(x).to(x.dtype))
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         R = self.rotations()
@@ -97,8 +121,8 @@ class OFTConfig(AdapterConfig):
     """How large the rotated blocks are, and where.
 
     Attributes:
-        block_size: b, the inputs that are rotated among themselves; divides in_features.
-        blocks: How many blocks there are, in place of a size; divides in_features.
+        block_size: b, the inputs that are rotated among themselves; divides in_features, or an embedding's width.
+        blocks: How many blocks there are, in place of a size; divides the same.
         shared: Whether all blocks of a layer turn alike, by one R_i.
         neumann_terms: Terms of the series in place of the inverse, 4 to 100; None takes the inverse itself.
 
@@ -121,6 +145,13 @@ class OFTConfig(AdapterConfig):
     shared: bool = False
     neumann_terms: int | None = None
     targets: Targets = LLAMA_LINEAR_LAYERS
+
+    def wrap(self, name: str, base_layer: nn.Module) -> AdapterLayer:
+        if isinstance(base_layer, nn.Embedding):
+            from peft_lessons.methods.oft_embedding import OFTEmbedding  # which is made of what is here
+
+            return OFTEmbedding(base_layer, self)
+        return super().wrap(name, base_layer)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,7 +29,7 @@ METHODS: dict[str, Method] = {
         pages={"lora": ("LoRALinear",), "lora_conv": ("LoRAConv",), "lora_embedding": ("LoRAEmbedding",)},
         paper="2106.09685",
         peft_type="LORA",
-        trains="rank · (in_features + out_features)",
+        trains="rank · (in_features + out_features); in a stack of experts for each of them",
     ),
     "rslora": Method(
         config="LoRAConfig",
@@ -82,7 +82,7 @@ METHODS: dict[str, Method] = {
     ),
     "adalora": Method(
         config="AdaLoRAConfig",
-        pages={"adalora": ("AdaLoRALinear", "RankAllocator")},
+        pages={"adalora": ("AdaLoRALinear", "RankAllocator"), "adalora_conv": ("AdaLoRAConv",)},
         paper="2303.10512",
         peft_type="ADALORA",
         trains="rank · (in_features + out_features + 1)",
@@ -117,7 +117,7 @@ METHODS: dict[str, Method] = {
     ),
     "oft": Method(
         config="OFTConfig",
-        pages={"oft": ("OFTLinear",)},
+        pages={"oft": ("OFTLinear",), "oft_embedding": ("OFTEmbedding",)},
         paper="2306.07280",
         peft_type="OFT",
         trains="in_features · (block_size − 1) / 2",

@@ -27,7 +27,8 @@ HEADER = """# Methods
 
 One file each in `peft_lessons/methods`: the paper, its equation, one config, one layer. Every one passes the same
 contract (`tests/test_contract.py`) on dense, NF4 and double-quantized layers. `lora_plus.py` has LoRA+'s parameter
-groups, and `partial.py` what adapters are measured against: the head, the last layers, everything.
+groups, and `partial.py` what adapters are measured against: the head, the last layers, everything. Beside the pages,
+`experts.py` is LoRA on stacks of experts (`target_parameters`), and `biases.py` trains the base's own biases (`bias`).
 
 *Trains* counts the numbers that train in one of the places where a method goes, in words of its config and its layer;
 tests count them. The last four columns compare with Hugging Face peft {version} in float32, on a small language model

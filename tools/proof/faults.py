@@ -457,9 +457,23 @@ MODELS = (
     Fault(
         "an old file's missing dropout is no longer filled in",
         "peft_lessons/checkpoints/peft_names.py",
-        '"defaults": {"lora_dropout": 0.0, "use_rslora": False}',
-        '"defaults": {"use_rslora": False}',
+        '"defaults": {"lora_dropout": 0.0, "use_rslora": False, ',
+        '"defaults": {"use_rslora": False, ',
         ("unit: settings or lacks",),
+    ),
+    Fault(
+        "experts read each other's columns of B",
+        "peft_lessons/experts.py",
+        ".unflatten(1, (rank, experts)).permute(2, 0, 1)",
+        ".unflatten(1, (experts, rank)).permute(1, 0, 2)",
+        ("unit",),
+    ),
+    Fault(
+        "a trained bias is written to the base",
+        "peft_lessons/biases.py",
+        ", copy=True)",
+        ")",
+        ("unit",),
     ),
 )
 
