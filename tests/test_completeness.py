@@ -3,8 +3,8 @@
 import doctest
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ import peft
 import pytest
 from accounting_cases import SHAPE, TINY, tiny
 from method_cases import CASES, COUNTS, NOT_IN_PEFT, REFUSED
+from torch import nn
 
 import peft_lessons
 from peft_lessons.accounting import trained_parameters
@@ -151,6 +152,27 @@ def test_the_registry_counts_what_trains(name: str) -> None:
     count = eval(formula.replace("·", "*").replace("−", "-"), {}, Words(layer))
     names = {key for key, _ in layer.named_parameters() if "base_layer." not in key}
     assert count == sum(p.numel() for key, p in layer.named_parameters() if key in names and p.requires_grad) > 0
+
+
+PLACES: dict[str, Callable[[], nn.Module]] = {"conv": lambda: nn.Conv2d(8, 8, 3), "words": lambda: nn.Embedding(20, 8)}
+
+
+def test_layers_for_other_modules_are_made_and_stored() -> None:
+    """Each layer for convolutions and embeddings is what its config puts there, and a file has its tensors' names."""
+    made = set()
+    for name in METHODS:
+        for place in PLACES:
+            where = {"targets": (place,)} | ({"feedforward_targets": ()} if name == "ia3" else {})
+            config = replace(CASES[name].config, **where)
+            try:
+                layer = inject(nn.ModuleDict({place: PLACES[place]()}), config)[place]
+            except TypeError:  # refused: this method is not for such a module
+                continue
+            trained = {key for key, p in layer.named_parameters() if p.requires_grad and "base_layer." not in key}
+            assert trained and trained <= layout_of(config).tensors.keys(), (name, place)
+            made.add(type(layer).__name__)
+    known = {one for method in METHODS.values() for names in method.pages.values() for one in names}
+    assert made == {one for one in known if one.endswith(("Conv", "Embedding"))}
 
 
 def test_a_layout_has_a_word_for_each_setting_and_tensor() -> None:
