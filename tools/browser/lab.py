@@ -207,7 +207,7 @@ class Lesson:
             [name, arguments],
         )
 
-    def run_all(self, minutes: float = 10) -> None:
+    def run_all(self, minutes: float = 15) -> None:
         """Run every cell and wait until the last is done and what it drew has settled."""
         self.page.evaluate(
             """() => {

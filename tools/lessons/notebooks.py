@@ -106,7 +106,7 @@ def kernel_environment(home: Path, **variables: str) -> dict[str, str]:
         "PEFT_LESSONS_HOME": str(home / "progress"),
         "IPYTHONDIR": str(home / "ipython"),
         "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "2",  # the order of a sum, hence its last digit, depends on the number of threads
+        "OMP_NUM_THREADS": "1",  # the order of a sum, hence its last digit, depends on the number of threads
         "OMP_WAIT_POLICY": "passive",
         **variables,
     }
