@@ -80,25 +80,25 @@ def fill(model: nn.Module, part: str = "lora_", seed: int = 1) -> None:
 @fact(
     "peft",
     where=LAYOUTS_FILE,
-    says='"defaults": {"lora_dropout": 0.0, "use_rslora": False}',
-    expected={"lora_dropout": 0.0, "use_rslora": False},
+    says='"defaults": {"lora_dropout": 0.0, "use_rslora": False, "bias": "none"}',
+    expected={"lora_dropout": 0.0, "use_rslora": False, "bias": "none"},
 )
 def defaults_of_older_files(peft: Any) -> dict[str, Any]:
-    """A LoraConfig has no dropout and the plain scaling unless told otherwise."""
+    """A LoraConfig has no dropout and the plain scaling and trains no biases unless told otherwise."""
     config = peft.LoraConfig()
-    return {name: getattr(config, name) for name in ("lora_dropout", "use_rslora")}
+    return {name: getattr(config, name) for name in ("lora_dropout", "use_rslora", "bias")}
 
 
 @fact(
     "peft",
     where=LAYOUTS_FILE,
-    says='"constants": {"bias": "none", "fan_in_fan_out": False}',
-    expected={"bias": "none", "fan_in_fan_out": False, "init_lora_weights": True},
+    says='"constants": {"fan_in_fan_out": False}',
+    expected={"fan_in_fan_out": False, "init_lora_weights": True},
 )
 def defaults_of_lora(peft: Any) -> dict[str, Any]:
-    """A LoraConfig trains no biases, takes weights as (out, in) and starts B at zero unless told otherwise."""
+    """A LoraConfig takes weights as (out, in) and starts B at zero unless told otherwise."""
     config = peft.LoraConfig()
-    return {name: getattr(config, name) for name in ("bias", "fan_in_fan_out", "init_lora_weights")}
+    return {name: getattr(config, name) for name in ("fan_in_fan_out", "init_lora_weights")}
 
 
 @fact(
@@ -262,7 +262,7 @@ def missing_methods(peft: Any) -> list[str]:
 @fact(
     "peft",
     where="peft_lessons/checkpoints/files.py",
-    says="# peft demands generation methods of whatever claims to be a causal language model",
+    says="of a language model peft demands the methods of generation",
     expected="AttributeError",
 )
 def demands_of_language_models(peft: Any) -> str:
