@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from functools import cache
 from textwrap import fill
 from typing import Any
 
@@ -39,8 +40,13 @@ def _fields(doc: str) -> dict[str, str]:
 def _entry(name: str, text: str, default: Any) -> str:
     if default is not inspect.Parameter.empty:
         text = f"{text} Default: {getattr(default, 'name', None) or repr(default)}."
+    return _wrapped(f"{name}: {text}")
+
+
+@cache  # configs inherit most of their entries
+def _wrapped(entry: str) -> str:
     return fill(
-        f"{name}: {text}",
+        entry,
         width=112,
         initial_indent="    ",
         subsequent_indent="        ",
