@@ -159,8 +159,10 @@ def check(student: Callable[..., Any]) -> None:
     first = {case.arguments[0]: case for case in reversed(cases)}
     chosen = [method for method, case in first.items() if _answer(student, case) is not None]
     if len(chosen) < 2:
-        answered = f"only {chosen[0]}" if chosen else "none"
-        raise Incorrect(f"two of {', '.join(_LINES)} are wanted, and yours answers {answered}")
+        silent = f"all but {chosen[0]}" if chosen else "all"
+        raise Incorrect(
+            f"return the output for two of {', '.join(_LINES)} at least; yours returns None for {silent} of them"
+        )
     compare(student, [case for case in cases if case.arguments[0] in chosen], WRONG)
 
 
