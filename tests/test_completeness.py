@@ -26,7 +26,7 @@ from peft_lessons.methods.registry import METHODS, Method
 from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS_PAGE, TRANSFORMERS_PAGE = (ROOT / "docs" / name for name in ("methods.md", "transformers.md"))
+TABLE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -46,15 +46,13 @@ def lacks(name: str) -> list[str]:
 def parts(name: str, method: Method, config: type[AdapterConfig]) -> Iterator[tuple[str, bool]]:
     """Each thing that a method has, and whether this one has it."""
     pages = [importlib.import_module(f"peft_lessons.methods.{page}") for page in method.pages]
-    rows, kinds = (page.read_text(encoding="utf-8") for page in (METHODS_PAGE, TRANSFORMERS_PAGE))
     yield "its layer as the first name of its page", next(iter(method.pages.values()))[0] == config.layer.__name__
     for page, names in zip(pages, method.pages.values(), strict=True):
         yield from ((f"{one} on the page {page.__name__}", hasattr(page, one)) for one in names)
     yield f"its paper, arXiv:{method.paper}, on its page", f"arXiv:{method.paper}" in whole_text(pages[0])
     yield f"an example in the docstring of {method.config}", bool(doctest.DocTestParser().get_examples(text(config)))
     yield "a page on the site", all(f"automodule:: {page.__name__}\n" in methods_page() for page in pages)
-    yield "a row in docs/methods.md: python -m tools.artifacts.method_table", f"| {name} | `{method.config}` |" in rows
-    yield "a row in docs/transformers.md: python -m tools.artifacts.transformers_table", f"| {name} | " in kinds
+    yield "a row in docs/methods.md: python -m tools.artifacts.method_table", f"| {name} | `{method.config}` |" in TABLE
     yield "a layout in checkpoints/peft_names.py", SAVED_AS.get(config, config) in {layout.config for layout in LAYOUTS}
     yield "a case in tests/method_cases.py", name in CASES and type(CASES[name].config) is config
     if name not in CASES:
@@ -102,7 +100,6 @@ def test_what_is_lacking_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "its paper, arXiv:0000.00000, on its page",
         "an example in the docstring of LonelyConfig",
         "a row in docs/methods.md: python -m tools.artifacts.method_table",
-        "a row in docs/transformers.md: python -m tools.artifacts.transformers_table",
         "a layout in checkpoints/peft_names.py",
         "a case in tests/method_cases.py",
     ]

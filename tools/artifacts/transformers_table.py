@@ -37,8 +37,9 @@ def table(*rows: list[str]) -> str:
 
 
 def works() -> str:
-    cells = [[method, *("–" if (method, kind) in REFUSED else "yes" for kind in KINDS)] for method in ROWS]
-    return table(["method", *KINDS], *cells)
+    exceptions = [method for method in ROWS if any((method, kind) in REFUSED for kind in KINDS)]
+    cells = [[method, *("–" if (method, kind) in REFUSED else "yes" for kind in KINDS)] for method in exceptions]
+    return table(["method", *KINDS], ["all others", *["yes"] * len(KINDS)], *cells)
 
 
 def names() -> str:

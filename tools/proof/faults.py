@@ -92,7 +92,7 @@ METHODS = (
         "peft_lessons/methods/miss.py",
         "        [(2, 4)]",
         "        [(4, 2)]",
-        ("unit: example_holds",),
+        ("unit: example_that_runs and MiSS",),
     ),
     Fault(
         "LoKr splits a width the other way round",

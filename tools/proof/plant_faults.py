@@ -70,7 +70,7 @@ TESTS = {"unit": "tests", "slow": "tests/notebooks", "browser": "tests/browser",
 AREAS = {
     "peft_lessons/methods/combining.py": "several",
     "peft_lessons/methods/registry.py": "completeness documents",
-    "peft_lessons/methods/": "completeness adapters contract methods peft_parity lora_elsewhere exact",
+    "peft_lessons/methods/": "completeness help adapters contract methods peft_parity lora_elsewhere exact",
     "peft_lessons/adapters.py": "adapters contract bases",
     "peft_lessons/bases.py": "bases contract",
     "peft_lessons/biases.py": "biases",
