@@ -170,6 +170,8 @@ def test_html_is_escaped_and_links_papers():
     [
         ("a `b*c*d` e", "a <code>b*c*d</code> e"),
         ("so *much* better", "so <em>much</em> better"),
+        ("**Passes** decide, **α.** So", "<strong>Passes</strong> decide, <strong>α.</strong> So"),
+        ("2 ** 3 ** 4", "2 ** 3 ** 4"),
         ("2 * 3 * 4", "2 * 3 * 4"),
         ("2*a*b", "2*a*b"),
         ('"<&>"', "&quot;&lt;&amp;&gt;&quot;"),

@@ -20,17 +20,20 @@ OUTCOMES = {
 # How an output's HTML begins: of one that is folded away JupyterLab shows the first line that is not empty.
 UNSEEN = " \n"
 
-_MARKUP = re.compile(r"`(?P<code>[^`]+)`|(?<![\w*])\*(?P<emphasis>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*])")
+_MARKUP = re.compile(
+    r"`(?P<code>[^`]+)`|(?<![\w*])\*\*(?P<strong>[^*\s](?:[^*]*[^*\s])?)\*\*(?![\w*])"
+    r"|(?<![\w*])\*(?P<em>[^*\s](?:[^*]*[^*\s])?)\*(?![\w*])"
+)
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5}(?:v\d+)?)")
 
 
 def inline_html(text: str) -> str:
-    """HTML of a markdown-light text: `code` and *emphasis*; everything else is escaped, formulas are plain unicode."""
+    """HTML of a markdown-light text: `code`, *em* and **strong**; all else is escaped, formulas are plain unicode."""
     parts, end = [], 0
     for match in _MARKUP.finditer(text):
         parts.append(html.escape(text[end : match.start()]))
-        tag = "code" if match["code"] else "em"
-        parts.append(f"<{tag}>{html.escape(match['code'] or match['emphasis'])}</{tag}>")
+        tag = match.lastgroup
+        parts.append(f"<{tag}>{html.escape(match[tag])}</{tag}>")
         end = match.end()
     return "".join(parts) + html.escape(text[end:])
 
