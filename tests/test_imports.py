@@ -1,6 +1,7 @@
 """Dependencies run one way, each is declared, and importing the package costs next to nothing beyond torch."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -119,10 +120,16 @@ print(time.process_time() - start)
 
 
 @pytest.mark.slow
-def test_importing_costs_at_most_a_tenth_of_a_second_more_than_torch():
-    """CPU seconds after torch in the same process, all exported names included; of three processes the quickest."""
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", COST], check=True, capture_output=True, text=True).stdout)
-        for _ in range(3)
+def test_importing_costs_at_most_a_tenth_of_a_second_more_than_torch(tmp_path):
+    """CPU seconds after torch in the same process, all exported names included; of three processes the quickest.
+
+    One more before them compiles, whatever this process's variables say of compiled files.
+    """
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    variables |= {"PYTHONPYCACHEPREFIX": str(tmp_path)}
+    command = [sys.executable, "-c", COST]
+    _, *seconds = [
+        float(subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout)
+        for _ in range(4)
     ]
     assert min(seconds) <= 0.1, seconds

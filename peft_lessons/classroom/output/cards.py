@@ -32,8 +32,8 @@ def inline_html(text: str) -> str:
     parts, end = [], 0
     for match in _MARKUP.finditer(text):
         parts.append(html.escape(text[end : match.start()]))
-        tag = match.lastgroup
-        parts.append(f"<{tag}>{html.escape(match[tag])}</{tag}>")
+        tag, inner = next((tag, inner) for tag, inner in match.groupdict().items() if inner)
+        parts.append(f"<{tag}>{html.escape(inner)}</{tag}>")
         end = match.end()
     return "".join(parts) + html.escape(text[end:])
 
