@@ -96,17 +96,17 @@ def reset(arguments: Arguments) -> int:
 
 
 def progress(_arguments: Arguments) -> int:
-    from peft_lessons.classroom.progress import handing_in
+    from peft_lessons.classroom.progress import submission
 
-    print(handing_in.table())
+    print(submission.table())
     return 0
 
 
 def export(arguments: Arguments) -> int:
-    from peft_lessons.classroom.progress import handing_in
+    from peft_lessons.classroom.progress import submission
     from peft_lessons.files import user_path
 
-    items = handing_in.export(user_path(arguments.file), arguments.name)
+    items = submission.export(user_path(arguments.file), arguments.name)
     whose = f"by {arguments.name}" if arguments.name else "without a name"
     print(f"{arguments.file}: {len(items)} items, {whose}. It is text: look at what it says.")
     return 0

@@ -25,14 +25,14 @@ DISK_GIB = 1
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: `verdict` is "ok", "note" or "problem"; `mend` is a command, or what to do."""
+    """What one check found: `verdict` is "ok", "note" or "problem"; `fix` is a command, or what to do."""
 
     verdict: str
     says: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.verdict:<9}{self.says}" + (f"\n{'':9}mend it: {self.mend}" if self.mend else "")
+        return f"{self.verdict:<9}{self.says}" + (f"\n{'':9}fix it: {self.fix}" if self.fix else "")
 
 
 def python() -> Finding:

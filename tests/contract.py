@@ -85,7 +85,7 @@ def sample(method: str, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(5, 3, IN, generator=generator).to(dtype)
 
 
-def stir(model: nn.Module) -> nn.Module:
+def perturb(model: nn.Module) -> nn.Module:
     """Move all that trains away from its start, so that B ≠ 0."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

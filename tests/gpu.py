@@ -87,9 +87,9 @@ def methods(device: str) -> str:
 
 
 def contract_stir(model: nn.Module) -> None:
-    """As `contract.stir`, whose random numbers are drawn on the CPU."""
+    """As `contract.perturb`, whose random numbers are drawn on the CPU."""
     device = next(model.parameters()).device
-    contract.stir(model.cpu()).to(device)
+    contract.perturb(model.cpu()).to(device)
 
 
 def beside_peft(device: str) -> str:

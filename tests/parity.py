@@ -108,7 +108,7 @@ def start(method: str, model: str, dtype: torch.dtype = torch.float32) -> tuple[
 def pair(method: str, model: str, folder: Path, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, peft.PeftModel]:
     """(ours, peft's) with equal weights, away from their start. Peft makes and saves them, we load its files."""
     _, reference = start(method, model, dtype)
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(folder)
     mine = load_adapter(MODELS[model](dtype)[0], folder)
     if method == "lora-fa":  # on disk it is LoRA
@@ -118,7 +118,7 @@ def pair(method: str, model: str, folder: Path, dtype: torch.dtype = torch.float
     return mine.eval(), reference
 
 
-def disturb(model: nn.Module) -> None:
+def perturb_either(model: nn.Module) -> None:
     """Move what trains, but for AdaLoRA's count of ranks, which peft lets train in float64 by accident."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -23,7 +23,7 @@ from peft_lessons.accounting import (
     trained_parameters,
     training_memory,
 )
-from peft_lessons.accounting.layouts import LAYOUTS
+from peft_lessons.accounting.architectures import LAYOUTS
 from peft_lessons.accounting.plan import lay_out
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.prefix import PrefixTuningConfig

@@ -13,7 +13,7 @@ from functools import partial
 import peft
 import pytest
 import torch
-from parity import decoders, disturb
+from parity import decoders, perturb_either
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -330,7 +330,7 @@ def test_a_sequence_classifier(kind: str, targets, whole: list[str], tmp_path) -
         theirs = peft.get_peft_model(
             sequence_classifier(kind), peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=targets)
         ).eval()
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     assert json.loads((tmp_path / "theirs" / SETTINGS).read_text())["modules_to_save"] == ["classifier", "score"]
     ids = torch.arange(12).view(2, 6)
@@ -390,7 +390,7 @@ def test_the_weight_of_a_layer_is_a_parameter_too(tmp_path) -> None:
     """Peft's `target_parameters` on what is a linear layer."""
     config = peft.LoraConfig(r=2, target_modules=["q"], target_parameters=["v.weight"])
     theirs = peft.get_peft_model(Biased(True, norm_bias=True), config)
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path)
     x = torch.randn(3, 6)
     torch.testing.assert_close(load_adapter(Biased(True, norm_bias=True), tmp_path)(x), theirs(x))
@@ -430,7 +430,7 @@ def test_tokens_that_train(tied: bool, named: bool, tmp_path) -> None:
     indices = {"embed_tokens": list(TOKENS)} if named else list(TOKENS)
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=indices)
     theirs = peft.get_peft_model(decoder(tied)[1], config)
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     ids = torch.tensor([[3, 1, 60, 7, 3], [2, 4, 5, 6, 9]])
     mine = load_adapter(decoder(tied)[0], tmp_path / "theirs")
@@ -504,7 +504,7 @@ class Biased(nn.Module):
 def test_veras_shared_pair_may_be_left_out(tmp_path) -> None:
     config = peft.VeraConfig(r=4, target_modules=["q", "v"], projection_prng_key=3, save_projection=False)
     theirs = peft.get_peft_model(Biased(True, norm_bias=True), config)
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path)
     assert not any("vera_A" in name for name in load_file(tmp_path / WEIGHTS))
     mine, x = load_adapter(Biased(True, norm_bias=True), tmp_path), torch.randn(3, 6)
@@ -526,7 +526,7 @@ def test_a_rank_above_the_matrix_is_read_but_not_made(config, tmp_path) -> None:
         inject(base(), config)
     peft_config = {LoRAConfig: peft.LoraConfig, LoHaConfig: peft.LoHaConfig}[type(config)]
     theirs = peft.get_peft_model(copy.deepcopy(base()), peft_config(r=9, target_modules=["q"]))
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path)
     mine, x = load_adapter(base(), tmp_path), torch.randn(3, 6)
     torch.testing.assert_close(mine["q"](x), theirs.base_model.model["q"](x))

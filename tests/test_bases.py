@@ -9,8 +9,8 @@ import bitsandbytes as bnb
 import peft
 import pytest
 import torch
-from contract import METHODS, stir
-from parity import disturb, named_gradients, theirs
+from contract import METHODS, perturb
+from parity import named_gradients, perturb_either, theirs
 from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
@@ -107,7 +107,7 @@ def pair(kind: str, method: str, folder) -> tuple[nn.Module, peft.PeftModel]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reference = peft.get_peft_model(network(kind), config, autocast_adapter_dtype=False)
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(folder)
     return load_adapter(network(kind), folder), reference
 
@@ -160,7 +160,7 @@ def test_gpt2_with_an_adapter_of_peft(tmp_path) -> None:
     names = ["c_attn", "c_proj", "c_fc", "wpe"]
     config = peft.LoraConfig(r=4, lora_alpha=12, target_modules=names, fan_in_fan_out=True, task_type="CAUSAL_LM")
     reference, ids = peft.get_peft_model(gpt2(), config), torch.arange(12)[None]
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(tmp_path / "theirs")
     mine = load_adapter(gpt2(), tmp_path / "theirs").eval()
     expected = reference.eval()(ids).logits
@@ -176,7 +176,7 @@ def test_gpt2_with_an_adapter_of_peft(tmp_path) -> None:
 
 def test_our_files_over_a_conv1d_load_in_peft(tmp_path) -> None:
     config = LoRAConfig(rank=4, alpha=12, targets=tuple(SIZES))
-    mine = stir(inject(network("Conv1D"), config))
+    mine = perturb(inject(network("Conv1D"), config))
     save_adapter(mine, config, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft corrects fan_in_fan_out, and says so
@@ -200,7 +200,7 @@ def test_every_method_takes_bitsandbytes(method: str, kind: str) -> None:
     expected = model(x)
     assert torch.equal(inject(model, config).eval().train()(x), expected)
     assert all(parameter.dtype == torch.float32 for parameter in trainable_parameters(model))
-    stir(model).eval()
+    perturb(model).eval()
     before = [layer.base_layer.weight.clone() for _, layer in named_adapters(model)]
     y = model(x)
     with adapters_disabled(model):
@@ -229,7 +229,7 @@ def test_four_bit_weights_are_those_of_bitsandbytes(quant_type, double, dtype, b
     expected = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     assert expected.dtype == dtype
     assert torch.equal(read_weight(layer, dtype), expected)
-    merged = merge(stir(inject(nn.Sequential(layer), BitFitConfig(targets=("0",)))))[0]
+    merged = merge(perturb(inject(nn.Sequential(layer), BitFitConfig(targets=("0",)))))[0]
     assert merged.weight.dtype == dtype and torch.equal(merged.weight, expected)
 
 
@@ -247,7 +247,7 @@ def test_four_bit_weights_in_the_order_of_avx512(double: bool) -> None:
     expected = levels * scales.bfloat16().float().repeat_interleave(64).view(96, 128)
     layer.weight.data, layer.weight.quant_state = _convert_weight_packed_for_cpu(layer.weight.data, state)
     torch.testing.assert_close(read_weight(layer, torch.float32), expected, rtol=1e-6, atol=0)
-    assert merge(stir(inject(nn.Sequential(layer), BitFitConfig(targets=("0",)))))[0].weight.dtype == torch.float32
+    assert merge(perturb(inject(nn.Sequential(layer), BitFitConfig(targets=("0",)))))[0].weight.dtype == torch.float32
 
 
 def test_int8_weights_are_those_of_bitsandbytes() -> None:
@@ -336,7 +336,7 @@ class Renamed(nn.Linear):
 
 
 def lora(layer: nn.Module) -> nn.Sequential:
-    return stir(inject(nn.Sequential(layer), LoRAConfig(rank=2, alpha=6, targets=("0",))))
+    return perturb(inject(nn.Sequential(layer), LoRAConfig(rank=2, alpha=6, targets=("0",))))
 
 
 def test_a_forward_of_its_own_is_not_merged() -> None:
@@ -371,7 +371,7 @@ def test_hooks_are_not_lost_by_merging(hook: str, where: str) -> None:
 
 def test_parametrized_weights() -> None:
     model = nn.ModuleDict({"proj": nn.utils.parametrizations.weight_norm(nn.Linear(8, 6))})
-    stir(inject(model, LoRAConfig(rank=2, targets=("proj",))))
+    perturb(inject(model, LoRAConfig(rank=2, targets=("proj",))))
     x = torch.randn(4, 8)
     expected = model["proj"](x)
     close(merge(model)["proj"](x), expected, 1e-6)
@@ -396,7 +396,7 @@ def test_q4_linear_in_bf16_is_rounded_once() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_not_merged(value: float) -> None:
     model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 8))
-    stir(inject(model, LoRAConfig(rank=2, targets=("0", "1"))))
+    perturb(inject(model, LoRAConfig(rank=2, targets=("0", "1"))))
     with torch.no_grad():
         model[1].lora_B[3, 0] = value
     before = list(model)
@@ -437,7 +437,7 @@ def test_in_torchs_encoder_layer(method: str, quantized: bool) -> None:
         quantize_model(layer, targets=("linear1", "linear2"))
     fields = {"feedforward_targets": ("linear2",)} if method == "ia3" else {}
     targets = ("norm1", "norm2") if method == "layer-norm" else ("linear1", "linear2")
-    model = stir(inject(layer, replace(METHODS[method], targets=targets, **fields)))
+    model = perturb(inject(layer, replace(METHODS[method], targets=targets, **fields)))
     x = torch.randn(2, 5, 12)
     called = model.train()(x)
     with torch.no_grad():
@@ -456,7 +456,7 @@ def test_several_adapters_in_torchs_encoder_layer(tmp_path) -> None:
     layer = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=True)
     config = LoRAConfig(rank=2, targets=("linear1", "linear2"))
     for name in ("a", "b"):
-        save_adapter(stir(inject(copy.deepcopy(layer), config)), config, tmp_path / name)
+        save_adapter(perturb(inject(copy.deepcopy(layer), config)), config, tmp_path / name)
     model, x = load_adapters(layer, {name: tmp_path / name for name in ("a", "b")}), torch.randn(2, 5, 12)
     for which in (None, "a", "b"):
         with using(model, which), torch.no_grad():
@@ -472,7 +472,7 @@ def test_in_t5() -> None:
     ).eval()
     ids = torch.arange(1, 7)[None]
     inject(model, LoRAConfig(rank=2, targets=("wo", "wi", "q", "v")))
-    stir(model)
+    perturb(model)
     y = model(input_ids=ids, labels=ids).logits
     close(merge(model)(input_ids=ids, labels=ids).logits, y)
 
@@ -480,7 +480,7 @@ def test_in_t5() -> None:
 @pytest.mark.parametrize("kind", ["Conv1D", "NF4"])
 def test_the_weight_that_is_read_can_be_differentiated(kind: str) -> None:
     model, x = network(kind), torch.randn(7, 64)
-    stir(inject(model, DoRAConfig(rank=2, targets=tuple(SIZES))))
+    perturb(inject(model, DoRAConfig(rank=2, targets=tuple(SIZES))))
     layer = model.q_proj
     weight = layer.weight.T if kind == "Conv1D" else layer.weight
     parameters = trainable_parameters(layer)

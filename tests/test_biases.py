@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from parity import Biased, disturb
+from parity import Biased, perturb_either
 from torch import nn
 
 from peft_lessons import (
@@ -91,7 +91,7 @@ def test_biases_of_the_base_that_trained(name: str, setting: str, tmp_path) -> N
     base, targets, more, x = BIASES[name]
     config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=targets, bias=setting, **more)
     theirs = peft.get_peft_model(base(), config).eval()
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     mine = load_adapter(base(), tmp_path / "theirs").eval()
     expected = logits(theirs, x)

@@ -10,8 +10,8 @@ import pytest
 
 from peft_lessons import cli as command_line
 from peft_lessons.classroom import progress
-from peft_lessons.classroom.progress import class_report, handing_in
-from peft_lessons.classroom.progress.handing_in import seal
+from peft_lessons.classroom.progress import class_report, submission
+from peft_lessons.classroom.progress.submission import seal
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def student(tmp_path, monkeypatch):
             assert progress.record(item, kind, outcome, f"a secret of {file}") == ""
         path = tmp_path / "class" / file
         path.parent.mkdir(exist_ok=True)
-        handing_in.export(path, name)
+        submission.export(path, name)
         return path
 
     return acts

@@ -63,7 +63,7 @@ def parts(name: str, method: Method, config: type[AdapterConfig]) -> Iterator[tu
         (method.peft_type not in peft.PeftType.__members__ or name in NOT_IN_PEFT)
         or (any(case == name for case, _ in parity.CASES)),
     )
-    yield "a formula in accounting/added.py", is_planned(name)
+    yield "a formula in accounting/adapter_costs.py", is_planned(name)
     yield "a count of others in COUNTS, tests/method_cases.py", any(type(one) is config for _, one, _ in COUNTS)
     yield "what it refuses in REFUSED, tests/method_cases.py", any(issubclass(config, one) for one, *_ in REFUSED)
 
@@ -107,7 +107,7 @@ def test_what_is_lacking_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lacks("lonely")[-5:] == [
         "the contract over all bases",
         "the comparison with peft",
-        "a formula in accounting/added.py",
+        "a formula in accounting/adapter_costs.py",
         "a count of others in COUNTS, tests/method_cases.py",
         "what it refuses in REFUSED, tests/method_cases.py",
     ]

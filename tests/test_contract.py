@@ -13,8 +13,8 @@ from contract import (
     OUT,
     Network,
     network,
+    perturb,
     sample,
-    stir,
 )
 from method_cases import NOT_FOLDABLE, READS_IDS, STARTS_ELSEWHERE
 from torch import nn
@@ -46,8 +46,8 @@ def adapted(method: str, base: str, dtype: torch.dtype = torch.float32) -> nn.Mo
     return inject(network(method, base, dtype), METHODS[method])
 
 
-def stirred(method: str, base: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    return stir(adapted(method, base, dtype))
+def perturbed(method: str, base: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    return perturb(adapted(method, base, dtype))
 
 
 def state_of_bases(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -106,9 +106,9 @@ def test_what_is_made_in_other_modes_trains(method: str, base: str, mode) -> Non
 def test_merging_does_not_depend_on_the_mode(method: str, base: str) -> None:
     if method in NOT_FOLDABLE:
         pytest.skip("nothing to fold")
-    expected = merge(stirred(method, base)).state_dict()
+    expected = merge(perturbed(method, base)).state_dict()
     for mode in (torch.autocast("cpu", torch.bfloat16), torch.inference_mode(), torch.no_grad()):
-        model = stirred(method, base)
+        model = perturbed(method, base)
         with mode:
             merge(model)
         assert same(model.state_dict(), expected)
@@ -117,7 +117,7 @@ def test_merging_does_not_depend_on_the_mode(method: str, base: str) -> None:
 
 def test_a_default_dtype_or_device_changes_nothing(method: str, base: str) -> None:
     torch.manual_seed(5)
-    expected = stir(inject(network(method, base), seeded(METHODS[method])))
+    expected = perturb(inject(network(method, base), seeded(METHODS[method])))
     model = network(method, base)
     try:
         torch.set_default_dtype(torch.float64)
@@ -126,7 +126,7 @@ def test_a_default_dtype_or_device_changes_nothing(method: str, base: str) -> No
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
-    stir(model)
+    perturb(model)
     assert same(adapter_state_dict(model), adapter_state_dict(expected))
     if method in NOT_FOLDABLE:
         return
@@ -141,7 +141,7 @@ def test_a_default_dtype_or_device_changes_nothing(method: str, base: str) -> No
 
 
 def test_it_reads_like_the_merged_layer(method: str, base: str) -> None:
-    model = stirred(method, base)
+    model = perturbed(method, base)
     if method in NOT_FOLDABLE:  # no weight computes the same
         assert not any(hasattr(layer, "weight") for _, layer in named_adapters(model))
         return
@@ -160,12 +160,12 @@ def test_it_reads_like_the_merged_layer(method: str, base: str) -> None:
 def test_stirring_changes_the_output(method: str, base: str) -> None:
     model, x = adapted(method, base), sample(method)
     before = model(x)
-    assert not torch.allclose(stir(model)(x), before, atol=1e-2)
+    assert not torch.allclose(perturb(model)(x), before, atol=1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_merged_equals_forward(method: str, base: str, dtype: torch.dtype) -> None:
-    model, x = stirred(method, base, dtype), sample(method, dtype)
+    model, x = perturbed(method, base, dtype), sample(method, dtype)
     if method in NOT_FOLDABLE:
         before = dict(model.named_modules())
         with pytest.raises(TypeError, match="cannot be folded into"):
@@ -211,7 +211,7 @@ def traced(model: nn.Module, x: torch.Tensor) -> list[tuple[AdapterLayer, torch.
 
 def test_its_factors_are_what_it_adds(method: str, base: str) -> None:
     """L (R x) beside the base, where a method says that it computes so: what drafts and mixtures go by."""
-    model, x = stirred(method, base, torch.float64), sample(method, torch.float64)
+    model, x = perturbed(method, base, torch.float64), sample(method, torch.float64)
     for layer, inputs, output in traced(model, x):
         if (pair := factors(layer)) is not None:
             left, right = pair
@@ -219,7 +219,7 @@ def test_its_factors_are_what_it_adds(method: str, base: str) -> None:
 
 
 def test_only_the_adapter_trains(method: str, base: str) -> None:
-    model, x = stirred(method, base).train(), sample(method)
+    model, x = perturbed(method, base).train(), sample(method)
     bases = state_of_bases(model)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=0.1)
     model(x).square().sum().backward()
@@ -235,14 +235,14 @@ def test_only_the_adapter_trains(method: str, base: str) -> None:
 def test_input_gradient_is_that_of_the_merged_layer(method: str, base: str) -> None:
     if method in NOT_FOLDABLE:
         pytest.skip("nothing to fold; gradients are checked in float64")
-    model, inputs = stirred(method, base), sample(method).requires_grad_()
+    model, inputs = perturbed(method, base), sample(method).requires_grad_()
     (through_adapter,) = torch.autograd.grad(model(inputs).square().sum(), inputs)
     (through_merged,) = torch.autograd.grad(merge(model)(inputs).square().sum(), inputs)
     assert_close(through_adapter, through_merged, 1e-5)
 
 
 def test_disabled_is_the_base_bit_for_bit(method: str, base: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     # LoftQ's base is the quantized one that it made
     plain = (remove_adapters(copy.deepcopy(model)) if method == "loftq" else network(method, base))(x)
     adapted = model(x)
@@ -258,7 +258,7 @@ def test_disabled_is_the_base_bit_for_bit(method: str, base: str) -> None:
 
 
 def test_modes_mutate_nothing(method: str, base: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for _ in range(3):
         model.train()(x)
@@ -267,14 +267,14 @@ def test_modes_mutate_nothing(method: str, base: str) -> None:
 
 
 def test_state_goes_to_a_fresh_model(method: str, base: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     fresh = adapted(method, base)
     load_adapter_state_dict(fresh, adapter_state_dict(model))
     assert torch.equal(fresh(x), model(x))
 
 
 def test_save_and_load(method: str, base: str, tmp_path) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     save_adapter(model, METHODS[method], tmp_path / "adapter")
     loaded = load_adapter(network(method, base), tmp_path / "adapter").eval()
     assert torch.equal(loaded(x), model(x))
@@ -286,7 +286,7 @@ def test_save_and_load(method: str, base: str, tmp_path) -> None:
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])
 def test_copies(method: str, base: str, how: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     if how == "deepcopy":
         twin = copy.deepcopy(model)
     else:
@@ -296,12 +296,12 @@ def test_copies(method: str, base: str, how: str) -> None:
         twin = torch.load(buffer, weights_only=False)
     expected = model(x)
     assert torch.equal(twin(x), expected)
-    stir(twin)
+    perturb(twin)
     assert torch.equal(model(x), expected), "the copy shares weights with its original"
 
 
 def test_moving_to_bf16_keeps_working(method: str, base: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     expected = model(x)
     moved = model.to(torch.bfloat16)(x.bfloat16() if x.is_floating_point() else x)
     assert moved.dtype == torch.bfloat16
@@ -309,7 +309,7 @@ def test_moving_to_bf16_keeps_working(method: str, base: str) -> None:
 
 
 def test_under_autocast(method: str, base: str) -> None:
-    model, x = stirred(method, base), sample(method)
+    model, x = perturbed(method, base), sample(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = model(x)
         assert y.dtype == network(method, base)(x).dtype
@@ -318,7 +318,7 @@ def test_under_autocast(method: str, base: str) -> None:
 
 def test_gradients_in_float64(method: str, base: str) -> None:
     """Against differences: of the input, and of every parameter. DoRA's gradient is that of a norm held constant."""
-    model, x = stirred(method, base, torch.float64), sample(method, torch.float64)[:2, :2].contiguous()
+    model, x = perturbed(method, base, torch.float64), sample(method, torch.float64)[:2, :2].contiguous()
     if method not in READS_IDS:
         assert torch.autograd.gradcheck(model, (x.requires_grad_(),), eps=1e-6, atol=1e-5, fast_mode=True)
     if method == "dora":
@@ -335,7 +335,7 @@ def test_many_rows_at_once(method: str, base: str) -> None:
     """Long batches take another way through the products than short ones: outputs and gradients are the same."""
     if method in READS_IDS:
         pytest.skip("their products are those of the base")
-    model = stirred(method, base, torch.float64)
+    model = perturbed(method, base, torch.float64)
     x = torch.randn(40, 7, IN, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     results = []
     for parts in (x.split(1), (x,)):
@@ -359,7 +359,7 @@ def test_tied_weights_are_not_written_to(method: str, base: str) -> None:
     if method in NOT_FOLDABLE or base != "dense":
         pytest.skip("a quantized weight is nobody else's; what is not folded writes to nothing")
     torch.manual_seed(0)
-    model, x = stir(inject(Tied().eval(), METHODS[method])), sample(method)
+    model, x = perturb(inject(Tied().eval(), METHODS[method])), sample(method)
     table = model.embedding.weight.clone()
     expected = model(x)
     merge(model)

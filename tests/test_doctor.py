@@ -71,8 +71,8 @@ def test_unknown_command(capsys):
 def problem(finding: Finding) -> Finding:
     """Checks that the finding is a problem that says what mends it, and that the exit status tells."""
     assert finding.verdict == "problem"
-    assert finding.mend
-    assert f"problem  {finding.says}\n         mend it: {finding.mend}\n" in doctor.report([finding])
+    assert finding.fix
+    assert f"problem  {finding.says}\n         fix it: {finding.fix}\n" in doctor.report([finding])
     return finding
 
 
@@ -80,7 +80,7 @@ def test_a_copied_folder_imports_the_original(monkeypatch, tmp_path):
     monkeypatch.setattr(course, "PACKAGE", tmp_path / "copy" / "peft_lessons")
     found = problem(doctor.place())
     assert "a folder was copied" in found.says and str(tmp_path / "copy") in found.says
-    assert found.mend == course.point_here()
+    assert found.fix == course.point_here()
 
 
 @pytest.mark.parametrize("broken", ["place", "packages"])
@@ -93,7 +93,7 @@ def test_the_course_says_at_its_start_what_an_upgrade_or_a_move_has_broken(broke
     monkeypatch.setattr(server, "run", lambda *_: 0)
     assert command_line.main(["lab"]) == 0
     said = capsys.readouterr().out
-    assert f"note     {broken}\n         mend it: do this" in said and said.count("mend it") == 1
+    assert f"note     {broken}\n         fix it: do this" in said and said.count("fix it") == 1
 
 
 def test_what_mends_works_in_any_folder(monkeypatch, tmp_path):
@@ -126,7 +126,7 @@ def test_broken_home(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "file" / "below"))
     found = problem(doctor.progress())
-    assert "progress cannot be saved" in found.says and "PEFT_LESSONS_HOME" in found.mend
+    assert "progress cannot be saved" in found.says and "PEFT_LESSONS_HOME" in found.fix
     assert doctor.doctor() == 1
     assert "\n1 problem." in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ def test_missing_weights(monkeypatch):
     monkeypatch.setattr(smollm2, "PACKAGE", "weights_that_nobody_installed")
     found = problem(doctor.weights())
     assert "missing" in found.says
-    assert found.mend == course.program("weights")
+    assert found.fix == course.program("weights")
 
 
 def test_damaged_weights(tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_damaged_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(smollm2, "PACKAGE", package.name)
     found = problem(doctor.weights())
     assert "damaged" in found.says and str(package / smollm2.FILE) in found.says
-    assert found.mend == course.program("weights")
+    assert found.fix == course.program("weights")
 
 
 def test_missing_package(monkeypatch):
@@ -159,14 +159,14 @@ def test_missing_package(monkeypatch):
     )
     found = problem(doctor.packages())
     assert found.says == "packages are missing: anywidget"
-    assert found.mend == course.reinstall()
+    assert found.fix == course.reinstall()
 
 
 def test_another_version_is_a_note(monkeypatch):
     installed = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "anywidget" else installed(name))
     found = doctor.packages()
-    assert found.verdict == "note" and found.mend
+    assert found.verdict == "note" and found.fix
     assert "anywidget 1.0 (==" in found.says
 
 
@@ -185,7 +185,7 @@ def test_damaged_tiny_gpt(tmp_path, monkeypatch):
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     found = problem(doctor.tiny_gpt())
     assert found.says == f"the tiny GPT: {weights} is damaged"
-    assert "checkout -- peft_lessons/models/tiny_gpt" in found.mend
+    assert "checkout -- peft_lessons/models/tiny_gpt" in found.fix
     weights.unlink()
     assert "lacks model.safetensors" in problem(doctor.tiny_gpt()).says
 
@@ -197,7 +197,7 @@ def test_damaged_text(tmp_path, monkeypatch):
     data._text.cache_clear()
     found = problem(doctor.texts())
     data._text.cache_clear()
-    assert "countries.jsonl.gz is damaged" in found.says and "checkout -- peft_lessons/data" in found.mend
+    assert "countries.jsonl.gz is damaged" in found.says and "checkout -- peft_lessons/data" in found.fix
 
 
 def test_missing_notebook(healthy):
@@ -218,7 +218,7 @@ def test_full_disk(monkeypatch):
 def test_busy_threads_are_a_note(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY")
     found = doctor.waiting()
-    assert found.verdict == "note" and "OMP_WAIT_POLICY=passive" in found.mend
+    assert found.verdict == "note" and "OMP_WAIT_POLICY=passive" in found.fix
 
 
 @pytest.mark.slow
@@ -231,4 +231,4 @@ def test_the_doctor_speaks_where_a_package_does_not_load(module, tmp_path):
     assert f"ok       Python {sys.version_info.major}." in ran.stdout
     if module == "torch":
         assert "pip install --force-reinstall" in ran.stdout, "pip takes a broken torch for an installed one"
-        assert "mend it: what is named above, first" in ran.stdout
+        assert "fix it: what is named above, first" in ran.stdout

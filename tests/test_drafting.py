@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from contract import stir
+from contract import perturb
 from test_decoder import CONFIG, ids, new_decoder
 from torch import nn
 
@@ -153,7 +153,7 @@ def test_wrong_guesses_change_nothing(wrong: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("config", DRAFTED, ids=lambda config: type(config).__name__)
 def test_adapters_of_low_rank_are_drafted(config: AdapterConfig, guesses: dict[str, int]) -> None:
-    model = stir(inject(four_bit_decoder(), config)).eval()
+    model = perturb(inject(four_bit_decoder(), config)).eval()
     base = without_a_draft(four_bit_decoder(), ids(1, 7), 40)
     assert not torch.equal(without_a_draft(model, ids(1, 7), 40), base), "the adapter does nothing"
     check_same(model)
@@ -165,7 +165,7 @@ def test_adapters_of_low_rank_are_drafted(config: AdapterConfig, guesses: dict[s
 
 @pytest.mark.parametrize("config", NOT_DRAFTED, ids=lambda config: type(config).__name__)
 def test_other_adapters_are_generated_without(config: AdapterConfig, guesses: dict[str, int]) -> None:
-    model = stir(inject(four_bit_decoder(), config)).eval()
+    model = perturb(inject(four_bit_decoder(), config)).eval()
     check_same(model)
     assert not guesses["made"]
 
@@ -174,7 +174,7 @@ def test_adapters_of_several(tmp_path, guesses: dict[str, int]) -> None:
     folders, texts = {}, {}
     for name, targets in {"a": ("q_proj", "up_proj"), "b": ("v_proj",)}.items():
         config = LoRAConfig(rank=4, alpha=20, targets=targets)
-        model = stir(inject(four_bit_decoder(), config)).eval()
+        model = perturb(inject(four_bit_decoder(), config)).eval()
         folders[name] = save_adapter(model, config, tmp_path / name)
         texts[name] = without_a_draft(model, ids(1, 7), 30)
     model = load_adapters(four_bit_decoder(), folders).eval()
@@ -281,7 +281,7 @@ CHANGES: list[Callable[[Decoder], object]] = [
     lambda model: setattr(model.model.layers[0].mlp.up_proj, "weight", nn.Parameter(torch.randn(160, 96))),
     lambda model: setattr(model.model.layers[0].mlp, "up_proj", nn.Linear(96, 160, bias=False)),
     lambda model: model.load_state_dict(four_bit_decoder(seed=5).state_dict()),
-    lambda model: merge(stir(inject(model, LoRAConfig(rank=2, alpha=20)))),
+    lambda model: merge(perturb(inject(model, LoRAConfig(rank=2, alpha=20)))),
     lambda model: model.model.norm.weight.neg_(),
     lambda model: setattr(model.model.layers[0].mlp.up_proj.weight, "data", torch.randn(160, 96)),
     lambda model: [parameter.data.normal_(std=0.2) for parameter in model.parameters()],  # leaves no trace
@@ -306,7 +306,7 @@ def test_changed_weights_count_at_once(change: Callable[[Decoder], object], gues
 
 def test_training_between_two_texts(guesses: dict[str, int]) -> None:
     """One adapter's step, then one of all weights; the codes of frozen weights stay."""
-    model = stir(inject(four_bit_decoder(), LoRAConfig(rank=2, alpha=20)))
+    model = perturb(inject(four_bit_decoder(), LoRAConfig(rank=2, alpha=20)))
     for everything in (False, True):
         model.requires_grad_(True) if everything else None
         generate(model, ids(1, 7), 40)

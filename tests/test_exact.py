@@ -167,10 +167,10 @@ def test_a_loaded_model(mode) -> None:
 
 
 def test_deltas_and_directions_are_not_rounded_by_autocast() -> None:
-    from contract import METHODS, network, stir
+    from contract import METHODS, network, perturb
 
     for method in ("lora", "dora", "pissa", "loftq", "adalora", "vera", "loha", "oft", "oft-neumann"):
-        layer = stir(inject(network(method, "dense"), METHODS[method])).first
+        layer = perturb(inject(network(method, "dense"), METHODS[method])).first
         functions = [getattr(layer, name) for name in ("delta", "directions", "rotations") if hasattr(layer, name)]
         assert functions
         for function in functions:
@@ -183,9 +183,9 @@ def test_deltas_and_directions_are_not_rounded_by_autocast() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "dora", "loha", "oft"])
 def test_it_compiles_into_one_graph(method: str) -> None:
-    from contract import METHODS, network, sample, stir
+    from contract import METHODS, network, perturb, sample
 
-    model, x = stir(inject(network(method, "dense"), METHODS[method])), sample(method)
+    model, x = perturb(inject(network(method, "dense"), METHODS[method])), sample(method)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

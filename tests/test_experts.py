@@ -10,7 +10,7 @@ import peft
 import pytest
 import torch
 import transformers
-from parity import disturb, named_gradients
+from parity import named_gradients, perturb_either
 from safetensors.torch import load_file
 from torch import nn
 
@@ -74,7 +74,7 @@ def theirs(family: str, dtype: torch.dtype = torch.float32, **settings) -> peft.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(moe(family, dtype), peft.LoraConfig(**settings)).eval()
-    disturb(model)
+    perturb_either(model)
     return model
 
 

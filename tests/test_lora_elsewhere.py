@@ -5,8 +5,8 @@ import copy
 import peft
 import pytest
 import torch
-from contract import stir
-from parity import disturb, named_gradients
+from contract import perturb
+from parity import named_gradients, perturb_either
 from torch import nn
 
 from peft_lessons import (
@@ -99,7 +99,7 @@ WITH_DROPOUT = [  # of DoRA, peft's dropout reaches the base's product, too
 def test_outputs_gradients_and_files_are_those_of_peft(variant: str, name: str, dropout: float, tmp_path) -> None:
     config = peft.LoraConfig(r=4, lora_alpha=12, lora_dropout=dropout, target_modules=["layer"], **THERE[variant])
     reference = peft.get_peft_model(Caller(name), config)
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(tmp_path / "theirs")
     mine, x = load_adapter(Caller(name), tmp_path / "theirs"), inputs(name)
     results = []
@@ -148,7 +148,7 @@ def test_it_starts_as_its_base(variant: str, name: str) -> None:
 )
 @pytest.mark.parametrize(("variant", "name"), pairs(EVERY, grouped=False))
 def test_merged_equals_forward(variant: str, name: str, dtype: torch.dtype, bound: float) -> None:
-    adapted = stir(inject(model(name, dtype), VARIANTS[variant]))
+    adapted = perturb(inject(model(name, dtype), VARIANTS[variant]))
     plain, layer = model(name, dtype)["layer"], adapted["layer"]
     for batch in ((5,), ()):  # convolutions take a sample without a batch, too
         x = inputs(name, dtype, batch)
@@ -168,7 +168,7 @@ def test_merged_equals_forward(variant: str, name: str, dtype: torch.dtype, boun
 @pytest.mark.parametrize(("variant", "name"), [pair for pair in pairs(EVERY) if pair[0] != "dora"])
 def test_gradients_in_float64(variant: str, name: str) -> None:
     """DoRA holds a norm constant, which differences do not see: peft is its oracle above."""
-    adapted, x = stir(inject(model(name, torch.float64), VARIANTS[variant])), inputs(name, torch.float64, (2,))
+    adapted, x = perturb(inject(model(name, torch.float64), VARIANTS[variant])), inputs(name, torch.float64, (2,))
     names, parameters = zip(*adapter_state_dict(adapted).items(), strict=True)
 
     def outputs(*values: torch.Tensor) -> torch.Tensor:
@@ -191,7 +191,7 @@ def test_each_module_has_its_own_rank_and_alpha(variant: str) -> None:
 
 
 def test_padding_learns_nothing() -> None:
-    adapted = stir(inject(model("padded embedding"), CONFIG))
+    adapted = perturb(inject(model("padded embedding"), CONFIG))
     adapted["layer"](torch.tensor([[3, 4]])).sum().backward()
     gradient = adapted["layer"].lora_embedding_A.grad
     assert not gradient[:, 3].any() and gradient[:, 4].any()
@@ -201,7 +201,7 @@ def test_a_tied_head_keeps_its_weight() -> None:
     base = nn.ModuleDict({"layer": nn.Embedding(20, 12), "head": nn.Linear(12, 20, bias=False)})
     base["head"].weight = base["layer"].weight
     table = base["head"].weight.clone()
-    merge(stir(inject(base, CONFIG)))
+    merge(perturb(inject(base, CONFIG)))
     assert torch.equal(base["head"].weight, table) and not torch.equal(base["layer"].weight, table)
 
 
@@ -216,7 +216,7 @@ class Halved(nn.Conv1d):
 
 
 def test_what_all_channels_meet_in_is_not_folded() -> None:
-    adapted = stir(inject(model("groups"), CONFIG))
+    adapted = perturb(inject(model("groups"), CONFIG))
     layer = adapted["layer"]
     with pytest.raises(TypeError, match="layer: the update of a convolution with groups=2 reads all channels"):
         merge(adapted)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accounting_cases import meta_decoder
-from contract import DECODER, METHODS, network, sample, stir
+from contract import DECODER, METHODS, network, perturb, sample
 from method_cases import COUNTS, REFUSED
 from parity import decoders
 from torch import nn
@@ -169,7 +169,7 @@ def test_lora_fa_keeps_no_input_for_the_backward_pass() -> None:
     """rows · rank numbers and the weights, where LoRA keeps rows · in_features as well."""
     rows, kept = 512, {}
     for config in (LoRAConfig(rank=4, targets=("0",)), LoRAFAConfig(rank=4, targets=("0",))):
-        model = stir(inject(nn.Sequential(wide_layer()), config))
+        model = perturb(inject(nn.Sequential(wide_layer()), config))
         storages: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
@@ -230,13 +230,13 @@ def test_lora_plus_refuses_what_it_cannot_group() -> None:
 
 
 def test_dora_rows_have_the_length_of_m() -> None:
-    layer = stir(inject(nn.Sequential(wide_layer()), DoRAConfig(rank=4, alpha=12, targets=("0",))))[0]
+    layer = perturb(inject(nn.Sequential(wide_layer()), DoRAConfig(rank=4, alpha=12, targets=("0",))))[0]
     torch.testing.assert_close(layer.merged().weight.norm(dim=1), layer.magnitude.abs().detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_dora_gradient_is_that_of_a_constant_norm() -> None:
     """The formula of the paper with the norm detached, written out; with the norm attached it differs."""
-    layer = stir(inject(nn.Sequential(wide_layer().double()), DoRAConfig(rank=4, alpha=12, targets=("0",))))[0]
+    layer = perturb(inject(nn.Sequential(wide_layer().double()), DoRAConfig(rank=4, alpha=12, targets=("0",))))[0]
     x = torch.randn(5, 96, dtype=torch.float64)
     layer(x).square().sum().backward()
     gradients = []
@@ -278,7 +278,7 @@ def test_rows_rescaled_need_a_scale_and_not_a_rank() -> None:
 
 
 def test_oft_rotates() -> None:
-    layer = stir(inject(nn.Sequential(wide_layer().double()), OFTConfig(block_size=8, targets=("0",))))[0]
+    layer = perturb(inject(nn.Sequential(wide_layer().double()), OFTConfig(block_size=8, targets=("0",))))[0]
     R = layer.rotations()
     assert R.shape == (12, 8, 8)
     torch.testing.assert_close(R @ R.mT, torch.eye(8, dtype=torch.float64).expand_as(R), rtol=0, atol=1e-12)
@@ -307,7 +307,7 @@ def test_oft_turns_what_an_embedding_looks_up(dtype: torch.dtype) -> None:
     base = embedding(ids)
     model = inject(nn.Sequential(embedding), OFTConfig(block_size=8, targets=("0",)))
     assert torch.equal(model(ids), base)
-    turned = stir(model)(ids)
+    turned = perturb(model)(ids)
     assert turned.dtype == dtype
     assert (turned - base).abs().max() > 0.01
     if dtype == torch.float64:
@@ -333,7 +333,7 @@ def test_adalora_on_convolutions_folds_into_the_kernel(dimensions: int) -> None:
     base = conv(x)
     model = inject(nn.Sequential(conv), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",)))
     assert torch.equal(model(x), base)
-    expected = stir(model)(x)
+    expected = perturb(model)(x)
     assert not torch.allclose(expected, base, atol=0.01)
     torch.testing.assert_close(merge(model)(x), expected, rtol=0, atol=1e-5)
     assert type(model[0]) is type(conv)
@@ -343,7 +343,7 @@ def test_adaloras_budget_is_shared_with_convolutions() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(4, 6, 3), nn.Flatten(), nn.Linear(18, 8))
     config = AdaLoRAConfig(rank=4, target_rank=1, total_steps=10, targets=("0", "2"))
-    allocator = RankAllocator(stir(inject(model, config)))
+    allocator = RankAllocator(perturb(inject(model, config)))
     for step in range(1, 11):
         model(torch.randn(2, 4, 5)).square().mean().backward()
         allocator.step(step)
@@ -404,7 +404,7 @@ def test_ia3_scales_inputs_where_it_is_told() -> None:
 
 
 def test_bitfit_gives_a_bias_to_a_layer_without_one() -> None:
-    model = stir(inject(network("bitfit", "dense"), METHODS["bitfit"]))
+    model = perturb(inject(network("bitfit", "dense"), METHODS["bitfit"]))
     assert model.second.base_layer.bias is None
     delta = model.second.bias_delta.detach().clone()
     merged = merge(model)
@@ -503,7 +503,7 @@ def test_adalora_cuts_the_triplets_that_peft_cuts(interval: int) -> None:
 
 
 def test_adalora_penalty_is_the_papers() -> None:
-    layer = stir(inject(nn.Sequential(wide_layer()), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",))))[0]
+    layer = perturb(inject(nn.Sequential(wide_layer()), AdaLoRAConfig(rank=3, target_rank=2, targets=("0",))))[0]
     P, Q = layer.lora_B.detach(), layer.lora_A.detach()
     expected = sum((one - torch.eye(3)).norm() ** 2 for one in (P.T @ P, Q @ Q.T))
     torch.testing.assert_close(layer.orthogonality_penalty().detach(), expected)
@@ -525,7 +525,7 @@ def test_adalora_says_what_it_needs() -> None:
 @pytest.mark.parametrize("kind", ["serial", "parallel"])
 def test_bottlenecks_compute_their_formula(kind: str) -> None:
     config = (SerialAdapterConfig if kind == "serial" else ParallelAdapterConfig)(bottleneck=3, targets=("mlp",))
-    model = stir(inject(decoders()[0], config))
+    model = perturb(inject(decoders()[0], config))
     layer = model.model.layers[0].mlp
     x = torch.randn(2, 5, 48)
     f = layer.base_layer(x)
@@ -552,7 +552,7 @@ def test_only_norms_are_tuned_as_norms() -> None:
 class TestPrompts:
     @pytest.fixture
     def model(self, config: AdapterConfig) -> Decoder:
-        return stir(inject(decoders()[0], config)).eval()
+        return perturb(inject(decoders()[0], config)).eval()
 
     @pytest.fixture
     def ids(self) -> torch.Tensor:
@@ -735,7 +735,7 @@ def test_a_serial_adapter_after_attention() -> None:
 
 def test_an_allocator_cannot_begin_at_the_end() -> None:
     config = AdaLoRAConfig(rank=4, target_rank=2, total_steps=20, final_steps=5, targets=("0",))
-    model = stir(inject(nn.Sequential(wide_layer()), config))
+    model = perturb(inject(nn.Sequential(wide_layer()), config))
     with pytest.raises(ValueError, match="nothing was measured yet"):
         RankAllocator(model).step(18)
     assert int(model[0].lora_E.count_nonzero()) == 4

@@ -8,7 +8,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from parity import disturb
+from parity import perturb_either
 from peft_cases import CASES, MODELS, START, Case, inputs
 from torch import nn
 
@@ -41,7 +41,7 @@ def reference(case: Case, folder: Path) -> peft.PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(base(case), case.config(**start | copy.deepcopy(case.settings))).eval()
-        disturb(model)
+        perturb_either(model)
         model.save_pretrained(folder)
     return model
 

@@ -6,7 +6,7 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import stir
+from contract import perturb
 
 from peft_lessons import (
     PrefixTuningConfig,
@@ -64,7 +64,7 @@ def config(model_type, method, tokens=5):
 
 
 def adapted(model_type, method):
-    return stir(inject(base(model_type), config(model_type, method)))
+    return perturb(inject(base(model_type), config(model_type, method)))
 
 
 def text():

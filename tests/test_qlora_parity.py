@@ -6,7 +6,7 @@ import bitsandbytes as bnb
 import peft
 import pytest
 import torch
-from parity import disturb, named_gradients, theirs
+from parity import named_gradients, perturb_either, theirs
 from torch import nn
 
 from peft_lessons import FP4, NF4, QuantizedLinear, load_adapter
@@ -48,7 +48,7 @@ def networks(quant_type: str) -> tuple[Network, Network]:
 def test_outputs_and_gradients(method: str, quant_type: str, tmp_path) -> None:
     mine, base = networks(quant_type)
     reference = peft.get_peft_model(base, theirs(method, tuple(SIZES))).train()
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(tmp_path)
     load_adapter(mine, tmp_path).train()
     x = torch.randn(300, 64)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from peft_lessons.classroom import progress
-from peft_lessons.classroom.progress import Event, handing_in
+from peft_lessons.classroom.progress import Event, submission
 from peft_lessons.classroom.widgets.review import STORED, Review, due, review
 from peft_lessons.lessons.questions import load_question, question_ids
 
@@ -71,14 +71,14 @@ def quizzes(lesson: str) -> list:
 
 def test_an_answer_is_an_event_of_its_own_kind_and_counts_for_nothing_else():
     progress.record(A, "quiz", "incorrect", tried(A, False).detail)
-    before = progress.lesson_progress(), handing_in.items()
+    before = progress.lesson_progress(), submission.items()
     (quiz,) = quizzes("03")
     key = load_question(A).key
     quiz.set_state({"answer": key})
     assert quiz.result["correct"] and quiz.result["answered"] == {}
     event = progress.events()[-1]
     assert (event.lesson, event.item, event.kind, event.outcome) == ("01", A, "review", "correct")
-    assert (progress.lesson_progress(), handing_in.items()) == before
+    assert (progress.lesson_progress(), submission.items()) == before
     (again,) = quizzes("03")
     assert again.answer == key, "the cell is run again: the answer is still there"
     assert quizzes("04") == []

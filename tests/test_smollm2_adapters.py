@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from contract import stir
+from contract import perturb
 from peft import PeftModel
 from references import smollm2_config
 from transformers import LlamaForCausalLM
@@ -83,7 +83,7 @@ def test_same_logits(models: tuple[Decoder, LlamaForCausalLM], config: AdapterCo
 def move(layer: torch.nn.Module, share: float) -> None:
     """Move an adapter away from its start by a share of what the contract does: thirty layers add up."""
     before = {name: p.clone() for name, p in layer.named_parameters() if p.requires_grad}
-    stir(layer)
+    perturb(layer)
     for name, p in layer.named_parameters():
         if name in before:
             p.copy_(before[name] + share * (p - before[name]))

@@ -7,7 +7,7 @@ import warnings
 import peft
 import pytest
 import torch
-from parity import decoders, disturb, inputs, outputs
+from parity import decoders, inputs, outputs, perturb_either
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -74,7 +74,7 @@ def theirs(settings: dict, folder, dtype: torch.dtype = torch.float32) -> peft.P
         warnings.simplefilter("ignore")
         config = peft.LoraConfig(r=4, lora_alpha=12, **copy.deepcopy(settings))
         model = peft.get_peft_model(decoders(dtype)[1], config, autocast_adapter_dtype=False).eval()
-        disturb(model)
+        perturb_either(model)
         model.save_pretrained(folder)
     return model
 
@@ -207,7 +207,7 @@ def test_the_head_alone_is_left_out_of_all_linear() -> None:
 )
 def test_other_methods_have_places_too(config, tmp_path) -> None:
     model, ids = inject(decoders()[0], config), inputs("decoder")
-    disturb(model)
+    perturb_either(model)
     save_adapter(model, config, tmp_path)
     loaded = load_adapter(decoders()[0], tmp_path)
     assert {layer.config for _, layer in named_adapters(loaded)} == {layer.config for _, layer in named_adapters(model)}
@@ -239,7 +239,7 @@ def test_several_adapters_each_have_their_places(tmp_path) -> None:
     }
     for name, config in configs.items():
         model = inject(decoders()[0], config)
-        disturb(model)
+        perturb_either(model)
         folders[name] = save_adapter(model, config, tmp_path / name)
     both = load_adapters(decoders()[0], folders)
     for name, folder in folders.items():
@@ -263,7 +263,7 @@ def test_a_module_trains_whole(dtype: torch.dtype) -> None:
     model(ids).float().square().mean().backward()
     assert model.lm_head.trained.weight.grad.abs().sum() > 0
     assert model.lm_head.base_layer.weight.grad is None
-    disturb(model)
+    perturb_either(model)
     changed = model(ids)
     assert changed.dtype == dtype
     assert not torch.allclose(changed, before, atol=1e-2)
@@ -291,7 +291,7 @@ def test_tied_weights_train_apart() -> None:
     model.lm_head.weight = model.model.embed_tokens.weight
     table = model.model.embed_tokens.weight.clone()
     inject(model, LoRAConfig(rank=2, modules_to_save=("lm_head",)))
-    disturb(model)
+    perturb_either(model)
     assert torch.equal(model.model.embed_tokens.weight, table)
     merge(model)
     assert torch.equal(model.model.embed_tokens.weight, table)
@@ -352,7 +352,7 @@ def test_wrappers_leave_names_alone(how: str, targets, tmp_path) -> None:
     """Adapters before and after wrapping are saved under the names of the model itself, and load into either."""
     config = LoRAConfig(rank=2, targets=targets)
     plain = inject(decoders()[0], config)
-    disturb(plain)
+    perturb_either(plain)
     expected = save_adapter(plain, config, tmp_path / "plain")
     for number, model in enumerate((wrapped(how, plain), load_adapter(wrapped(how, decoders()[0]), expected))):
         folder = save_adapter(model, config, tmp_path / str(number))

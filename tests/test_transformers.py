@@ -10,9 +10,9 @@ import peft
 import pytest
 import torch
 import transformers
-from contract import stir
+from contract import perturb
 from method_cases import NOT_FOLDABLE, STARTS_ELSEWHERE
-from parity import disturb
+from parity import perturb_either
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -147,7 +147,7 @@ def test_lines_for_other_models(heading: str, kind: str, tmp_path, monkeypatch) 
 def test_all_linear_and_its_file_are_those_of_peft(kind: str, tmp_path) -> None:
     """Of a block of experts peft takes stacks and router, too; here these stay as they are."""
     one = KINDS[kind]
-    mine = stir(inject(model(kind), one.config(LORA)))
+    mine = perturb(inject(model(kind), one.config(LORA)))
     save_adapter(mine, one.config(LORA), tmp_path / "ours")
     with warnings.catch_warnings(action="ignore"):
         theirs = peft.PeftModel.from_pretrained(model(kind), tmp_path / "ours").eval()
@@ -163,7 +163,7 @@ def test_all_linear_and_its_file_are_those_of_peft(kind: str, tmp_path) -> None:
         for name, module in reference.named_modules()
         if isinstance(module, peft.tuners.lora.LoraLayer)
     }
-    disturb(reference)
+    perturb_either(reference)
     reference.save_pretrained(tmp_path / "theirs")
     back = load_adapter(model(kind), tmp_path / "theirs")
     torch.testing.assert_close(logits(back, kind), logits(reference, kind), rtol=0, atol=1e-5)
@@ -179,7 +179,7 @@ def test_a_masked_language_model_is_none_that_generates(tmp_path) -> None:
         return transformers.RobertaForMaskedLM(transformers.RobertaConfig(vocab_size=40, **sizes)).eval()
 
     config, ids = LoRAConfig(rank=2, targets=("query", "value")), torch.tensor([[0, 5, 7, 2]])
-    mine = stir(inject(roberta(), config))
+    mine = perturb(inject(roberta(), config))
     save_adapter(mine, config, tmp_path)
     theirs = peft.PeftModel.from_pretrained(roberta(), tmp_path)
     torch.testing.assert_close(mine(ids).logits, theirs(ids).logits, rtol=0, atol=1e-5)
@@ -249,7 +249,7 @@ def test_rows_of_an_embedding_train_wherever_its_weight_is_tied(tmp_path) -> Non
     """T5's encoder, decoder and head read one weight in four modules."""
     config = peft.LoraConfig(r=2, target_modules=["q"], trainable_token_indices={"shared": [3, 5]})
     theirs = peft.get_peft_model(model("T5"), config).eval()
-    disturb(theirs)
+    perturb_either(theirs)
     theirs.save_pretrained(tmp_path / "theirs")
     mine = load_adapter(model("T5"), tmp_path / "theirs")
     torch.testing.assert_close(logits(mine, "T5"), logits(theirs, "T5"), rtol=0, atol=1e-5)
@@ -307,7 +307,7 @@ def test_what_the_forward_pass_never_calls_is_named() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_checkpointing_in_bf16_changes_no_gradient(kind: str) -> None:
     """Transformers loads a checkpoint in its own dtype, mostly bf16; adapters are in fp32 over it."""
-    mine = stir(inject(model(kind).bfloat16(), KINDS[kind].config(LORA)))
+    mine = perturb(inject(model(kind).bfloat16(), KINDS[kind].config(LORA)))
     trained = trainable_parameters(mine)
     assert {parameter.dtype for parameter in trained} == {torch.float32}
     one = {name: part.bfloat16() if part.is_floating_point() else part for name, part in batch(kind).items()}
@@ -321,7 +321,7 @@ def test_checkpointing_in_bf16_changes_no_gradient(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [*DECODERS, "T5"])
 def test_beams_are_those_of_the_merged_model(kind: str) -> None:
-    mine = stir(inject(model(kind), KINDS[kind].config(LORA)))
+    mine = perturb(inject(model(kind), KINDS[kind].config(LORA)))
     inputs = {name: part for name, part in batch(kind).items() if name != "labels"}
     options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "num_beams": 2}
     written = mine.generate(**inputs, **options)

@@ -11,8 +11,8 @@ Llama and its kin: what autograd keeps in this course's decoder, e bytes a numbe
     SwiGLU                  3 e d_ff: gate, silu(gate), up; with experts, for each that the token is sent to
     a linear layer          e d_in, its input, once for layers that share it, and only if the weight's gradient (or an
                             adapter's) needs it; for o_proj it is a copy of attention's output, its heads side by side
-    an adapter              e · `keeps` of the table in `added`; with dropout its input, which it then shares with no
-                            other, and d_in bytes of mask where its input has a gradient
+    an adapter              e · `keeps` of the table in `adapter_costs`; with dropout its input, which it then shares
+                            with no other, and d_in bytes of mask where its input has a gradient
     the loss                4 V + 8, log-probabilities in fp32 and the target, for each token but the last, as with one
                             cross-entropy over all logits; `training.language_model_loss` keeps less
 
@@ -131,21 +131,21 @@ class _Adapter:
     adapters: Adapters
 
     def keeps(self, visit: Visit) -> int:
-        if visit.added is None:
+        if visit.adapter is None:
             return 0
-        d, added = visit.module.in_features, visit.added
-        kept = self._bytes * added.keeps
+        d, adapter = visit.module.in_features, visit.adapter
+        kept = self._bytes * adapter.keeps
         if self.plan.drops:
             kept += visit.input_gradient * d
-        if added.keeps_input and not self.shares_input(visit):
-            kept += (4 if added.reads_fp32 else self._bytes) * d
+        if adapter.keeps_input and not self.shares_input(visit):
+            kept += (4 if adapter.reads_fp32 else self._bytes) * d
         return kept
 
     def shares_input(self, visit: Visit) -> bool:
         """Return whether it keeps x itself, of which there is one for all that read it."""
-        if visit.added is None or not visit.added.keeps_input or self.plan.drops:
+        if visit.adapter is None or not visit.adapter.keeps_input or self.plan.drops:
             return False
-        return self.e == 4 or (self.adapters == "ours" and not visit.added.reads_fp32)
+        return self.e == 4 or (self.adapters == "ours" and not visit.adapter.reads_fp32)
 
     @property
     def _bytes(self) -> int:
@@ -205,7 +205,7 @@ class _Llama(_Block):
 
 def _norm(visit: Visit) -> int:
     """RMSNorm, a token, in fp32: x and 1/rms for the gradient of x, x/rms for that of the weight."""
-    trains, width = visit.trains or visit.added is not None, 4 * visit.module.in_features
+    trains, width = visit.trains or visit.adapter is not None, 4 * visit.module.in_features
     return visit.module.times * (visit.input_gradient * (width + 4) + trains * width)
 
 

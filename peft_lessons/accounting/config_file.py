@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft_lessons.accounting.layouts import LAYOUTS, Architecture, Llama
+from peft_lessons.accounting.architectures import LAYOUTS, Architecture, Llama
 from peft_lessons.accounting.shapes import Experts, Latent, ModelShape
 from peft_lessons.accounting.storage import stored_as
 from peft_lessons.files import user_path

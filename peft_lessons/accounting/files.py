@@ -72,8 +72,8 @@ def _peft_names(plan: Plan, config: AdapterConfig) -> dict[str, tuple[int, ...]]
     layout = layout_of(config)
     places = [
         (module, tensor, shape)
-        for module, added in plan.modules.items()
-        for tensor, shape in {**added.trained, **added.frozen}.items()
+        for module, adapter in plan.modules.items()
+        for tensor, shape in {**adapter.trained, **adapter.frozen}.items()
     ]
     places += [(*_split(name), shape) for name, shape in {**plan.trained, **plan.frozen}.items()]
     return {layout.name(module, tensor): shape for module, tensor, shape in places if tensor in layout.tensors}

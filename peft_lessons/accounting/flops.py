@@ -17,7 +17,7 @@ FlopCounterMode has no formula for its CPU version, which it counts as nothing. 
 
 from dataclasses import dataclass
 
-from peft_lessons.accounting.added import Product, added
+from peft_lessons.accounting.adapter_costs import Product, adapter_costs
 from peft_lessons.accounting.modules import Module
 from peft_lessons.accounting.plan import (
     FullFineTuning,
@@ -128,7 +128,7 @@ def linear_flops(
     for name, value in (("d_in", d_in), ("d_out", d_out), ("tokens", tokens)):
         check_count(name, value)
     layer = Module("layer", "linear", d_in, d_out)
-    adapter = added(method, layer) if isinstance(method, AdapterConfig) else None
+    adapter = adapter_costs(method, layer) if isinstance(method, AdapterConfig) else None
     return _visit(Visit(layer, input_gradient, isinstance(method, FullFineTuning), adapter), tokens)
 
 
@@ -147,14 +147,14 @@ def flops_break_even_rank(d_in: int, d_out: int) -> float:
 
 def _visit(visit: Visit, rows: int) -> Flops:
     module, total = visit.module, NOTHING
-    reads_trained = visit.added is not None and visit.added.rewrites_input
+    reads_trained = visit.adapter is not None and visit.adapter.rewrites_input
     for outputs, inputs in module.matrices:
         base = Product(inputs, outputs, visit.trains, inside=reads_trained)
         total += _product(rows * module.times, base, visit.input_gradient)
-    if visit.added:
-        for product in visit.added.products:
+    if visit.adapter:
+        for product in visit.adapter.products:
             total += _product(rows, product, visit.input_gradient)
-        forward, backward = visit.added.weight_flops
+        forward, backward = visit.adapter.weight_flops
         total += Flops(forward=forward, input_gradients=0, weight_gradients=backward)
     return total
 

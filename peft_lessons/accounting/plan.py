@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from peft_lessons.accounting.added import Added, added, added_to_parameters
+from peft_lessons.accounting.adapter_costs import AdapterCosts, adapter_costs, parameter_costs
 from peft_lessons.accounting.modules import Kind, Module, Role, Shapes, size
 from peft_lessons.accounting.shapes import ModelShape
 from peft_lessons.adapters import AdapterConfig
@@ -83,7 +83,7 @@ class Plan:
     """
 
     shape: ModelShape
-    modules: Mapping[str, Added] = field(default_factory=dict)  # by the name of the module that is adapted
+    modules: Mapping[str, AdapterCosts] = field(default_factory=dict)  # by the name of the module that is adapted
     trained: Shapes = field(default_factory=dict)  # new and trained, but in no single module
     frozen: Shapes = field(default_factory=dict)  # new and shared by all modules
     own: frozenset[str] = frozenset()  # names of modules whose own weights train
@@ -94,12 +94,12 @@ class Plan:
     @property
     def adapter_trained(self) -> dict[str, tuple[int, ...]]:
         """New trained tensors: name → shape."""
-        return dict(self.trained) | _named(self.modules, lambda added: added.trained)
+        return dict(self.trained) | _named(self.modules, lambda adapter: adapter.trained)
 
     @property
     def adapter_frozen(self) -> dict[str, tuple[int, ...]]:
         """New frozen tensors, which are stored but get no gradient and no optimizer state."""
-        return dict(self.frozen) | _named(self.modules, lambda added: added.frozen)
+        return dict(self.frozen) | _named(self.modules, lambda adapter: adapter.frozen)
 
     @property
     def own_trained(self) -> dict[str, tuple[int, ...]]:
@@ -112,8 +112,8 @@ class Plan:
         return self.own_trained | self.adapter_trained
 
 
-def _named(modules: Mapping[str, Added], part: Callable[[Added], Shapes]) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.{key}": shape for name, added in modules.items() for key, shape in part(added).items()}
+def _named(modules: Mapping[str, AdapterCosts], part: Callable[[AdapterCosts], Shapes]) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{key}": shape for name, adapter in modules.items() for key, shape in part(adapter).items()}
 
 
 def lay_out(shape: ModelShape, method: Method) -> Plan:
@@ -158,7 +158,7 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
                     f"beside them; got {method}"
                 )
             modules = shape.select(method.targets, *_kinds(method))
-            placed, held = {m.name: added(method.at(m.name), m) for m in modules}, _parameters(shape, method)
+            placed, held = {m.name: adapter_costs(method.at(m.name), m) for m in modules}, _parameters(shape, method)
             if twice := [name for name in held if name in placed]:
                 raise ValueError(
                     f"{twice[0]} is meant by targets, and its parameter by target_parameters: name it once"
@@ -172,7 +172,7 @@ def lay_out(shape: ModelShape, method: Method) -> Plan:
 def lay_out_step(shape: ModelShape, method: Method) -> Plan:
     """As `lay_out`, for what is counted of a whole step. Raises TypeError for `target_parameters`, which are not."""
     plan = lay_out(shape, method)
-    if strange := [name for name, added in plan.modules.items() if added.adds_up_weights]:
+    if strange := [name for name, adapter in plan.modules.items() if adapter.adds_up_weights]:
         raise TypeError(
             f"operations and activations are not counted for target_parameters, as in {strange[0]}: only what trains, "
             "with trained_parameters and model_states"
@@ -180,15 +180,15 @@ def lay_out_step(shape: ModelShape, method: Method) -> Plan:
     return plan
 
 
-def _parameters(shape: ModelShape, config: AdapterConfig) -> dict[str, Added]:
+def _parameters(shape: ModelShape, config: AdapterConfig) -> dict[str, AdapterCosts]:
     """What is added to modules for parameters that they hold. Raises ValueError for a name that matches none."""
     if not isinstance(config, LoRAConfig):
         return {}
     tensors = [name for module in shape.modules for name in module.tensors]
     if missing := [one for one in config.target_parameters if not any(matches(name, one) for name in tensors)]:
         raise ValueError(f"no parameter ends with {quoted(missing)}; {shape.model_type} has {quoted(tensors)}")
-    placed = {module.name: added_to_parameters(config, module) for module in shape.modules}
-    return {name: added for name, added in placed.items() if added is not None}
+    placed = {module.name: parameter_costs(config, module) for module in shape.modules}
+    return {name: adapter for name, adapter in placed.items() if adapter is not None}
 
 
 def _kinds(config: AdapterConfig) -> tuple[Kind, ...]:
@@ -215,11 +215,11 @@ class Visit:
     module: Module
     input_gradient: bool  # something before it trains, so backward needs the gradient of its input
     trains: bool  # its own weights train
-    added: Added | None
+    adapter: AdapterCosts | None
 
     @property
     def output_gradient(self) -> bool:
-        return self.input_gradient or self.trains or self.added is not None
+        return self.input_gradient or self.trains or self.adapter is not None
 
 
 def visits(plan: Plan) -> Iterator[Visit]:

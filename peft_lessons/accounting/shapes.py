@@ -3,7 +3,7 @@
     parameters = Σ over linear layers (in + 1 if biased) · out  +  Σ over norms  +  Σ over embeddings
 
 Totals equal transformers' models to the last parameter. BERT and RoBERTa are the encoder alone, without pooler and
-without head. How the layers of each architecture are made is in `layouts`.
+without head. How the layers of each architecture are made is in `architectures`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from peft_lessons.accounting.layouts import LAYOUTS, Architecture, Llama
+from peft_lessons.accounting.architectures import LAYOUTS, Architecture, Llama
 from peft_lessons.accounting.modules import Kind, Module, Shapes, size
 from peft_lessons.accounting.storage import Stored
 from peft_lessons.checks import check_count

@@ -7,7 +7,7 @@ from peft_lessons.classroom.output.figures import Measured, figure, new_figure, 
 from peft_lessons.classroom.output.labels import label_lines
 from peft_lessons.classroom.output.quiet import quietly
 from peft_lessons.classroom.output.show import show
-from peft_lessons.classroom.progress.kept import trained_once
+from peft_lessons.classroom.progress.saved_training import trained_once
 from peft_lessons.classroom.widgets.compare import compare
 from peft_lessons.classroom.widgets.live_figure import live_figure
 from peft_lessons.classroom.widgets.predict import predict, reveal

@@ -22,7 +22,7 @@ from peft_lessons.classroom.exercises import load_exercise
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import load_question, question_ids
 from tools.browser import lab
-from tools.lessons import lesson_guard, notebooks, predictions
+from tools.lessons import lesson_lint, notebooks, predictions
 
 pytestmark = pytest.mark.browser
 EACH_LESSON = pytest.mark.parametrize("lesson", [path.stem for path in notebooks.sources()], indirect=True)
@@ -94,11 +94,11 @@ def stored(lesson):
 
 def cells_that_call(lesson, name):
     """[(number of the cell, first argument)] for each call of a function in the lesson's code."""
-    code = lesson_guard.cells(stored(lesson), "code")
+    code = lesson_lint.cells(stored(lesson), "code")
     return [
-        (number, lesson_guard.first_argument(call))
+        (number, lesson_lint.first_argument(call))
         for number, cell in code
-        for call in lesson_guard.calls_in(cell.source, name)
+        for call in lesson_lint.calls_in(cell.source, name)
     ]
 
 
@@ -166,7 +166,7 @@ def test_solved_exercises_are_correct(lesson, pictures):
     starters = {
         cell.metadata["exercise"]: n for n, cell in enumerate(stored(lesson).cells) if "exercise" in cell.metadata
     }
-    for which, number in lesson_guard.checked_exercises(stored(lesson)):
+    for which, number in lesson_lint.checked_exercises(stored(lesson)):
         lesson.write_into(starters[which], load_exercise(which).solution)
         lesson.run_cell(starters[which])
         lesson.run_cell(number)

@@ -8,7 +8,7 @@ from peft_lessons.classroom.exercises import exercise_ids, load_exercise
 from peft_lessons.jupyter import slides
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.parts import PARTS
-from tools.lessons import lesson_guard, notebooks
+from tools.lessons import lesson_lint, notebooks
 
 TEXTS = notebooks.sources()
 
@@ -37,7 +37,7 @@ def test_reading_minutes_are_counted(lesson):
     cells = notebooks.read_text(notebooks.NOTEBOOKS / lesson.notebook.replace(".ipynb", ".md")).cells
     code = [cell for cell in cells if cell.cell_type == "code"]
     calls = {
-        name: [call for cell in code for call in lesson_guard.calls_in(cell.source, name)] for name in (*SECONDS, "say")
+        name: [call for cell in code for call in lesson_lint.calls_in(cell.source, name)] for name in (*SECONDS, "say")
     }
     texts = [argument for name in ("say", "predict") for call in calls[name] for argument in call.args]
     words = sum(len(str(text.value).split()) for text in texts if isinstance(text, ast.Constant))

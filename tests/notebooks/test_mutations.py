@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from replay import replay
 
-from tools.lessons import lesson_guard, notebook_guard, notebooks
+from tools.lessons import lesson_lint, notebook_lint, notebooks
 
 pytestmark = pytest.mark.notebooks
 PACKAGE = Path(__file__).resolve().parents[2] / "peft_lessons"
@@ -111,7 +111,7 @@ def test_the_guard_notices_cleared_outputs(built):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    assert sum("never run" in problem for problem in notebook_guard.problems(notebook)) == 8
+    assert sum("never run" in problem for problem in notebook_lint.problems(notebook)) == 8
 
 
 def test_parity_notices_an_edited_text(built, tmp_path):
@@ -124,10 +124,10 @@ def test_parity_notices_an_edited_text(built, tmp_path):
 
 def test_the_guard_notices_a_changed_number(built):
     notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
-    assert list(lesson_guard.numbers_are_claimed(notebook)) == []
+    assert list(lesson_lint.numbers_are_claimed(notebook)) == []
     prose = next(cell for cell in notebook.cells if "7.96 %" in cell.source)
     prose.source = prose.source.replace("7.96 %", "8.96 %")
-    assert "'8.96 %'" in next(lesson_guard.numbers_are_claimed(notebook))
+    assert "'8.96 %'" in next(lesson_lint.numbers_are_claimed(notebook))
 
 
 @pytest.mark.skipif("PEFT_LESSONS_SKIP_JS" in os.environ, reason="PEFT_LESSONS_SKIP_JS is set")

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from jupytext.config import load_jupytext_config
 
-from tools.lessons import notebook_guard, notebooks
+from tools.lessons import notebook_lint, notebooks
 
 FIXTURE = Path(__file__).with_name("lesson.md")
 pytestmark = pytest.mark.notebooks
@@ -43,7 +43,7 @@ def change(path: Path, old: str, new: str) -> None:
 def test_a_build_passes_parity_and_guard(built):
     assert notebooks.differences(built) == []
     notebook = nbformat.read(built.with_suffix(".ipynb"), as_version=4)
-    assert notebook_guard.problems(notebook) == []
+    assert notebook_lint.problems(notebook) == []
 
 
 def test_what_is_stored(built):

@@ -10,7 +10,7 @@ import nbval.plugin
 import pytest
 from replay import SANITIZE, replay
 
-from tools.lessons import lesson_guard, notebooks
+from tools.lessons import lesson_lint, notebooks
 
 LESSONS = pytest.mark.parametrize("path", notebooks.sources(), ids=lambda path: path.stem)
 
@@ -72,7 +72,7 @@ def test_a_recorded_run_is_compared_as_any_other(tmp_path):
 @LESSONS
 def test_untouched_exercises_are_not_attempted(path):
     stored = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-    checks = lesson_guard.checked_exercises(stored)
+    checks = lesson_lint.checked_exercises(stored)
     assert checks, "the lesson checks no exercise"
     for which, number in checks:
         cards = ["".join(output.get("data", {}).get("text/plain", "")) for output in stored.cells[number].outputs]

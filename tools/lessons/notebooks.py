@@ -31,7 +31,7 @@ from nbformat import NotebookNode
 
 from peft_lessons.files import write_text
 from peft_lessons.jupyter import WAITING, slides
-from tools.lessons import lesson_guard, notebook_guard, predictions
+from tools.lessons import lesson_lint, notebook_lint, predictions
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 PAIRING = "ipynb,md:myst"
@@ -143,7 +143,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(notebook_guard.WIDGET_VIEW, None)
+            output.get("data", {}).pop(notebook_lint.WIDGET_VIEW, None)
             output.pop("transient", None)
     return notebook
 
@@ -172,8 +172,8 @@ def refresh(path: Path) -> None:
     notebook, stored = read_text(path), nbformat.read(path.with_suffix(".ipynb"), as_version=nbformat.NO_CONVERT)
     new, old = ([cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, stored))
     if [cell.id for cell in new] != [cell.id for cell in old]:
-        mend = f"run `python -m tools.lessons.notebooks build {path.stem[:2]}`"
-        raise ValueError(f"{path.name}: its code is not the notebook's: {mend}")
+        fix = f"run `python -m tools.lessons.notebooks build {path.stem[:2]}`"
+        raise ValueError(f"{path.name}: its code is not the notebook's: {fix}")
     for cell, run in zip(new, old, strict=True):
         cell.outputs, cell.execution_count = run.outputs, run.execution_count
     write(notebook, path.with_suffix(".ipynb"))
@@ -182,22 +182,22 @@ def refresh(path: Path) -> None:
 def differences(path: Path) -> list[str]:
     """Why the notebook beside the lesson at `path` (.md) is not the same: the first cell that differs, or nothing."""
     stored_path = path.with_suffix(".ipynb")
-    mend = f"run `python -m tools.lessons.notebooks build {path.stem[:2]}`"
+    fix = f"run `python -m tools.lessons.notebooks build {path.stem[:2]}`"
     if not stored_path.exists():
-        return [f"{path.name} has no notebook: {mend}"]
+        return [f"{path.name} has no notebook: {fix}"]
     text, stored = read_text(path), nbformat.read(stored_path, as_version=nbformat.NO_CONVERT)
     if stored.metadata != text.metadata:
-        return [f"{stored_path.name}: the notebook's metadata differs from what a build writes: {mend}"]
+        return [f"{stored_path.name}: the notebook's metadata differs from what a build writes: {fix}"]
     for number, (ours, theirs) in enumerate(zip(text.cells, stored.cells, strict=False)):
         for part in ("cell_type", "source", "metadata", "id"):
             if ours.get(part) != theirs.get(part):
                 return [
                     f"{stored_path.name}: {part} of cell {number} differs from {path.name}\n"
                     f"  text:     {_short(ours.get(part))}\n  notebook: {_short(theirs.get(part))}\n"
-                    f"  The text is the truth: {mend}. Carry a change made in the notebook into the text first."
+                    f"  The text is the truth: {fix}. Carry a change made in the notebook into the text first."
                 ]
     if len(text.cells) != len(stored.cells):
-        return [f"{stored_path.name} has {len(stored.cells)} cells and {path.name} has {len(text.cells)}: {mend}"]
+        return [f"{stored_path.name} has {len(stored.cells)} cells and {path.name} has {len(text.cells)}: {fix}"]
     return []
 
 
@@ -205,8 +205,8 @@ def faults(path: Path) -> list[str]:
     """All that the guards find in the notebook of the lesson at `path` (.md): outputs, parts, prose, links and size."""
     stored = path.with_suffix(".ipynb")
     notebook = nbformat.read(stored, as_version=nbformat.NO_CONVERT)
-    found = notebook_guard.problems(notebook) + lesson_guard.problems(notebook, lesson_guard.facts_of(path.stem))
-    found += lesson_guard.broken_links(notebook, path.parent)
+    found = notebook_lint.problems(notebook) + lesson_lint.problems(notebook, lesson_lint.facts_of(path.stem))
+    found += lesson_lint.broken_links(notebook, path.parent)
     if (size := stored.stat().st_size) > MEGABYTES * 1_000_000:
         found.append(f"the file is {size / 1e6:.1f} MB; at most {MEGABYTES} are allowed")
     return [f"{stored.name}: {fault}" for fault in found]

@@ -40,7 +40,7 @@ STORED = "tests/notebooks/test_stored_outputs.py::test_outputs_are_those_stored"
 CHECKS: dict[str, tuple[str, ...]] = {
     "files of peft, both ways": ("tests/test_peft_parity.py", "-k", "files or way_there"),
     "parity with peft": (
-        *("tests/test_peft_parity.py", "tests/test_methods.py", "tests/test_several.py"),
+        *("tests/test_peft_parity.py", "tests/test_methods.py", "tests/test_multi_adapter.py"),
         *("-k", "peft and not files and not way_there"),
     ),
     "parity with bitsandbytes": (

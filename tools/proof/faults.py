@@ -608,7 +608,7 @@ ACCOUNTING = (
     ),
     Fault(
         "DoRA's magnitude is counted by its inputs",
-        "peft_lessons/accounting/added.py",
+        "peft_lessons/accounting/adapter_costs.py",
         '"magnitude": (m.out_features,)',
         '"magnitude": (m.in_features,)',
         ("unit: formulas or golden",),
@@ -860,14 +860,14 @@ CLASSROOM = (
     ),
     Fault(
         "hints count as attempts in what is handed in",
-        "peft_lessons/classroom/progress/handing_in.py",
+        "peft_lessons/classroom/progress/submission.py",
         "if event.kind == kind and event.outcome in VERDICTS]",
         'if event.kind in (kind, "hint")]',
     ),
     Fault(
         "the report believes a file that was edited",
         "peft_lessons/classroom/progress/class_report.py",
-        'if told.get("seal") != handing_in.seal(told):',
+        'if told.get("seal") != submission.seal(told):',
         'if "seal" not in told:',
     ),
     Fault(
@@ -896,7 +896,7 @@ CLASSROOM = (
     ),
     Fault(
         "interrupted training is kept for good",
-        "peft_lessons/classroom/progress/kept.py",
+        "peft_lessons/classroom/progress/saved_training.py",
         "if not history.interrupted:",
         "if history.losses:",
     ),
@@ -1254,13 +1254,13 @@ PROOF = (
     ),
     Fault(
         "the guard of notebooks overlooks warnings",
-        "tools/lessons/notebook_guard.py",
+        "tools/lessons/notebook_lint.py",
         'if output.get("name") == "stderr":',
         'if output.get("name") == "errors":',
     ),
     Fault(
         "the guard of lessons overlooks per cent",
-        "tools/lessons/lesson_guard.py",
+        "tools/lessons/lesson_lint.py",
         "if not found.small and (found.value, found.percent) not in known:",
         "if not (found.small or found.percent) and (found.value, False) not in known:",
     ),

@@ -107,7 +107,7 @@ AREAS = {
     "peft_lessons/classroom/widgets/chart.py": "sweep",
     "peft_lessons/classroom/output/colours.py": "figures sweep live_figure",
     "peft_lessons/classroom/output/labels.py": "figures",
-    "peft_lessons/classroom/progress/handing_in.py": "class_report",
+    "peft_lessons/classroom/progress/submission.py": "class_report",
     "peft_lessons/classroom/progress": "progress security",
     "peft_lessons/classroom/progress/certificate.py": "progress",
     "peft_lessons/classroom/output/cards.py": "claims security",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from peft_lessons import __version__
 from peft_lessons.classroom import progress
-from peft_lessons.classroom.progress import handing_in
+from peft_lessons.classroom.progress import submission
 from peft_lessons.files import write_text
 from peft_lessons.lessons import catalogue
 
@@ -63,9 +63,9 @@ def write(path: Path, name: str) -> None:
     FileExistsError; nothing is written then.
     """
     name = name.strip()
-    if not name or not handing_in.is_name(name):
+    if not name or not submission.is_name(name):
         raise ValueError(
-            f"the name {name!r} does not fit: 1 to {handing_in.LONGEST_NAME} characters, all of them printable"
+            f"the name {name!r} does not fit: 1 to {submission.LONGEST_NAME} characters, all of them printable"
         )
     if left := missing():
         raise ValueError("not all is done yet. What is missing:\n" + "\n".join(f"  {line}" for line in left))
@@ -84,7 +84,7 @@ def unused(folder: Path) -> Path:
 
 def page(name: str) -> str:
     """Return the certificate of one who has done all, as HTML."""
-    items = handing_in.items()
+    items = submission.items()
     days = {event.item: _day(event.time) for event in reversed(progress.events()) if event.outcome == "correct"}
     lessons = [
         Lesson(

@@ -1,4 +1,4 @@
-"""What a class gets wrong and who is stuck: `peft-lessons class-report FOLDER`, from files of `handing_in`.
+"""What a class gets wrong and who is stuck: `peft-lessons class-report FOLDER`, from files of `submission`.
 
 A file is read only if it is what its seal says, and counted once for each student: the latest of several exports. All
 others are named with the reason and left out. Stuck is whoever tried an item `STUCK_AFTER` times or more and was never
@@ -19,8 +19,8 @@ from typing import Any, TypeGuard, get_type_hints
 from matplotlib.figure import Figure
 
 from peft_lessons.classroom.output.figures import PALETTE, html_table, image_tag, new_figure, svg, text_table
-from peft_lessons.classroom.progress import handing_in
-from peft_lessons.classroom.progress.handing_in import Item
+from peft_lessons.classroom.progress import submission
+from peft_lessons.classroom.progress.submission import Item
 from peft_lessons.files import write_text
 
 LARGEST_FILE = 1_000_000  # bytes; a whole course is below 50,000
@@ -108,19 +108,19 @@ def read(path: Path) -> Student:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"damaged: it is no JSON ({type(error).__name__})") from error
-    if not isinstance(told, dict) or told.get("format") != handing_in.FORMAT:
+    if not isinstance(told, dict) or told.get("format") != submission.FORMAT:
         raise ValueError("foreign: it is no progress of this course")
     version = told.get("version")
     if not isinstance(version, int) or version < 1:
         raise ValueError(f"damaged: its version is {version!r}")
-    if version > handing_in.VERSION:
+    if version > submission.VERSION:
         raise ValueError(
-            f"from the future: it has version {version}, and this course reads {handing_in.VERSION}; update the course"
+            f"from the future: it has version {version}, and this course reads {submission.VERSION}; update the course"
         )
-    if told.get("seal") != handing_in.seal(told):
+    if told.get("seal") != submission.seal(told):
         raise ValueError("damaged: it is not what its seal says; ask for a new export")
     name, number, exported = (told.get(key) for key in ("name", "progress", "exported"))
-    if not isinstance(name, str) or not handing_in.is_name(name):
+    if not isinstance(name, str) or not submission.is_name(name):
         raise ValueError(f"damaged: its name is not a short printable text but {name!r:.60}")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9a-f]{16}", number):
         raise ValueError("damaged: the number of its progress is none")
@@ -256,8 +256,8 @@ def _item(row: Any) -> Item:
         all(type(row[name]) is _TYPES[name] for name in names)
         and _ID.fullmatch(item.item)
         and item.lesson == item.item[:2]
-        and item.kind in handing_in.KINDS
-        and {item.first_verdict, item.last_verdict} <= set(handing_in.VERDICTS)
+        and item.kind in submission.KINDS
+        and {item.first_verdict, item.last_verdict} <= set(submission.VERDICTS)
         and _is_time(item.first_time)
         and _is_time(item.last_time)
         and item.solved >= ("correct" in (item.first_verdict, item.last_verdict))

@@ -71,7 +71,7 @@ def unshifted_labels(transformers: Any) -> bool:
 
 @fact(
     "transformers",
-    where="peft_lessons/accounting/layouts.py",
+    where="peft_lessons/accounting/architectures.py",
     says='"llama": Llama(defaults=UNTIED',
     expected={"llama": False, "mistral": False, "qwen2": False, "gemma2": True, "gpt2": True, "roberta": True},
 )

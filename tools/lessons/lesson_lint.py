@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 
 from peft_lessons.classroom import exercises
 from peft_lessons.lessons import catalogue, questions
-from tools.lessons.notebook_guard import cells, name_of, outputs, tags_of, without_code
+from tools.lessons.notebook_lint import cells, name_of, outputs, tags_of, without_code
 
 
 @dataclass(frozen=True)

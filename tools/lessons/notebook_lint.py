@@ -2,7 +2,7 @@
 
 nbval compares texts of cells that were run. It passes cleared cells, pictures, widget views, stderr under another name
 and everything in prose. Each rule below is a generator over one notebook that yields a sentence for each fault.
-The rules for a lesson's parts and for the numbers in its prose are in lesson_guard.py.
+The rules for a lesson's parts and for the numbers in its prose are in lesson_lint.py.
 """
 
 import re

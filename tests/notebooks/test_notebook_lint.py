@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.lessons import notebook_guard
+from tools.lessons import notebook_lint
 
 ALT = '<figure><img alt="A falling line" src="data:image/png;base64,AAAA"></figure>'
 SOUND = {
@@ -53,37 +53,37 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_cells_pass(make, name):
-    assert notebook_guard.problems(make.notebook(SOUND[name](make))) == []
+    assert notebook_lint.problems(make.notebook(SOUND[name](make))) == []
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_cells_are_named(make, name):
     cell, message = BROKEN[name]
-    problems = notebook_guard.problems(make.notebook(make.prose("Text."), cell(make)))
+    problems = notebook_lint.problems(make.notebook(make.prose("Text."), cell(make)))
     assert problems and all(problem.startswith("cell 1 (") for problem in problems)
     assert any(message in problem for problem in problems), problems
 
 
 def test_saved_widget_state_and_views(make):
     state = {"application/vnd.jupyter.widget-state+json": {}}
-    assert "widget state" in notebook_guard.problems(make.notebook(widgets=state))[0]
+    assert "widget state" in notebook_lint.problems(make.notebook(widgets=state))[0]
     view = make.shown(text_plain="slider", text_html="<p>3</p>")
-    view.data[notebook_guard.WIDGET_VIEW] = {"model_id": "a"}
-    assert "widget view" in notebook_guard.problems(make.notebook(make.code("slider", view)))[0]
+    view.data[notebook_lint.WIDGET_VIEW] = {"model_id": "a"}
+    assert "widget view" in notebook_lint.problems(make.notebook(make.code("slider", view)))[0]
 
 
 def test_cells_out_of_order(make):
     first, second = make.code("a = 1"), make.code("b = 2")
-    assert notebook_guard.problems(make.notebook(first, second)) == []
-    problems = notebook_guard.problems(make.notebook(second, first))
+    assert notebook_lint.problems(make.notebook(first, second)) == []
+    problems = notebook_lint.problems(make.notebook(second, first))
     assert "ran as number 2, but stands as number 1" in problems[0]
 
 
 def test_every_rule_is_broken_by_some_notebook(make):
     """A rule that no broken cell above sets off would be a rule without a test."""
     silent = []
-    for rule in notebook_guard.RULES:
+    for rule in notebook_lint.RULES:
         notebooks = [make.notebook(make.prose("Text."), cell(make)) for cell, _ in BROKEN.values()]
-        if rule is not notebook_guard.widget_state and not any(list(rule(notebook)) for notebook in notebooks):
+        if rule is not notebook_lint.widget_state and not any(list(rule(notebook)) for notebook in notebooks):
             silent.append(rule.__name__)
     assert silent == []

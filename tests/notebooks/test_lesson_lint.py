@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from tools.lessons import lesson_guard
-from tools.lessons.lesson_guard import Facts
+from tools.lessons import lesson_lint
+from tools.lessons.lesson_lint import Facts
 
 STARTER = "def merge(W):\n    return ...\n"
 FACTS = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",), ("03-start",))
@@ -44,7 +44,7 @@ def lesson(
 
 
 def test_a_whole_lesson_passes(make):
-    assert lesson_guard.problems(lesson(make), FACTS) == []
+    assert lesson_lint.problems(lesson(make), FACTS) == []
 
 
 @pytest.mark.parametrize(
@@ -73,31 +73,31 @@ def test_a_whole_lesson_passes(make):
     ],
 )
 def test_a_broken_part_is_named(make, broken, message):
-    problems = lesson_guard.problems(lesson(make, **broken), FACTS)
+    problems = lesson_lint.problems(lesson(make, **broken), FACTS)
     assert any(message in problem for problem in problems), problems
 
 
 def test_exercises_and_quizzes_are_those_of_the_course(make):
     whole = lesson(make)
-    assert lesson_guard.problems(whole, Facts("03", (20, 2), {"03-merge": STARTER}, ("03-other",), ("03-start",))) == [
+    assert lesson_lint.problems(whole, Facts("03", (20, 2), {"03-merge": STARTER}, ("03-other",), ("03-start",))) == [
         "quiz '03-start' is not among this lesson's questions: 03-other",
         "question '03-other' of this lesson is never asked",
     ]
     more = Facts("03", (20, 2), {"03-merge": STARTER, "03-inject": STARTER}, ("03-start",), ("03-start",))
-    assert lesson_guard.problems(whole, more) == ["exercise '03-inject' has no starter cell"]
+    assert lesson_lint.problems(whole, more) == ["exercise '03-inject' has no starter cell"]
     needless = Facts("03", (20, 2), {"03-merge": STARTER}, ("03-start",))
-    assert lesson_guard.problems(whole, needless) == [
+    assert lesson_lint.problems(whole, needless) == [
         "question '03-start' needs no evidence(…) call in the cells above it, and has 1"
     ]
     empty = make.notebook(make.prose(OPENING), make.code("x"), make.prose(ENDING))
-    found = lesson_guard.problems(empty, FACTS)
+    found = lesson_lint.problems(empty, FACTS)
     assert any("no quiz" in problem for problem in found) and any("no exercise:" in problem for problem in found)
 
 
 def test_check_before_the_starter_does_not_count(make):
     whole = lesson(make)
     whole.cells[4], whole.cells[5] = whole.cells[5], whole.cells[4]
-    assert any("no later cell" in problem for problem in lesson_guard.problems(whole, FACTS))
+    assert any("no later cell" in problem for problem in lesson_lint.problems(whole, FACTS))
 
 
 CLAIMED = [
@@ -155,12 +155,12 @@ def with_claims(make, text):
 
 @pytest.mark.parametrize("text", CLAIMED + EXEMPT)
 def test_claimed_and_exempt_numbers_pass(make, text):
-    assert list(lesson_guard.numbers_are_claimed(with_claims(make, text))) == []
+    assert list(lesson_lint.numbers_are_claimed(with_claims(make, text))) == []
 
 
 @pytest.mark.parametrize("text", UNCLAIMED)
 def test_unclaimed_numbers_are_named(make, text):
-    problems = list(lesson_guard.numbers_are_claimed(with_claims(make, text)))
+    problems = list(lesson_lint.numbers_are_claimed(with_claims(make, text)))
     assert problems and all(problem.startswith("cell 5 (") for problem in problems)
     assert repr(UNCLAIMED[text]) in problems[0], problems
 
@@ -168,7 +168,7 @@ def test_unclaimed_numbers_are_named(make, text):
 def test_only_the_card_of_a_claim_counts(make):
     """A number that was merely printed is checked by nobody."""
     notebook = make.notebook(make.code("print(57.7)", make.printed("57.7 %")), make.prose("It is 57.7 %."))
-    assert len(list(lesson_guard.numbers_are_claimed(notebook))) == 1
+    assert len(list(lesson_lint.numbers_are_claimed(notebook))) == 1
 
 
 def test_claims_of_the_classroom_leave_cards_that_are_read(make, capsys):
@@ -180,7 +180,7 @@ def test_claims_of_the_classroom_leave_cards_that_are_read(make, capsys):
         patch.setattr(claims, "display", shown.append)
         claims.claim("A third of 1,234 weights", 0.577, equals=0.577, within=0.02, source="arXiv:2106.09685")
     notebook = make.notebook(make.code("claim", make.shown(text_plain=repr(shown[0]))))
-    values = {str(value) for value, _ in lesson_guard.claimed(notebook)}
+    values = {str(value) for value, _ in lesson_lint.claimed(notebook)}
     assert {"1234", "0.577", "57.700"} <= values and "2106.09685" not in values
 
 
@@ -192,14 +192,14 @@ def test_numbers_in_the_text_of_say_are_checked_too(make):
     wrong = make.code(
         "say('It is {x}, or 57.7 %.', x=fact(value, equals=52.4, within=.1))", make.shown(text_plain=checked)
     )
-    assert list(lesson_guard.numbers_are_claimed(make.notebook(right))) == []
-    assert "'57.7 %'" in next(lesson_guard.numbers_are_claimed(make.notebook(wrong)))
+    assert list(lesson_lint.numbers_are_claimed(make.notebook(right))) == []
+    assert "'57.7 %'" in next(lesson_lint.numbers_are_claimed(make.notebook(wrong)))
 
 
 def test_a_guess_is_revealed_by_the_next_cell(make):
     asks, shows = make.code('predict("03-x", "What?", between=(0, 1))'), make.code('reveal("03-x", fact(1, equals=1))')
     other = make.code("train()")
-    rule = lesson_guard.guesses_are_revealed_next
+    rule = lesson_lint.guesses_are_revealed_next
     assert list(rule(make.notebook(asks, shows), Facts("03"))) == []
     for cells in ([asks], [asks, other, shows], [asks, make.prose("Text."), shows]):
         assert "must reveal '03-x'" in next(rule(make.notebook(*cells), Facts("03")))
@@ -210,7 +210,7 @@ def test_links_lead_somewhere(make, tmp_path):
     text = (
         "[a](04_next.ipynb) [b](04_next.ipynb#part) [c](https://x.org) [d](#here) `[e](gone.ipynb)` [f](05_gone.ipynb)"
     )
-    assert lesson_guard.broken_links(make.notebook(make.prose(text)), tmp_path) == [
+    assert lesson_lint.broken_links(make.notebook(make.prose(text)), tmp_path) == [
         f"cell 0 ({text[:50]}): the link to '05_gone.ipynb' leads nowhere"
     ]
 
@@ -221,5 +221,5 @@ def test_links_lead_somewhere(make, tmp_path):
 )
 def test_a_bound_is_not_measured(make, bound, is_written_out):
     notebook = lesson(make, computed=f'{COMPUTED}\nclaim("It is so", 2, at_most={bound})')
-    found = [problem for problem in lesson_guard.problems(notebook, FACTS) if "written out" in problem]
+    found = [problem for problem in lesson_lint.problems(notebook, FACTS) if "written out" in problem]
     assert bool(found) is not is_written_out

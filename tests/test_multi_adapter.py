@@ -8,9 +8,9 @@ from functools import partial
 import peft
 import pytest
 import torch
-from contract import METHODS, network, sample, stir
+from contract import METHODS, network, perturb, sample
 from method_cases import NEEDS_DENSE, READS_IDS
-from parity import decoders, disturb, inputs, outputs
+from parity import decoders, inputs, outputs, perturb_either
 from torch import nn
 
 from peft_lessons import (
@@ -184,7 +184,7 @@ def test_concatenation_equals_pefts(tmp_path) -> None:
         )
         theirs.add_adapter("blue", peft.LoraConfig(r=2, lora_alpha=3, target_modules=names))
         theirs.base_model.set_adapter(["red", "blue"])
-        disturb(theirs)
+        perturb_either(theirs)
         theirs.save_pretrained(tmp_path)
         theirs.add_weighted_adapter(["red", "blue"], [0.75, 0.5], "sum", combination_type="cat")
     theirs.set_adapter("sum")
@@ -198,7 +198,7 @@ def test_concatenation_equals_pefts(tmp_path) -> None:
 def test_every_method_beside_another(method: str) -> None:
     """Two adapters of a method on one base: each as it is alone, and in a mixed batch where a method can be."""
     config, x = METHODS[method], sample(method)
-    several = stir(inject(network(method, "nf4"), SeveralConfig(adapters={"red": config, "blue": config})))
+    several = perturb(inject(network(method, "nf4"), SeveralConfig(adapters={"red": config, "blue": config})))
     with using(several, "red"):
         red = several(x)
     with using(several, "blue"):
@@ -395,7 +395,7 @@ HEADS = {"red": LoRAConfig(rank=4, targets=("lm_head", "q_proj")), "blue": LoRAC
 
 def test_the_head_of_a_mixed_batch_is_never_anothers() -> None:
     """Row 10: a loss reads single tokens, of which nobody can say whose they are."""
-    model = stir(inject(decoders()[0], SeveralConfig(adapters=HEADS))).eval()
+    model = perturb(inject(decoders()[0], SeveralConfig(adapters=HEADS))).eval()
     ids = inputs("decoder")
     names = ["red", "blue", "blue"]
     expected = []
@@ -447,7 +447,7 @@ def pefts_and_ours(tmp_path, monkeypatch, method: str, ranks: tuple[int, int], *
         )
         theirs.add_adapter("blue", peft.LoraConfig(r=ranks[1], lora_alpha=3, use_rslora=True, target_modules=names))
         theirs.base_model.set_adapter(["red", "blue"])
-        disturb(theirs)
+        perturb_either(theirs)
         theirs.save_pretrained(tmp_path)
         make = theirs.base_model.inject_adapter
         # a new adapter's start draws numbers first
@@ -488,7 +488,7 @@ def test_the_decomposition_of_the_sum_at_full_rank_is_the_sum(both) -> None:
 
 def test_a_seed_decides_which_entries_are_dropped() -> None:
     configs = {name: LoRAConfig(rank=2, targets=("q_proj",)) for name in ("red", "blue")}
-    model = stir(inject(decoders()[0], SeveralConfig(adapters=configs)))
+    model = perturb(inject(decoders()[0], SeveralConfig(adapters=configs)))
     one, _ = combine(copy.deepcopy(model), {"red": 1.0, "blue": 1.0}, "dare_ties", density=0.5, seed=1)
     torch.manual_seed(99)
     again, _ = combine(copy.deepcopy(model), {"red": 1.0, "blue": 1.0}, "dare_ties", density=0.5, seed=1)
@@ -523,7 +523,7 @@ def test_ranks_that_differ_from_layer_to_layer_add_up(tmp_path) -> None:
         "red": LoRAConfig(rank=2, targets=("q_proj", "v_proj"), rank_pattern={"v_proj": 5}, alpha_pattern={"1.*": 3}),
         "blue": LoRAConfig(rank=3, targets=re.compile(r".*\.0\..*(v|down)_proj")),
     }
-    model = stir(inject(decoders()[0], SeveralConfig(adapters=configs)))
+    model = perturb(inject(decoders()[0], SeveralConfig(adapters=configs)))
     weights = {"red": 0.5, "blue": -0.25}
     with using(model, weights):
         expected = model(ids)
@@ -556,7 +556,7 @@ def test_convolutions_and_heads_have_several_adapters_too(tmp_path) -> None:
     }
     expected = {None: pictures()(x)}
     for name, config in configs.items():
-        model = stir(inject(pictures(), config)).eval()
+        model = perturb(inject(pictures(), config)).eval()
         save_adapter(model, config, tmp_path / name)
         expected[name] = model(x)
     model = load_adapters(pictures(), {name: tmp_path / name for name in configs}).eval()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from peft_lessons import LoRAConfig, trainable_parameters
-from peft_lessons.classroom.progress.kept import kept_folder, trained_once
+from peft_lessons.classroom.progress.saved_training import kept_folder, trained_once
 from peft_lessons.training import History
 
 CONFIG = LoRAConfig(rank=2, alpha=6, targets=("0",))

@@ -43,7 +43,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Added:
+class AdapterCosts:
     """What a method adds to one module, in numbers, not bytes."""
 
     trained: Shapes
@@ -58,16 +58,16 @@ class Added:
 
 
 @singledispatch
-def added(config: AdapterConfig, module: Module) -> Added:
-    known = sorted(kind.__name__ for kind in added.registry if kind not in (AdapterConfig, object))
+def adapter_costs(config: AdapterConfig, module: Module) -> AdapterCosts:
+    known = sorted(kind.__name__ for kind in adapter_costs.registry if kind not in (AdapterConfig, object))
     raise TypeError(f"no formula for {type(config).__name__}; there are formulas for {', '.join(known)}")
 
 
-@added.register
-def _lora(config: LoRAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _lora(config: LoRAConfig, m: Module) -> AdapterCosts:
     r = config.rank
     check_rank_fits(r, m.in_features, m.out_features)
-    return Added(
+    return AdapterCosts(
         trained={"lora_A": (r, m.in_features), "lora_B": (m.out_features, r)},
         products=(Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=True, inside=True)),
         keeps_input=True,
@@ -75,7 +75,7 @@ def _lora(config: LoRAConfig, m: Module) -> Added:
     )
 
 
-def added_to_parameters(config: LoRAConfig, m: Module) -> Added | None:
+def parameter_costs(config: LoRAConfig, m: Module) -> AdapterCosts | None:
     """What `target_parameters` adds to the module that holds them; None for a module that holds none."""
     trained: dict[str, tuple[int, ...]] = {}
     for full_name, shape in m.tensors.items():
@@ -89,20 +89,20 @@ def added_to_parameters(config: LoRAConfig, m: Module) -> Added | None:
                 f"lora_A.{name}": (prod(experts) * rank, inputs),
                 f"lora_B.{name}": (outputs, rank * prod(experts)),
             }
-    return Added(trained=trained, adds_up_weights=True) if trained else None
+    return AdapterCosts(trained=trained, adds_up_weights=True) if trained else None
 
 
-@added.register
-def _biased_lora(config: BiasedLoRAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _biased_lora(config: BiasedLoRAConfig, m: Module) -> AdapterCosts:
     lora = _lora(config, m)
     return replace(lora, trained={**lora.trained, "lora_B_bias": (m.out_features,)})
 
 
-@added.register
-def _lora_fa(config: LoRAFAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _lora_fa(config: LoRAFAConfig, m: Module) -> AdapterCosts:
     r = config.rank
     check_rank_fits(r, m.in_features, m.out_features)
-    return Added(
+    return AdapterCosts(
         trained={"lora_B": (m.out_features, r)},
         frozen={"lora_A": (r, m.in_features)},
         products=(Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=True)),
@@ -110,11 +110,11 @@ def _lora_fa(config: LoRAFAConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _pissa(config: PiSSAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _pissa(config: PiSSAConfig, m: Module) -> AdapterCosts:
     """s [B − B₀, B₀] [A; A − A₀] x: the products of LoRA at twice the rank."""
     r = config.rank
-    return Added(
+    return AdapterCosts(
         trained=_lora(config, m).trained,
         frozen={"initial_A": (r, m.in_features), "initial_B": (m.out_features, r)},
         products=(
@@ -126,10 +126,10 @@ def _pissa(config: PiSSAConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _dora(config: DoRAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _dora(config: DoRAConfig, m: Module) -> AdapterCosts:
     r, lora = config.rank, _lora(config, m)
-    return Added(
+    return AdapterCosts(
         trained={**lora.trained, "magnitude": (m.out_features,)},
         products=lora.products,
         keeps_input=True,
@@ -138,11 +138,11 @@ def _dora(config: DoRAConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _adalora(config: AdaLoRAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _adalora(config: AdaLoRAConfig, m: Module) -> AdapterCosts:
     r = config.rank
     check_rank_fits(r, m.in_features, m.out_features)
-    return Added(
+    return AdapterCosts(
         trained={"lora_A": (r, m.in_features), "lora_E": (r, 1), "lora_B": (m.out_features, r)},
         products=(Product(m.in_features, r, trained=True), Product(r, m.out_features, trained=True, inside=True)),
         keeps_input=True,
@@ -150,21 +150,21 @@ def _adalora(config: AdaLoRAConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _vera(config: VeRAConfig, m: Module) -> Added:
+@adapter_costs.register
+def _vera(config: VeRAConfig, m: Module) -> AdapterCosts:
     r = config.rank
-    return Added(
+    return AdapterCosts(
         trained={"vera_lambda_b": (m.out_features,), "vera_lambda_d": (r,)},
         products=(Product(m.in_features, r, trained=False), Product(r, m.out_features, trained=False, inside=True)),
         keeps=r + m.out_features,  # A x for the gradient of d, B Λ_d A x for that of b
     )
 
 
-@added.register
-def _loha(config: LoHaConfig, m: Module) -> Added:
+@adapter_costs.register
+def _loha(config: LoHaConfig, m: Module) -> AdapterCosts:
     r, d_in, d_out = config.rank, m.in_features, m.out_features
     check_rank_fits(r, d_in, d_out)
-    return Added(
+    return AdapterCosts(
         trained={"loha_B1": (d_out, r), "loha_A1": (r, d_in), "loha_B2": (d_out, r), "loha_A2": (r, d_in)},
         products=(Product(d_in, d_out, trained=True),),  # x ΔWᵀ, with ΔW formed in full
         keeps_input=True,
@@ -172,8 +172,8 @@ def _loha(config: LoHaConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _lokr(config: LoKrConfig, m: Module) -> Added:
+@adapter_costs.register
+def _lokr(config: LoKrConfig, m: Module) -> AdapterCosts:
     """D on each of in₁ rows of a token, then C on each of out₂ columns; each is one matrix or the product of two."""
     r, trained = config.rank, shapes(config, m.in_features, m.out_features)
     (out_1, out_2), (in_1, in_2) = split(m.out_features, config.factor), split(m.in_features, config.factor)
@@ -181,7 +181,7 @@ def _lokr(config: LoKrConfig, m: Module) -> Added:
     for whole, rows, inputs, outputs in (("lokr_D", in_1, in_2, out_2), ("lokr_C", out_2, in_1, out_1)):
         widths = (inputs, outputs) if whole in trained else (inputs, r, outputs)
         products += [Product(rows * n, k, trained=True, inside=bool(products or n == r)) for n, k in pairwise(widths)]
-    return Added(
+    return AdapterCosts(
         trained=trained,
         products=tuple(products),
         keeps_input=True,
@@ -189,26 +189,26 @@ def _lokr(config: LoKrConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _miss(config: MiSSConfig, m: Module) -> Added:
+@adapter_costs.register
+def _miss(config: MiSSConfig, m: Module) -> AdapterCosts:
     r = config.rank
     check_shard(r, m.in_features)
-    return Added(
+    return AdapterCosts(
         trained={"miss_D": (r, m.out_features)},
         products=(Product(r, m.out_features, trained=True),),
         keeps=r,
     )
 
 
-@added.register
-def _oft(config: OFTConfig, m: Module) -> Added:
+@adapter_costs.register
+def _oft(config: OFTConfig, m: Module) -> AdapterCosts:
     field = "block_size" if config.blocks is None else "blocks"
     if m.in_features % (given := getattr(config, field)):
         raise ValueError(f"{field} {given} does not divide in_features {m.in_features} of {m.name}")
     b = given if config.blocks is None else m.in_features // given
     rotations = 1 if config.shared else m.in_features // b
     product, terms = 2 * b**3 * rotations, config.neumann_terms
-    return Added(
+    return AdapterCosts(
         trained={"oft_Q": (rotations, b * (b - 1) // 2)},
         products=(Product(m.in_features, b, trained=True),),  # each number meets the b of its block
         rewrites_input=True,
@@ -219,33 +219,33 @@ def _oft(config: OFTConfig, m: Module) -> Added:
     )
 
 
-@added.register
-def _ia3(config: IA3Config, m: Module) -> Added:
+@adapter_costs.register
+def _ia3(config: IA3Config, m: Module) -> AdapterCosts:
     if selects(config.feedforward_targets, m.name):
-        return Added(trained={"ia3_l": (m.in_features,)}, rewrites_input=True, keeps_input=True)
-    return Added(trained={"ia3_l": (m.out_features,)}, keeps=m.out_features)
+        return AdapterCosts(trained={"ia3_l": (m.in_features,)}, rewrites_input=True, keeps_input=True)
+    return AdapterCosts(trained={"ia3_l": (m.out_features,)}, keeps=m.out_features)
 
 
-@added.register
-def _bitfit(config: BitFitConfig, m: Module) -> Added:
-    return Added(trained={"bias_delta": (m.out_features,)})
+@adapter_costs.register
+def _bitfit(config: BitFitConfig, m: Module) -> AdapterCosts:
+    return AdapterCosts(trained={"bias_delta": (m.out_features,)})
 
 
-@added.register
-def _layer_norm(config: LayerNormTuningConfig, m: Module) -> Added:
-    return Added(trained={name.replace(m.name, "tuned"): shape for name, shape in m.tensors.items()})
+@adapter_costs.register
+def _layer_norm(config: LayerNormTuningConfig, m: Module) -> AdapterCosts:
+    return AdapterCosts(trained={name.replace(m.name, "tuned"): shape for name, shape in m.tensors.items()})
 
 
-@added.register
-def _serial(config: SerialAdapterConfig, m: Module) -> Added:
-    return Added(
+@adapter_costs.register
+def _serial(config: SerialAdapterConfig, m: Module) -> AdapterCosts:
+    return AdapterCosts(
         **_bottleneck(config.bottleneck, m.out_features, m.out_features), keeps=m.out_features + config.bottleneck
     )
 
 
-@added.register
-def _parallel(config: ParallelAdapterConfig, m: Module) -> Added:
-    return Added(
+@adapter_costs.register
+def _parallel(config: ParallelAdapterConfig, m: Module) -> AdapterCosts:
+    return AdapterCosts(
         **_bottleneck(config.bottleneck, m.in_features, m.out_features), keeps_input=True, keeps=config.bottleneck
     )
 
