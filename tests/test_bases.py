@@ -37,7 +37,7 @@ from peft_lessons import (
 from peft_lessons.adapters import named_adapters
 from peft_lessons.bases import read_weight
 from peft_lessons.checkpoints.peft_names import layout_of
-from peft_lessons.models.own_bits import Q4Linear
+from peft_lessons.models.smollm2_4bit import Q4Linear
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

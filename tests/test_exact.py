@@ -13,7 +13,7 @@ from peft_lessons import NF4, LoRAConfig, QuantizedLinear, dequantize, inject, m
 from peft_lessons.exact import exact
 from peft_lessons.models import load_tiny_gpt
 from peft_lessons.models.gguf import GGUFFile
-from peft_lessons.models.own_bits import Q4Linear
+from peft_lessons.models.smollm2_4bit import Q4Linear
 from peft_lessons.quantization import cpu, normal_codebook
 
 

@@ -23,8 +23,8 @@ from peft_lessons.course import WEIGHTS, program
 from peft_lessons.models import load_smollm2_in_4_bits, smollm2
 from peft_lessons.models.decoder import Decoder, generate, rotary_angles, rotate
 from peft_lessons.models.gguf import F32, Q4_1, Q8_0, GGUFFile
-from peft_lessons.models.own_bits import Q4Linear
 from peft_lessons.models.smollm2 import load_smollm2, weights_status
+from peft_lessons.models.smollm2_4bit import Q4Linear
 from peft_lessons.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

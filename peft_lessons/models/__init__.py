@@ -2,8 +2,8 @@
 
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate, generate_steps
 from peft_lessons.models.hub import load_from_hub
-from peft_lessons.models.own_bits import load_smollm2_in_4_bits
 from peft_lessons.models.smollm2 import load_smollm2
+from peft_lessons.models.smollm2_4bit import load_smollm2_in_4_bits
 from peft_lessons.models.tiny_gpt import load_tiny_gpt
 from peft_lessons.models.tokenizer import Tokenizer
 
