@@ -36,7 +36,7 @@ def test_widgets_and_figures_are_those_of_the_text(lesson):
     """Each call at the beginning of a line shows one; claims and facts stand elsewhere as well, so there are more."""
     text = (NOTEBOOKS / lesson.notebook).with_suffix(".md").read_text(encoding="utf-8")
     found = counted(NOTEBOOKS / lesson.notebook)
-    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure|predict)\(", text, re.MULTILINE))
+    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure|predict|compare)\(", text, re.MULTILINE))
     assert found["figures"] == len(re.findall(r"^figure\(", text, re.MULTILINE))
     assert found["checks"] >= len(re.findall(r"^claim\(|(?<!\breveal\()\w+=fact\(", text, re.MULTILINE))
 
@@ -48,12 +48,18 @@ def test_only_outputs_count(tmp_path: Path):
     checks = "✔ 2 numbers checked\n  ✔ Two\n    measured 2; expected 2\n  ✔ Three\n    measured 3; expected 3"
     cells = [
         {"cell_type": "markdown", "source": "  ✔ no\n    measured 1; expected 1"},
-        {"cell_type": "code", "outputs": [output(checks), output("[Figure] a")]},
-        {"cell_type": "code", "outputs": [output(["[Sweep] b (rank: 1)\n", "c"]), output("✔ Exercise 03-merge")]},
+        {"cell_type": "code", "source": "", "outputs": [output(checks), output("[Figure] a")]},
+        {
+            "cell_type": "code",
+            "source": [],
+            "outputs": [output(["[Sweep] b (rank: 1)\n", "c"]), output("✔ Exercise 03-merge")],
+        },
+        {"cell_type": "code", "source": ["x = 1\n", "compare(x)"], "outputs": [output("Ask: b\n  on: [Figure] c")]},
+        {"cell_type": "code", "source": "compare(x)", "outputs": []},
     ]
     path = tmp_path / "lesson.ipynb"
     path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    assert counted(path) == {"checks": 2, "figures": 1, "widgets": 1}
+    assert counted(path) == {"checks": 2, "figures": 1, "widgets": 2}
     with pytest.raises(FileNotFoundError):
         contents(tmp_path)
 

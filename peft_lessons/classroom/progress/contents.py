@@ -9,9 +9,10 @@ from peft_lessons import course
 from peft_lessons.classroom.exercises import exercise_ids
 from peft_lessons.classroom.output.figures import text_table
 from peft_lessons.lessons.catalogue import lessons
+from peft_lessons.lessons.parts import calls
 from peft_lessons.lessons.questions import question_ids
 
-# What is counted in an output's text form.
+# What is counted in an output's text form. The text of `compare` is what a model wrote, so its calls count.
 KINDS = {
     "checks": re.compile(r"^    measured .*; expected ", re.MULTILINE),
     "widgets": re.compile(r"\A\[(Sweep|LiveFigure)\] |\APredict "),
@@ -23,10 +24,12 @@ COLUMNS = ("lesson", *KINDS, "exercises", "questions", "reading", "running")
 def counted(notebook: Path) -> Counter[str]:
     """Count a notebook's outputs by kind. Raises FileNotFoundError when there is none, ValueError for another file."""
     found: Counter[str] = Counter()
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    for output in (output for cell in cells for output in cell.get("outputs", [])):
-        text = "".join(output.get("data", {}).get("text/plain", ""))
-        found.update({kind: len(pattern.findall(text)) for kind, pattern in KINDS.items()})
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        outputs = cell.get("outputs", [])
+        found["widgets"] += bool(outputs) * calls("".join(cell["source"]), "compare")
+        for output in outputs:
+            text = "".join(output.get("data", {}).get("text/plain", ""))
+            found.update({kind: len(pattern.findall(text)) for kind, pattern in KINDS.items()})
     return found
 
 
