@@ -46,6 +46,7 @@ def on_the_site(text: str) -> str:
     """Return a document of the repository, its links turned to where things are on the site."""
     text = re.sub(r"\]\((?:\.\./)?notebooks/(\w+)\.ipynb", r"](../lessons/\1.ipynb", text)
     text = re.sub(r"\]\(\.\./CHANGELOG\.md\)", "](changelog.md)", text)
+    text = re.sub(r"\]\(docs/(\w+\.md)", r"](\1", text)  # the changelog's, which lies beside them here
 
     def module(match: re.Match[str]) -> str:
         name = match[2].removesuffix(".py").replace("/", ".")

@@ -113,8 +113,10 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
     if student is NOTHING:
         return "not attempted", f"`check` takes one thing, {_asked(starter)} itself: `.check({starter.__name__})`."
     if student is ... or student is None or _unchanged(student, starter):
-        task = "Replace the `...` in" if "..." in specification.starter else "Repair what stands in"
-        return "not attempted", f"{task} the cell above, then run both cells again."
+        given = "Replace the `...` in the cell above with your code"
+        if "..." not in specification.starter:
+            given = "Repair what stands in the cell above"
+        return "not attempted", f"{given}, then run both cells again."
     if wrong := _wrong_thing(student, starter):
         return "incorrect", wrong
     try:
