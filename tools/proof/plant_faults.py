@@ -144,7 +144,9 @@ class Copy:
         for part in ("tests/js/node_modules", "deploy/node_modules"):
             if (modules / part).exists():
                 (folder / part).symlink_to(modules / part)
-        self.environment = os.environ | {"PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive"}
+        # Without compiled files: they know a source by its size and second, and a fault may leave both as they were.
+        uncompiled = {"PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = os.environ | uncompiled | {"PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive"}
 
     @cached_property
     def nursery(self) -> "subprocess.Popen[str]":

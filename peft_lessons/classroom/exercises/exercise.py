@@ -113,10 +113,9 @@ def assess(specification: Specification, student: Any) -> tuple[str, str]:
     if student is NOTHING:
         return "not attempted", f"`check` takes one thing, {_asked(starter)} itself: `.check({starter.__name__})`."
     if student is ... or student is None or _unchanged(student, starter):
-        given = "Replace the `...` in the cell above with your code"
-        if "..." not in specification.starter:
-            given = "Repair what stands in the cell above"
-        return "not attempted", f"{given}, then run both cells again."
+        if "..." in specification.starter:
+            return "not attempted", "Replace the `...` in the cell above with your code, then run both cells again."
+        return "not attempted", "Repair what stands in the cell above, then run both cells again."
     if wrong := _wrong_thing(student, starter):
         return "incorrect", wrong
     try:
