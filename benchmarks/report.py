@@ -29,7 +29,7 @@ class Section:
 
 
 def measured(name: str) -> Section:
-    """Runs one section. Called in a process of its own, since what one leaves in memory would disturb the next."""
+    """Run one section, called in a process of its own, since what one leaves in memory would disturb the next."""
     module = importlib.import_module(f"benchmarks.{name}")
     found: Section = module.section()
     return found

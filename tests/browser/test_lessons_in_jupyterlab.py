@@ -75,17 +75,6 @@ TOO_WIDE = """() => {
         })
         .map(node => `${node.tagName}.${node.className}: ${node.textContent.slice(0, 60)}`);
 }"""
-IN_FRONT = (
-    "00",
-    "01",
-    "02",
-    "03",
-    "04",
-    "06",
-    "07",
-    "11",
-    "12",
-)  # lessons whose first screen shows what they are about
 
 
 def stored(lesson):
@@ -304,9 +293,8 @@ def test_the_lesson_stands_in_front_of_its_code(lesson, pictures):
     assert sum(cell["code"] for cell in cells) <= 0.25 * sum(cell["height"] for cell in cells)
     assert max(cell["code"] for cell in cells) <= 0.6 * 900
     assert max(cell["checks"] for cell in cells) <= 2, "all claims of a cell are one line"
-    if lesson.name[:2] in IN_FRONT:
-        first = min(cell["picture"] for cell in cells if cell["picture"] is not None)
-        assert first < 900 - 200, "of the idea's picture or widget something shows on the first screen"
+    first = min(cell["picture"] for cell in cells if cell["picture"] is not None)
+    assert first < 900 - 200, "of the idea's picture or widget something shows on the first screen"
     lesson.page.set_viewport_size({"width": 1200, "height": 1000})
 
 
