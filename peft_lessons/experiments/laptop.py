@@ -17,10 +17,11 @@ from peft_lessons import data
 from peft_lessons.accounting.files import safetensors_bytes
 from peft_lessons.accounting.measured import TensorMemory
 from peft_lessons.adapters import adapter_state_dict, inject, named_adapters, trainable_parameters
+from peft_lessons.experiments import _prefix
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.methods.partial import full_fine_tuning
 from peft_lessons.models import Tokenizer, load_smollm2
-from peft_lessons.models.decoder import Decoder
+from peft_lessons.models.decoder import Decoder, KeyValueCache
 from peft_lessons.quantization import quantize_model
 from peft_lessons.tasks import Countries, Example, country_records
 from peft_lessons.training import (
@@ -74,21 +75,30 @@ def general_perplexity(model: nn.Module) -> float:
     return math.exp(evaluate_loss(model, speeches()))
 
 
-@torch.no_grad()
 def exact(model: Decoder, examples: list[Example], pad_id: int) -> list[int]:
     """1 for each example whose greedy answer is the wanted one, to the end; else 0.
 
     No text is generated: greedy decoding gives the wanted answer exactly when, with the wanted answer as input, each of
     its tokens is the likeliest after those before it.
     """
+    return [int(share == 1) for share in likeliest(model, examples, pad_id)]
+
+
+@torch.no_grad()
+def likeliest(model: Decoder, examples: list[Example], pad_id: int, prefix: KeyValueCache | None = None) -> list[float]:
+    """For each example, the share of its answer's tokens that are the likeliest after those before them.
+
+    `prefix` holds what stands before every one of them.
+    """
     found = []
     for start in range(0, len(examples), 8):
         input_ids, labels = padded(examples[start : start + 8], pad_id)
         scored = labels[:, 1:] >= 0
-        hidden = model.model(input_ids)[:, :-1][scored]
-        right = torch.ones_like(scored)
+        cache = _prefix.before(prefix, len(input_ids)) if prefix else None
+        hidden = model.model(input_ids, cache=cache)[:, :-1][scored]
+        right = torch.zeros_like(scored)
         right[scored] = model.lm_head(hidden).argmax(-1) == input_ids[:, 1:][scored]
-        found += right.all(1).int().tolist()
+        found += (right.sum(1) / scored.sum(1)).tolist()
     return found
 
 
