@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from peft_lessons import data
-from peft_lessons.experiments import _prefix, few_shot, laptop, stored
+from peft_lessons.experiments import _prefix, few_shot, laptop, packing, stored
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
 from peft_lessons.tasks import country_json, country_question, country_records
+from peft_lessons.training import padded, token_losses
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +75,27 @@ def test_the_first_records_behind_five_examples_are_those_that_are_stored():
     prefix, asked = few_shot.requests(5, 2, tokenizer)
     shares = laptop.likeliest(model, asked[:4], tokenizer.eos_id, _prefix.read(model, prefix))
     assert [int(share == 1) for share in shares] == stored("few_shot").one(shots=5, seed=2)["known"][:4]
+
+
+PAIRS = [([5, 6, 7], [8, 9, 2]), ([10, 11], [12, 2]), ([13], [14, 15, 16, 17, 2])]
+
+
+def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients_of_rows(tiny):
+    model, _ = tiny
+    rows = padded(PAIRS, 2)
+    ids, labels, numbers = packing.packed(*rows)
+    assert ids.tolist() == [[5, 6, 7, 8, 9, 2, 10, 11, 12, 2, 13, 14, 15, 16, 17, 2]]
+    assert labels[0, :6].tolist() == [-100, -100, -100, 8, 9, 2]
+    assert numbers.tolist() == [[0] * 6 + [1] * 4 + [2] * 6]
+    weight = model.model.layers[0].self_attn.q_proj.weight
+
+    def losses_and_gradient(losses):
+        (gradient,) = torch.autograd.grad(losses.mean(), weight)
+        return losses.detach(), gradient
+
+    apart = losses_and_gradient(token_losses(model, *rows))
+    together = losses_and_gradient(packing.packed_losses(model, ids, labels, numbers))
+    leaking = losses_and_gradient(token_losses(model, ids, labels))
+    for one, other, third in zip(apart, together, leaking, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert (one - third).abs().max() > 1e-3

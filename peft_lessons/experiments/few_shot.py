@@ -26,9 +26,9 @@ def cases() -> list[dict[str, Any]]:
 
 
 def split(prompt: list[int], tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Take a prompt apart: the system message, and the question with the beginning of an answer."""
+    """Take a prompt apart: what stands before its last question, and that question with the beginning of an answer."""
     (start,) = tokenizer.encode("<|im_start|>")
-    place = prompt.index(start, 1)
+    *_, place, _ = (place for place, token in enumerate(prompt) if token == start)
     return prompt[:place], prompt[place:]
 
 
