@@ -255,7 +255,6 @@ def build(out: Path) -> list[str]:
             return ["Sphinx warns: see above"]
         (made / ".buildinfo").unlink(missing_ok=True)
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
-        (made / "playground.html").write_text("<h1>stub</h1>")
         finish(made)
         if found := problems(made):
             return found

@@ -5,15 +5,18 @@ functions use to something else.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 
 
-def told(widget: Any) -> str:
-    """Return all that `widget` can show, as JSON, or why it cannot be told; chance goes on as if nobody had asked."""
+def tell(widget: Any, path: str) -> None:
+    """Write to `path` all that `widget` can show, as JSON, or why not; chance goes on as if nobody had asked."""
+    told = {"widget": type(widget).__name__}
     with torch.random.fork_rng(devices=[]):
         try:
-            return json.dumps({"widget": type(widget).__name__, "state": widget.all_it_shows()}, ensure_ascii=False)
+            told["state"] = widget.all_it_shows()
         except ValueError as error:
-            return json.dumps({"widget": type(widget).__name__, "kernel": str(error)})
+            told["kernel"] = str(error)
+    Path(path).write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
