@@ -60,7 +60,7 @@ def test_the_frames_of_a_figure_are_those_of_its_lesson(path, cell, text):
     assert state["title"] == title
     labels = [slider["labels"] for slider in state["sliders"]]
     sizes = {slider["name"]: slider["labels"] for slider in state["sliders"]}
-    header, *rows = text.split("\n\n")[-1].splitlines()
+    _header, *rows = text.split("\n\n")[-1].splitlines()
     positions = several_positions(sizes, state["position"])
     assert len(rows) == len(positions)
     for row, position in zip(rows, positions, strict=True):
@@ -168,7 +168,7 @@ def test_the_kernel_in_the_page_does_as_the_kernel_in_python(tmp_path, monkeypat
     cases = [
         [number, "Predict 01-n: How many?", "≈ 55.1 times", 20, "You said 20 times; it is ≈ 55.1 times."],
         [choice, "Predict 01-c: Which?\n  - a, *c*\n  - b", "“b”", 0, "You said “a, *c*”; it is “b”."],
-        [ranking, "Predict 01-r: In which order?\n  - x\n  - y\n  - z", "z, y, x", [2, 1, 0], "You said z, y, x; it is z, y, x."],
+        [ranking, "Predict 01-r: And?\n  - x\n  - y\n  - z", "z, y, x", [2, 1, 0], "You said z, y, x; it is z, y, x."],
         [number, "Predict 01-s: How many?", "≈ 55.1 times", None, "No guess here: it is ≈ 55.1 times."],
     ]  # fmt: skip
     data = {
@@ -181,7 +181,9 @@ def test_the_kernel_in_the_page_does_as_the_kernel_in_python(tmp_path, monkeypat
         "results": results,
         "file": text,
         "told": told,
-        "guesses": [[alive.prediction_state(call, asked, words), guess, said] for call, asked, words, guess, said in cases],
+        "guesses": [
+            [alive.prediction_state(call, asked, words), guess, said] for call, asked, words, guess, said in cases
+        ],
         "exercise": alive.exercise_state("03-merge"),
     }
     assert any(data["due"].values())
@@ -190,5 +192,7 @@ def test_the_kernel_in_the_page_does_as_the_kernel_in_python(tmp_path, monkeypat
 
 def test_a_page_asks_what_the_widget_asks():
     asked = "Predict 01-n: How *many*?"
-    state = alive.prediction_state('predict("01-n", "How *many*?", between=(1, 500), unit=" times")', asked, "≈ 5 times")
+    state = alive.prediction_state(
+        'predict("01-n", "How *many*?", between=(1, 500), unit=" times")', asked, "≈ 5 times"
+    )
     assert state["asked"] == Prediction("01-n", "How *many*?", kind_of(between=(1, 500)), " times").asked

@@ -145,12 +145,15 @@ def still_figures(page):
     """The titles of figures whose first control, moved, changes nothing."""
     return page.evaluate(
         """() => [...document.querySelectorAll('.peft-live .peft-figure')].filter(figure => {
-            const shown = () => figure.querySelector('svg, img').outerHTML + figure.querySelector('.peft-readouts').innerHTML;
+            const part = name => figure.querySelector(name).outerHTML;
+            const shown = () => part('svg, img') + part('.peft-readouts');
             const tell = (input, event) => input.dispatchEvent(new Event(event, { bubbles: true }));
             const before = shown();
             return ![...figure.querySelectorAll('.peft-controls :is(input, button)')].some(input => {
-                if (input.type === 'range') input.value = Number(input.value) === 0 ? input.max : 0, tell(input, 'input');
-                else input.click();
+                if (input.type === 'range') {
+                    input.value = Number(input.value) === 0 ? input.max : 0;
+                    tell(input, 'input');
+                } else input.click();
                 return shown() !== before;
             });
         }).map(figure => figure.textContent.slice(0, 60))"""
@@ -310,7 +313,8 @@ def test_on_a_phone_nothing_overflows(site, browser, address):
     reader.context.close()
 
 
-SMALL = """() => [...document.querySelectorAll('.peft-live :is(button, select, input[type=range], label:has(input[type=radio]))')]
+CONTROLS = "button, select, input[type=range], label:has(input[type=radio])"
+SMALL = f"""() => [...document.querySelectorAll('.peft-live :is({CONTROLS})')]
     .filter(part => part.checkVisibility() && part.getBoundingClientRect().height < 24)
     .map(part => part.outerHTML.slice(0, 120))"""
 
@@ -324,7 +328,7 @@ def widest(page):
 
 
 def test_the_first_words_and_the_first_widget_come_soon(browser, address):
-    """On a slow line (1.6 Mbit/s) and a processor four times as slow; the best of three, since others work here, too."""
+    """On a line of 1.6 Mbit/s and a processor four times as slow; the best of three, since others work here, too."""
     loads = [first_load(browser, address, "lessons/01_overview_of_peft.html") for _ in range(3)]
     words, alive, bytes_before = (min(each) for each in zip(*loads, strict=True))
     print(f"first words {words:.0f} ms, first widget {alive:.0f} ms, {bytes_before:,} bytes before it")
@@ -344,8 +348,8 @@ def first_load(browser, address, path):
             if (!document.querySelector('.peft-live[data-alive]')) return;
             watch.disconnect();
             window.alive = performance.now();
-            window.loaded = performance.getEntriesByType('resource').reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0)
-                + performance.getEntriesByType('navigation')[0].encodedBodySize;
+            const all = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
+            window.loaded = all.reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0);
         }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-alive'] });"""
     )
     reader.page.goto(f"{address}/{path}", wait_until="commit")

@@ -145,7 +145,8 @@ class ThisPython(NotebookClient):
 def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) -> dict[str, Any]:
     """Run every cell, in place, in a fresh kernel of this Python that works in `folder`.
 
-    Returns what each figure with controls can show, by the id of its cell. Raises nbclient's CellExecutionError at the first cell that raises and is not tagged `raises-exception`.
+    Returns what each figure with controls can show, by the id of its cell. Raises nbclient's CellExecutionError at the
+    first cell that raises and is not tagged `raises-exception`.
     """
     with tempfile.TemporaryDirectory(prefix="peft-lessons-") as home:
         client = ThisPython(

@@ -1331,8 +1331,8 @@ SITE = (
     Fault(
         "a sweep's script fails where there is no kernel",
         "peft_lessons/classroom/widgets/sweep.js",
-        'const close = sliders({ model, el }, { picture',
-        'model.comm.send();\n  const close = sliders({ model, el }, { picture',
+        "const close = sliders({ model, el }, { picture",
+        "model.comm.send();\n  const close = sliders({ model, el }, { picture",
         ("unit: sweep",),
     ),
     Fault(

@@ -1,9 +1,9 @@
 """Lessons alive on the site: what their stored outputs become, and the one script that works them.
 
-The widgets' scripts are JupyterLab's; `page/kernel.js` answers them in a kernel's place. A quiz, a guess or an exercise has
-its state in the page; a figure with controls or a stored conversation has it in a file, `docs/site/figures`, that a build of
-the lesson wrote and that the page fetches when it comes near. Until then, and without scripts, the stored result stands
-there.
+The widgets' scripts are JupyterLab's; `page/kernel.js` answers them in a kernel's place. A quiz, a guess or an exercise
+has its state in the page; a figure with controls or a stored conversation has it in a file of `docs/site/figures`, which a
+build of the lesson wrote and the page fetches when it comes near. Until then, and without scripts, the stored result
+stands there.
 """
 
 import ast
@@ -193,7 +193,7 @@ def _place_for(cell: NotebookNode, data: dict[str, str], path: Path, said: dict[
         return place("progress", _list_of_lessons())
     if text.startswith("Review: "):
         return place("review", f"<p>{html.escape(text)}</p>", lesson=path.stem[:2])
-    if calls_any(cell.source, alive=True) and "<figure>" in picture or "<caption>" in picture:
+    if calls_any(cell.source, alive=True) and ("<figure>" in picture or "<caption>" in picture):
         return figure_place(path, cell.id, picture)
     return ""
 
@@ -222,12 +222,26 @@ def figure_place(path: Path, cell: str, picture: str) -> str:
     return place(told["widget"], picture, file=f"figures/{file.name}")
 
 
-def figure_state(told: dict[str, Any]) -> dict[str, Any]:
-    """Return the state that page.js needs, of what a figure told."""
+def write_figure(file: Path, site: Path) -> None:
+    """Write what the figure that `file` tells of needs into `site`: its state, and its frames one by one."""
+    told = json.loads(file.read_text(encoding="utf-8"))
+    if "state" not in told:
+        return
     state = told["state"]
     if told["widget"] == "Compare":
-        return state | {"only": "Answers as the model gave them. Your own questions need JupyterLab."}
-    return state
+        state = conversation(state)
+    if told["widget"] == "LiveFigure":
+        frames = site / "figures" / file.stem
+        frames.mkdir()
+        for number, frame in enumerate(state["frames"]):
+            path = frames / f"{number}.webp"
+            path.write_bytes(base64.b64decode(frame["url"].partition(",")[2]))
+            frame["url"] = path.relative_to(site).as_posix()
+    (site / "figures" / file.name).write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+
+
+def conversation(state: dict[str, Any]) -> dict[str, Any]:
+    return state | {"only": "Answers as the model gave them. Your own questions need JupyterLab."}
 
 
 def named_figure(lesson: str, title: str) -> str:
@@ -243,9 +257,10 @@ def named_figure(lesson: str, title: str) -> str:
 def adapter_switch() -> str:
     """Return the place of the first conversation of lesson 00, with its answers in the page: they are seen at once."""
     (path,) = sources(["00"])
-    cell = next(cell for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells if calls(cell.source, "compare"))
-    state = figure_state(json.loads(figure_file(path, cell.id).read_text(encoding="utf-8")))
-    return place("Compare", cell.outputs[0].data["text/html"], state)
+    cells = nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells
+    cell = next(cell for cell in cells if calls(cell.source, "compare"))
+    told = json.loads(figure_file(path, cell.id).read_text(encoding="utf-8"))
+    return place("Compare", cell.outputs[0].data["text/html"], conversation(told["state"]))
 
 
 def source_link() -> str:

@@ -1,9 +1,9 @@
 """The course as a site, alive without a kernel: `make site`, or `python -m tools.site.build_site [--out FOLDER]`.
 
-The lessons are the stored notebooks, run by nobody here; alive.py gives their widgets a script that answers in the page.
-Pages, styles, MathJax and the search index come from this computer: the build asks nothing of the network, and neither do
-the pages. A warning of Sphinx, a link inside the site that leads nowhere, or a picture without a description fails the
-build. Sphinx makes the pages; what it cannot say (what loads late, what is kept for reading offline) is added to them.
+The lessons are the stored notebooks, run by nobody here; alive.py gives their widgets a script that answers in the
+page. Pages, styles, MathJax and the search index come from this computer: the build asks nothing of the network, and
+neither do the pages. A warning of Sphinx, a link inside the site that leads nowhere, or a picture without a description
+fails the build. What Sphinx cannot say of its pages, what loads late and what is kept for reading offline, is added.
 """
 
 import argparse
@@ -160,10 +160,7 @@ def finish(made: Path) -> None:
     (made / ".nojekyll").touch()  # else GitHub's pages leave out folders that begin with an underscore
     (made / "figures").mkdir()
     for file in sorted(FIGURES.glob("*.json")):
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if "state" in told:
-            state = json.dumps(alive.figure_state(told), ensure_ascii=False)
-            (made / "figures" / file.name).write_text(state, encoding="utf-8")
+        alive.write_figure(file, made)
     for text in sources():
         shutil.copy(text.with_suffix(".ipynb"), made / "lessons")
     for page in made.rglob("*.html"):
@@ -197,7 +194,7 @@ def offline_script(made: Path) -> str:
     return f"const VERSION = {json.dumps(version)}, FILES = {json.dumps(files)};\n{script}"
 
 
-KEPT = (".html", ".js", ".css", ".json", ".svg", ".woff2")
+KEPT = (".html", ".js", ".css", ".json", ".svg", ".webp", ".woff2")
 
 
 def _kept(path: Path) -> bool:

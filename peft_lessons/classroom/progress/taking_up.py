@@ -1,8 +1,7 @@
 """Take up progress that was made elsewhere, on the course's site for instance: `peft-lessons progress import FILE`.
 
-A file says how often an item was tried and what came of it, not what was answered, so that is what the store then holds.
-What was tried here stays as it is, except for an item that is solved only in the file. To take a file up twice changes
-nothing.
+A file says how often an item was tried and what came of it, not what was answered; so does the store then. What was
+tried here stays as it is, except for an item that only the file has solved. To take a file up twice changes nothing.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """What a figure with controls shows at every setting, told by the kernel that drew it: for pages that have no kernel.
 
-A build asks each such cell right after it ran (tools/lessons/notebooks.py), since later cells may give the names that its
-functions use to something else.
+A build asks for it right after the figure's cell ran (tools/lessons/notebooks.py), since later cells may give the names
+that its functions use to something else.
 """
 
 import json

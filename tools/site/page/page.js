@@ -9,6 +9,8 @@ const fetched = async (path) => {
   return answer.json();
 };
 
+const placed = ({ url, ...frame }) => ({ ...frame, url: address(url) });
+
 // The script of each kind of place, and the model that answers it.
 const KINDS = {
   quiz: { script: "quiz", model: (data) => quiz(data) },
@@ -17,7 +19,7 @@ const KINDS = {
   progress: { script: "progress", model: progressMap, after: keeping },
   Compare: { script: "compare", model: comparison },
   Sweep: { script: "sweep", model: (state) => new PageModel(state) },
-  LiveFigure: { script: "live_figure", model: liveFigure },
+  LiveFigure: { script: "live_figure", model: ({ frames, ...state }) => liveFigure({ ...state, frames: frames.map(placed) }) },
 };
 
 function show(place, { script, model, after }, data) {
