@@ -60,7 +60,8 @@ METADATA = {
 }
 INSTALLS = "install"  # the tag of the cell that installs the course on Colab and Kaggle, and is folded
 MEGABYTES = 3
-ASK = "__import__('peft_lessons.classroom.widgets.frames', fromlist=['tell']).tell(_, {path!r})"
+# Not `_` for the last result, a name that a lesson may use.
+ASK = "__import__('peft_lessons.classroom.widgets.frames', fromlist=['tell']).tell(_oh[max(_oh)], {path!r})"
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 

@@ -1,9 +1,9 @@
 """Lessons alive on the site: what their stored outputs become, and the one script that works them.
 
 The widgets' scripts are JupyterLab's; `page/kernel.js` answers them in a kernel's place. A quiz, a guess or an exercise
-has its state in the page; a figure with controls or a stored conversation has it in a file of `docs/site/figures`, which a
-build of the lesson wrote and the page fetches when it comes near. Until then, and without scripts, the stored result
-stands there.
+has its state in the page; a figure with controls or a stored conversation has it in a file of `docs/site/figures`,
+which a build of the lesson wrote and the page fetches when it comes near. Until then, and without scripts, the stored
+result stands there.
 """
 
 import ast
