@@ -19,7 +19,7 @@ from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.parts import calls_any
 from peft_lessons.lessons.questions import load_question, question_ids
 from tools.lessons.notebooks import FIGURES, figure_file, sources
-from tools.site import alive
+from tools.site import alive, styles
 
 STORED = {path: nbformat.read(path.with_suffix(".ipynb"), as_version=4) for path in sources()}
 
@@ -196,3 +196,13 @@ def test_a_page_asks_what_the_widget_asks():
         'predict("01-n", "How *many*?", between=(1, 500), unit=" times")', asked, "≈ 5 times"
     )
     assert state["asked"] == Prediction("01-n", "How *many*?", kind_of(between=(1, 500)), " times").asked
+
+
+def test_a_style_sheet_loses_what_no_page_uses():
+    css = """@charset "utf-8"; /* .a{} */ .a, .gone > b{color:red} .gone{x:y} p{m:0} #here .a{y:url("}")}
+        @media print{.gone{a:b} .a:hover{c:d}} @media screen{.gone{a:b}} @font-face{font-family:"gone"}
+        .a:not(.gone){e:f} :is(.gone,.a) i{g:h} [data-x=".gone"]{i:j} .md\\:gone{k:l}"""
+    assert styles.pruned(css, {"a", "here"}) == (
+        '@charset "utf-8";.a{color:red}p{m:0}#here .a{y:url("}")}@media print{.a:hover{c:d}}@font-face{font-family:"gone"}'
+        '.a:not(.gone){e:f}:is(.gone,.a) i{g:h}[data-x=".gone"]{i:j}.md\\:gone{k:l}'
+    )

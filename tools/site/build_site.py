@@ -28,7 +28,7 @@ from peft_lessons.lessons.glossary import as_data, glossary
 from peft_lessons.lessons.parts import calls_any
 from tools.lessons.notebooks import FIGURES, INSTALLS, NOTEBOOKS, sources
 from tools.lessons.predictions import answers
-from tools.site import alive
+from tools.site import alive, styles
 from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,12 +167,14 @@ def finish(made: Path) -> None:
         text = page.read_text(encoding="utf-8")
         if "course.js" in text and page.name != "search.html":
             page.write_text(late(text), encoding="utf-8")
+    styles.prune(made)
     (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
 
 
 SCRIPT = r'\s*<(?:script|link)\b[^>]*(?:src|href)="([^"]*(?:{names})\.js[^"]*)"[^>]*>(?:</script>)?'
 HEAVY = re.compile(SCRIPT.format(names="mathjax|fontawesome"))
 SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex"))
+PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')  # scripts that run at the end: they would hold the style sheets up
 
 
 def late(page: str) -> str:
@@ -181,7 +183,8 @@ def late(page: str) -> str:
     The theme would load the index of the search in every page, too, to search while one types; search.html has it.
     """
     listed = json.dumps(list(dict.fromkeys(HEAVY.findall(page))))
-    light = SEARCH.sub("", HEAVY.sub("", page))
+    light = PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page)))
+    light = re.sub(r'<script src="([^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)', r'<script defer src="\1', light)
     return light.replace("</body>", f'<script type="application/json" id="peft-late">{listed}</script></body>', 1)
 
 
