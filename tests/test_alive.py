@@ -203,6 +203,7 @@ def test_a_style_sheet_loses_what_no_page_uses():
         @media print{.gone{a:b} .a:hover{c:d}} @media screen{.gone{a:b}} @font-face{font-family:"gone"}
         .a:not(.gone){e:f} :is(.gone,.a) i{g:h} [data-x=".gone"]{i:j} .md\\:gone{k:l}"""
     assert styles.pruned(css, {"a", "here"}) == (
-        '@charset "utf-8";.a{color:red}p{m:0}#here .a{y:url("}")}@media print{.a:hover{c:d}}@font-face{font-family:"gone"}'
+        '@charset "utf-8";.a{color:red}p{m:0}#here .a{y:url("}")}@media print{.a:hover{c:d}}'
+        '@font-face{font-family:"gone"}'
         '.a:not(.gone){e:f}:is(.gone,.a) i{g:h}[data-x=".gone"]{i:j}.md\\:gone{k:l}'
     )

@@ -174,7 +174,9 @@ def finish(made: Path) -> None:
 SCRIPT = r'\s*<(?:script|link)\b[^>]*(?:src|href)="([^"]*(?:{names})\.js[^"]*)"[^>]*>(?:</script>)?'
 HEAVY = re.compile(SCRIPT.format(names="mathjax|fontawesome"))
 SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex"))
-PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')  # scripts that run at the end: they would hold the style sheets up
+PRELOAD = re.compile(
+    r'\s*<link rel="preload"[^>]*>'
+)  # scripts that run at the end: they would hold the style sheets up
 
 
 def late(page: str) -> str:
@@ -184,7 +186,11 @@ def late(page: str) -> str:
     """
     listed = json.dumps(list(dict.fromkeys(HEAVY.findall(page))))
     light = PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page)))
-    light = re.sub(r'<script src="([^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)', r'<script defer src="\1', light)
+    light = re.sub(
+        r'<script src="([^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)',
+        r'<script defer src="\1',
+        light,
+    )
     return light.replace("</body>", f'<script type="application/json" id="peft-late">{listed}</script></body>', 1)
 
 

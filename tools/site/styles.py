@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NAMES = re.compile(r"[.#](-?[A-Za-z_][\w-]*)")
-ANYTHING = re.compile(r"\[[^\]]*\]|:(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)")  # says nothing of what must be there
+ANYTHING = re.compile(
+    r"\[[^\]]*\]|:(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)"
+)  # says nothing of what must be there
 COMMA = re.compile(r",(?![^(\[]*[)\]])")
 
 
