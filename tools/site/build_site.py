@@ -174,9 +174,9 @@ def finish(made: Path) -> None:
 SCRIPT = r'\s*<(?:script|link)\b[^>]*(?:src|href)="([^"]*(?:{names})\.js[^"]*)"[^>]*>(?:</script>)?'
 HEAVY = re.compile(SCRIPT.format(names="mathjax|fontawesome"))
 SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex"))
-PRELOAD = re.compile(
-    r'\s*<link rel="preload"[^>]*>'
-)  # scripts that run at the end: they would hold the style sheets up
+# What runs at the end would hold up the style sheets, and what runs in the head the text.
+PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')
+IN_HEAD = re.compile(r'<script (?=src="[^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)')
 
 
 def late(page: str) -> str:
@@ -185,12 +185,7 @@ def late(page: str) -> str:
     The theme would load the index of the search in every page, too, to search while one types; search.html has it.
     """
     listed = json.dumps(list(dict.fromkeys(HEAVY.findall(page))))
-    light = PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page)))
-    light = re.sub(
-        r'<script src="([^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)',
-        r'<script defer src="\1',
-        light,
-    )
+    light = IN_HEAD.sub("<script defer ", PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page))))
     return light.replace("</body>", f'<script type="application/json" id="peft-late">{listed}</script></body>', 1)
 
 
