@@ -941,12 +941,12 @@ CLASSROOM = (
     Fault(
         "progress is reported to another host",
         "peft_lessons/classroom/progress/__init__.py",
-        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        "    try:\n        with _transaction() as connection:\n            connection.executemany(\n",
         "    from contextlib import suppress\n"
         "    from urllib.request import urlopen\n\n"
         "    with suppress(OSError):\n"
-        '        urlopen(f"https://statistics.example.org/{item}", timeout=1).close()\n'
-        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        '        urlopen("https://statistics.example.org/", timeout=1).close()\n'
+        "    try:\n        with _transaction() as connection:\n            connection.executemany(\n",
         ("unit", "slow: nbval_makes"),
     ),
 )
