@@ -142,8 +142,10 @@ def test_every_page_is_whole_and_asks_no_other_host(site, reader):
             still = page.locator(".peft-still").count()
             assert alive.count("LiveFigure") == sum(text.startswith("[LiveFigure]") for text in texts) - still, path
             assert still_figures(page) == []
-            pictures = page.locator(".cell_output figure img")
-            assert all(pictures.evaluate_all("images => images.map(i => i.alt.length > 20 && i.naturalWidth > 100)"))
+            page.wait_for_function(
+                """() => [...document.querySelectorAll('.cell_output figure img')].every(
+                    image => image.alt.length > 20 && image.naturalWidth > 100)"""
+            )
     assert reader.wrong == []
 
 
