@@ -112,6 +112,15 @@ def export(arguments: Arguments) -> int:
     return 0
 
 
+def take_up(arguments: Arguments) -> int:
+    from peft_lessons.classroom.progress import taking_up
+    from peft_lessons.files import user_path
+
+    items = taking_up.take_up(user_path(arguments.file))
+    print(f"{arguments.file}: {len(items)} items are new here, and are noted.")
+    return 0
+
+
 def certificate(arguments: Arguments) -> int:
     from peft_lessons.classroom.progress import certificate
     from peft_lessons.files import user_path
@@ -175,6 +184,13 @@ COMMANDS = (
         "write the progress to a new file that you can hand in",
         'progress export mine.json "Ada Lovelace"',
         (("file", "the new file (JSON)"), ("[name]", "your name, if the file is to hold one")),
+    ),
+    Command(
+        "progress import",
+        take_up,
+        "take up progress from such a file, of the course's site or of another computer",
+        "progress import progress.json",
+        (("file", "the file (JSON)"),),
     ),
     Command(
         "certificate",

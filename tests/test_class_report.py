@@ -10,8 +10,10 @@ import pytest
 
 from peft_lessons import cli as command_line
 from peft_lessons.classroom import progress
-from peft_lessons.classroom.progress import class_report, submission
+from peft_lessons.classroom.progress import class_report, submission, taking_up
 from peft_lessons.classroom.progress.submission import seal
+from peft_lessons.classroom.widgets import quiz
+from peft_lessons.lessons.questions import load_question
 
 
 @pytest.fixture
@@ -205,3 +207,33 @@ def test_every_item_of_an_export_is_read_again(student):
     path = student("ada.json", WRONG, MERGE_RIGHT)
     written = json.loads(path.read_text(encoding="utf-8"))["items"]
     assert [asdict(item) for item in class_report.read(path).items] == written
+
+
+def test_a_file_is_taken_up_once_and_says_the_same_again(student, tmp_path, monkeypatch):
+    acts = [WRONG, RIGHT, WRONG, MERGE_WRONG, MERGE_WRONG, MERGE_WRONG, HINT, SOLUTION]
+    told = student("ada.json", *acts)
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "elsewhere"))
+    assert command_line.main(["progress", "import", str(told)]) == 0
+    assert submission.items() == list(class_report.read(told).items)
+    before = progress.events()
+    assert taking_up.take_up(told) == [] and progress.events() == before
+    shown = quiz.Quiz(load_question("01-goal"))  # it has been answered, but nobody knows how
+    assert shown.answer == "" and shown.result == {}
+
+
+def test_what_was_tried_here_stays_unless_the_file_has_solved_it(student, tmp_path, monkeypatch):
+    told = student("ada.json", RIGHT, MERGE_WRONG)
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "elsewhere"))
+    for item, kind, outcome in (WRONG, MERGE_WRONG):
+        progress.record(item, kind, outcome)
+    assert [item.item for item in taking_up.take_up(told)] == ["01-goal"]
+    goal, merge = submission.items()
+    assert (goal.attempts, goal.solved, merge.attempts) == (2, True, 1)
+
+
+def test_a_file_that_is_not_what_its_seal_says_is_not_taken_up(student, capsys):
+    told = student("ada.json", WRONG)
+    told.write_text(told.read_text().replace("incorrect", "correct"))
+    before = progress.events()
+    assert command_line.main(["progress", "import", str(told)]) != 0
+    assert "seal" in capsys.readouterr().err and progress.events() == before

@@ -44,7 +44,8 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["docter"], ["talk"], ["talk", "3", "4"], ["doctor", "--fast"], ["progress", "import"]]
+    "words",
+    [["docter"], ["talk"], ["talk", "3", "4"], ["doctor", "--fast"], ["progress", "import"], ["progress", "report"]],
 )
 def test_what_is_not_understood_is_refused_with_what_there_is(words, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -17,6 +17,7 @@ class Part:
     answers: whether its output may answer what was asked before.
     asks: "guess" when the next cell answers, "itself" when its own output does, else nothing.
     seconds: that a reader spends with it.
+    alive: whether a page without a kernel can show all of it, when a build has stored what it shows (frames.py).
     """
 
     lines: int
@@ -24,13 +25,14 @@ class Part:
     answers: bool = False
     asks: str = ""
     seconds: int = 0
+    alive: bool = False
 
 
 PARTS = {
-    "sweep": Part(20, answers=True, seconds=60),
-    "live_figure": Part(20, answers=True, seconds=60),
+    "sweep": Part(20, answers=True, seconds=60, alive=True),
+    "live_figure": Part(20, answers=True, seconds=60, alive=True),
     "figure": Part(14, answers=True, seconds=60),
-    "compare": Part(8, answers=True, seconds=60),
+    "compare": Part(8, answers=True, seconds=60, alive=True),
     "table": Part(7, folds=False, answers=True),
     "print": Part(2, folds=False, answers=True),
     "show": Part(22, folds=False),

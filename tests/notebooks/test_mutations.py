@@ -24,7 +24,8 @@ FIXTURE = Path(__file__).with_name("lesson.md")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("lessons") / "03_small.md"
+    path = tmp_path_factory.mktemp("course") / "notebooks" / "03_small.md"
+    path.parent.mkdir()
     shutil.copy(FIXTURE, path)
     notebooks.build(path)
     return path

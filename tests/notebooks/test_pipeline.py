@@ -11,6 +11,7 @@ import nbformat
 import pytest
 from jupytext.config import load_jupytext_config
 
+from peft_lessons.classroom.output.figures import number
 from tools.lessons import notebook_lint, notebooks
 
 FIXTURE = Path(__file__).with_name("lesson.md")
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.notebooks
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The text of the small lesson, in a folder of its own, with its notebook built beside it."""
-    path = tmp_path_factory.mktemp("lessons") / "03_small.md"
+    path = tmp_path_factory.mktemp("course") / "notebooks" / "03_small.md"
+    path.parent.mkdir()
     path.write_text(FIXTURE.read_text(encoding="utf-8"), encoding="utf-8")
     notebooks.build(path)
     return path
@@ -29,9 +31,11 @@ def built(tmp_path_factory) -> Path:
 @pytest.fixture
 def copy(built, tmp_path) -> Path:
     """A copy of the small lesson that a test may change."""
+    path = tmp_path / "notebooks" / built.name
+    path.parent.mkdir()
     for suffix in (".md", ".ipynb"):
-        (tmp_path / built.name).with_suffix(suffix).write_bytes(built.with_suffix(suffix).read_bytes())
-    return tmp_path / built.name
+        path.with_suffix(suffix).write_bytes(built.with_suffix(suffix).read_bytes())
+    return path
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -56,6 +60,14 @@ def test_what_is_stored(built):
     kinds = {kind for cell in code for output in cell["outputs"] for kind in output.get("data", {})}
     assert kinds == {"text/plain", "text/html", "text/markdown"}
     assert len({cell["id"] for cell in stored["cells"]}) == len(stored["cells"])
+
+
+def test_what_its_figures_show_is_stored(built):
+    told = [json.loads(file.read_text(encoding="utf-8")) for file in (built.parents[1] / "docs/site/figures").iterdir()]
+    sweep, live = sorted((each["state"] for each in told), key=lambda state: "drawing" not in state)
+    assert [frame["readouts"] for frame in sweep["frames"]] == [[["area", number(1 / (n + 1))]] for n in (1, 2, 3, 4)]
+    assert [frame["readouts"] for frame in live["frames"]] == [[["height", number(n / 4)]] for n in (1, 2, 3, 4)]
+    assert len({frame["url"] for frame in live["frames"]}) == 4
 
 
 def test_two_builds_are_equal(copy):
@@ -85,14 +97,16 @@ def test_the_kernel_sees_no_progress_of_the_reader(copy, monkeypatch):
     monkeypatch.setenv("PEFT_LESSONS_HOME", "/nowhere/of/the/reader")
     notebook = notebooks.read_text(copy)
     notebook.cells = [nbformat.v4.new_code_cell('import os\nprint(os.environ["PEFT_LESSONS_HOME"], os.getcwd())')]
-    text = notebooks.execute(notebook, copy.parent).cells[0].outputs[0].text
+    notebooks.execute(notebook, copy.parent)
+    text = notebook.cells[0].outputs[0].text
     assert "/nowhere" not in text and str(copy.parent) in text
 
 
 def test_the_kernel_ends_with_the_run(copy):
     notebook = notebooks.read_text(copy)
     notebook.cells = [nbformat.v4.new_code_cell("import os\nprint(os.getpid())")]
-    kernel = int(notebooks.execute(notebook, copy.parent).cells[0].outputs[0].text)
+    notebooks.execute(notebook, copy.parent)
+    kernel = int(notebook.cells[0].outputs[0].text)
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, Playwright, Route
 
@@ -323,8 +323,8 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
         browser.close()
 
 
-def new_context(browser: Browser, width: int = 1200, height: int = 1000) -> BrowserContext:
-    """Open a fresh browser profile with a window of `width` × `height` CSS pixels."""
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+def new_context(browser: Browser, width: int = 1200, height: int = 1000, **options: Any) -> BrowserContext:
+    """Open a fresh browser profile with a window of `width` × `height` CSS pixels; `options` are Playwright's."""
+    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
     context.set_default_timeout(30_000)
     return context

@@ -2,7 +2,8 @@
 
 The MyST Markdown file is the truth; the notebook beside it is that text, each cell's place on a slide and which code is
 folded (`slides`), which outputs wait for a guess (predictions.py), and the outputs of one run in a fresh kernel.
-Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form.
+Outputs stay and widget views and state go: a reader without a kernel then sees each widget's static form. What figures
+with controls show at every setting goes into docs/site/figures, a file a cell, from which the site moves them.
 
     python -m tools.lessons.notebooks build          every lesson
     python -m tools.lessons.notebooks build 03 06    two of them
@@ -12,6 +13,7 @@ Outputs stay and widget views and state go: a reader without a kernel then sees 
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import sys
@@ -20,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -31,9 +34,11 @@ from nbformat import NotebookNode
 
 from peft_lessons.files import write_text
 from peft_lessons.jupyter import WAITING, slides
+from peft_lessons.lessons.parts import calls_any
 from tools.lessons import lesson_lint, notebook_lint, predictions
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FIGURES = NOTEBOOKS.parent / "docs/site/figures"
 PAIRING = "ipynb,md:myst"
 HEADER = f"""\
 ---
@@ -55,6 +60,8 @@ METADATA = {
 }
 INSTALLS = "install"  # the tag of the cell that installs the course on Colab and Kaggle, and is folded
 MEGABYTES = 3
+# Not `_` for the last result, a name that a lesson may use.
+ASK = "__import__('peft_lessons.classroom.widgets.frames', fromlist=['tell']).tell(_oh[max(_oh)], {path!r})"
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -113,16 +120,34 @@ def kernel_environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 class ThisPython(NotebookClient):
-    """Runs cells in a kernel of this Python, whatever kernels are installed, and ends it after the last one."""
+    """Runs cells in a kernel of this Python, whatever kernels are installed, and ends it after the last one.
+
+    `told` gets, by the id of its cell, what each figure with controls can show.
+    """
+
+    told: dict[str, Any]
+
+    async def async_execute_cell(self, cell: NotebookNode, cell_index: int, *args: Any, **options: Any) -> NotebookNode:
+        done = await super().async_execute_cell(cell, cell_index, *args, **options)
+        if cell.cell_type == "code" and calls_any(cell.source, alive=True):
+            with tempfile.TemporaryDirectory(prefix="peft-lessons-") as folder:
+                path = Path(folder) / "told.json"
+                asking = nbformat.v4.new_code_cell(ASK.format(path=str(path)))
+                await super().async_execute_cell(asking, cell_index, store_history=False)
+                self.told[cell.id] = json.loads(path.read_text(encoding="utf-8"))
+            self.nb.cells[cell_index] = done
+            self.code_cells_executed -= 1  # it counts for nobody
+        return done
 
     def create_kernel_manager(self) -> AsyncKernelManager:
         return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
 
 
-def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) -> NotebookNode:
+def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) -> dict[str, Any]:
     """Run every cell, in place, in a fresh kernel of this Python that works in `folder`.
 
-    Raises nbclient's CellExecutionError at the first cell that raises and is not tagged `raises-exception`.
+    Returns what each figure with controls can show, by the id of its cell. Raises nbclient's CellExecutionError at the
+    first cell that raises and is not tagged `raises-exception`.
     """
     with tempfile.TemporaryDirectory(prefix="peft-lessons-") as home:
         client = ThisPython(
@@ -134,8 +159,9 @@ def execute(notebook: NotebookNode, folder: Path = NOTEBOOKS, **variables: str) 
             store_widget_state=True,  # without it, nbclient fails on Output widgets; `strip` takes the state out again
             resources={"metadata": {"path": str(folder)}},
         )
+        client.told = {}
         client.execute(env=kernel_environment(Path(home), **variables))
-    return notebook
+    return client.told
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -154,13 +180,30 @@ def write(notebook: NotebookNode, path: Path) -> None:
     write_text(path, nbformat.writes(notebook) + "\n")
 
 
+def figure_file(path: Path, cell: str) -> Path:
+    """Return where it is stored what the figure of this cell of the lesson at `path` can show."""
+    return path.parents[1] / FIGURES.relative_to(NOTEBOOKS.parent) / f"{path.stem[:2]}-{cell}.json"
+
+
+def write_figures(path: Path, told: dict[str, Any]) -> None:
+    """Store what the figures of the lesson at `path` can show, in place of what was stored of them."""
+    texts = {figure_file(path, cell): json.dumps(what, ensure_ascii=False) for cell, what in told.items()}
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text + "\n")
+    every = figure_file(path, "*")
+    for file in set(every.parent.glob(every.name)) - texts.keys():
+        file.unlink()
+
+
 def build(path: Path, **variables: str) -> float:
     """Execute the lesson at `path` (.md) and write its notebook; returns the seconds that running it took."""
     notebook = read_text(path)
     start = time.perf_counter()
-    execute(notebook, path.parent, **WAITING | variables)
+    told = execute(notebook, path.parent, **WAITING | variables)
     seconds = time.perf_counter() - start
     write(strip(notebook), path.with_suffix(".ipynb"))
+    write_figures(path, told)
     return seconds
 
 

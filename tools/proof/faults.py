@@ -941,12 +941,12 @@ CLASSROOM = (
     Fault(
         "progress is reported to another host",
         "peft_lessons/classroom/progress/__init__.py",
-        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        "    try:\n        with _transaction() as connection:\n            connection.executemany(\n",
         "    from contextlib import suppress\n"
         "    from urllib.request import urlopen\n\n"
         "    with suppress(OSError):\n"
-        '        urlopen(f"https://statistics.example.org/{item}", timeout=1).close()\n'
-        "    try:\n        with _transaction() as connection:\n            connection.execute(\n",
+        '        urlopen("https://statistics.example.org/", timeout=1).close()\n'
+        "    try:\n        with _transaction() as connection:\n            connection.executemany(\n",
         ("unit", "slow: nbval_makes"),
     ),
 )
@@ -1307,6 +1307,34 @@ PROOF = (
 )
 
 SITE = (
+    Fault(
+        "the site calls the wrong answers right",
+        "tools/site/page/kernel.js",
+        "const correct = answer === key;",
+        "const correct = answer !== key;",
+        ("unit: alive",),
+    ),
+    Fault(
+        "a figure of the site shows another setting's frame",
+        "tools/site/page/kernel.js",
+        "sum * labels.length + position[place]",
+        "sum + labels.length * position[place]",
+        ("unit: alive",),
+    ),
+    Fault(
+        "the site's page holds the answers in plain letters",
+        "tools/site/alive.py",
+        'return base64.b64encode(json.dumps(what, ensure_ascii=False).encode()).decode("ascii")',
+        "return json.dumps(what, ensure_ascii=False)",
+        ("unit: alive",),
+    ),
+    Fault(
+        "a sweep's script fails where there is no kernel",
+        "peft_lessons/classroom/widgets/sweep.js",
+        "const close = sliders({ model, el }, { picture",
+        "model.comm.send();\n  const close = sliders({ model, el }, { picture",
+        ("unit: sweep",),
+    ),
     Fault(
         "the site asks another host for its formulas",
         "docs/site/conf.py",

@@ -115,6 +115,7 @@ AREAS = {
     "notebooks/": "lessons slides predictions talks security",
     "deploy/": "deploy",
     "docs/instructors.md": "talks",
+    "tools/site/": "alive",
     "tools/": "{stem}",
     "peft_lessons/jupyter/": "security setup present",
     "peft_lessons/cli.py": "cli",

@@ -1,17 +1,20 @@
-"""The course as a site to read: `make site`, or `python -m tools.site.build_site [--out FOLDER]`.
+"""The course as a site, alive without a kernel: `make site`, or `python -m tools.site.build_site [--out FOLDER]`.
 
-The lessons are the stored notebooks, run by nobody here. Pages, styles, MathJax and the search index come from this
-computer: the build asks nothing of the network, and neither do the pages. A warning of Sphinx, a link inside the site
-that leads nowhere, or a picture without a description fails the build.
+The lessons are the stored notebooks, run by nobody here; alive.py gives their widgets a script that answers in the
+page. Pages, styles, MathJax and the search index come from this computer: the build asks nothing of the network, and
+neither do the pages. A warning of Sphinx, a link inside the site that leads nowhere, or a picture without a description
+fails the build. What Sphinx cannot say of its pages, what loads late and what is kept for reading offline, is added.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,15 +22,24 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 from sphinx.cmd.build import main as sphinx_build
 
+from peft_lessons.classroom.progress import contents
+from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.glossary import as_data, glossary
-from tools.lessons.notebooks import INSTALLS, sources
+from peft_lessons.lessons.parts import calls_any
+from tools.lessons.notebooks import FIGURES, INSTALLS, NOTEBOOKS, sources
 from tools.lessons.predictions import answers
+from tools.site import alive, styles
 from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "docs/site"
 TERMS = ROOT / "peft_lessons/jupyter/labextensions/peft-lessons-page/static/glossary.js"
 MATHJAX = ROOT / "tests/js/node_modules/mathjax/es5/tex-svg.js"
+PICTURES = [  # of the lessons, on the front page
+    ("01", "An adapter's dial"),
+    ("04", "What fits into a rank"),
+    ("02", "What training holds, and which card holds it"),
+]
 DOCUMENTS = {
     "monday.md": "docs/monday.md",
     "others.md": "docs/others.md",
@@ -78,11 +90,37 @@ def glossary_page() -> str:
     return "\n".join(["# Glossary\n", *rows])
 
 
+def index_page() -> str:
+    """Return the front page: its text, with what is alive, counted or said in README in the places that it names."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\|.*?(?=\n\n)", readme, re.MULTILINE | re.DOTALL)
+    counts = Counter[str]()
+    for lesson in lessons():
+        counts.update(contents.counted(NOTEBOOKS / lesson.notebook))
+    places = {
+        "SWITCH": alive.adapter_switch(),
+        "LESSONS": table.replace("(notebooks/", "(lessons/"),
+        "PICTURES": "\n".join(alive.named_figure(lesson, title) for lesson, title in PICTURES),
+        "CHECKS": f"{counts['checks']:,}",
+        "QUESTIONS": f"{len(alive.all_questions()):,}",
+        "SOURCE": alive.source_link(),
+    }
+    page = (SITE / "index.md").read_text(encoding="utf-8")
+    return re.sub(r"\b[A-Z]{5,}\b", lambda word: places.get(word[0], word[0]), page)
+
+
 def gather(folder: Path) -> None:
     """Put the site's sources together in `folder`, which is empty."""
     shutil.copytree(SITE, folder, dirs_exist_ok=True)
     shutil.copy(MATHJAX, folder / "_static/mathjax.js")
-    (folder / "_static/terms.js").write_text(terms_script(), encoding="utf-8")
+    static = {
+        "terms.js": terms_script(),
+        "course.js": alive.site_script(),
+        "course.css": alive.site_styles(),
+        "questions.json": json.dumps(alive.all_questions(), ensure_ascii=False),
+    }
+    for name, content in static.items():
+        (folder / "_static" / name).write_text(content, encoding="utf-8")
     (folder / "lessons").mkdir()
     for text in sources():
         notebook = nbformat.read(text.with_suffix(".ipynb"), as_version=4)
@@ -91,10 +129,16 @@ def gather(folder: Path) -> None:
         ]  # runs nothing
         for cell in notebook.cells:
             if cell.metadata.get("jupyter", {}).get("source_hidden"):
-                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+                asks = calls_any(cell.source, asks="itself") or calls_any(cell.source, asks="guess")
+                only = asks or cell.source.startswith("progress_map(") or ".check(" in cell.source
+                cell.metadata["tags"] = [*cell.metadata.get("tags", []), "remove-input" if only else "hide-input"]
         for cell in answers(notebook.cells):
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-output"]
-            cell.metadata["mystnb"] = {"code_prompt_show": "Show the {type}", "code_prompt_hide": "Hide the {type}"}
+        for cell in notebook.cells:
+            named = re.match(r"# (.*)\n", cell.source)  # folded code begins with a line that names it
+            of = f": {named[1]}" if named else ""
+            cell.metadata["mystnb"] = {f"code_prompt_{do}": f"{do.title()} the {{type}}{of}" for do in ("show", "hide")}
+        alive.enliven(notebook, text)
         for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
             if "text/markdown" in output.get(
                 "data", {}
@@ -108,11 +152,59 @@ def gather(folder: Path) -> None:
         content = (ROOT / path).read_text(encoding="utf-8")
         (folder / "docs" / name).write_text(on_the_site(content), encoding="utf-8")
     (folder / "api/methods.md").write_text(methods_page(), encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (table,) = re.findall(r"^## Lessons\n\n(.*?)^## ", readme, re.MULTILINE | re.DOTALL)
-    index = folder / "index.md"
-    page = index.read_text(encoding="utf-8").replace("LESSONS", table.replace("(notebooks/", "(lessons/"))
-    index.write_text(page, encoding="utf-8")
+    (folder / "index.md").write_text(index_page(), encoding="utf-8")
+
+
+def finish(made: Path) -> None:
+    """Add to the site that Sphinx made what its pages fetch, and let them load what is heavy last."""
+    (made / ".nojekyll").touch()  # else GitHub's pages leave out folders that begin with an underscore
+    (made / "figures").mkdir()
+    for file in sorted(FIGURES.glob("*.json")):
+        alive.write_figure(file, made)
+    for text in sources():
+        shutil.copy(text.with_suffix(".ipynb"), made / "lessons")
+    for page in made.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if "course.js" in text and page.name != "search.html":
+            page.write_text(late(text), encoding="utf-8")
+    styles.prune(made)
+    (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
+
+
+SCRIPT = r'\s*<(?:script|link)\b[^>]*(?:src|href)="([^"]*(?:{names})\.js[^"]*)"[^>]*>(?:</script>)?'
+HEAVY = re.compile(SCRIPT.format(names="mathjax|fontawesome"))
+SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex"))
+# What runs at the end would hold up the style sheets, and what runs in the head the text.
+PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')
+IN_HEAD = re.compile(r'<script (?=src="[^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)')
+
+
+def late(page: str) -> str:
+    """Return a page whose formulas and icons, two megabytes of scripts, page.js loads after all else.
+
+    The theme would load the index of the search in every page, too, to search while one types; search.html has it.
+    """
+    listed = json.dumps(list(dict.fromkeys(HEAVY.findall(page))))
+    light = IN_HEAD.sub("<script defer ", PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page))))
+    return light.replace("</body>", f'<script type="application/json" id="peft-late">{listed}</script></body>', 1)
+
+
+def offline_script(made: Path) -> str:
+    """Return the service worker that keeps this site for reading offline: all but sources and reference."""
+    kept = [path for path in sorted(made.rglob("*")) if path.is_file() and _kept(path.relative_to(made))]
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:12]
+    files = ["./", *(path.relative_to(made).as_posix() for path in kept)]
+    script = (alive.PAGE / "offline.js").read_text(encoding="utf-8")
+    return f"const VERSION = {json.dumps(version)}, FILES = {json.dumps(files)};\n{script}"
+
+
+KEPT = (".html", ".js", ".css", ".json", ".svg", ".webp", ".woff2")
+
+
+def _kept(path: Path) -> bool:
+    """Whether a file is copied at the first visit: not the reference, nor the playground with its model."""
+    elsewhere = path.parts[0] in ("_modules", "_sources", "api") or path.parts[0].startswith("playground")
+    return path.suffix in KEPT and not elsewhere
 
 
 class Page(HTMLParser):
@@ -163,8 +255,8 @@ def build(out: Path) -> list[str]:
         if status:
             return ["Sphinx warns: see above"]
         (made / ".buildinfo").unlink(missing_ok=True)
-        (made / ".nojekyll").touch()  # else GitHub's pages leave out folders that begin with an underscore
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
+        finish(made)
         if found := problems(made):
             return found
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ Progress is a convenience, so nothing here ever stops a lesson: what cannot be s
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,20 @@ def store_path() -> Path:
 
 
 def record(item: str, kind: str, outcome: str, detail: str = "") -> str:
-    """Append an event. Return "", or the sentence that tells the student that it could not be saved.
+    """Append what happened now. Return "", or the sentence that tells the student that it could not be saved.
 
     The lesson is the item's first part: "03" of "03-merge". A kernel says that sentence once, then stays silent.
     """
+    return note([Event(datetime.now(UTC).isoformat(), item.split("-")[0], item, kind, outcome, detail)])
+
+
+def note(happened: Iterable[Event]) -> str:
+    """Append events, all of them or none. Return what `record` returns."""
     try:
         with _transaction() as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO events (time, lesson, item, kind, outcome, detail) VALUES (?, ?, ?, ?, ?, ?)",
-                (datetime.now(UTC).isoformat(), item.split("-")[0], item, kind, outcome, detail),
+                map(astuple, happened),
             )
     except (OSError, sqlite3.Error, NewerStoreError) as error:
         return _warning(error)

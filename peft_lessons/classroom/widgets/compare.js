@@ -1,5 +1,5 @@
 // A field for a question, and what the kernel answers. Of two variants of one model, "… off" and "… on", a switch shows
-// one at a time, and a button both side by side.
+// one at a time, and a button both side by side. A page that can answer only some questions says so in `only`.
 
 function render({ model, el }) {
   const form = make("form", el, { className: "peft-theme peft-box peft-compare" });
@@ -7,8 +7,11 @@ function render({ model, el }) {
   const label = make("label", line, { textContent: model.get("label") });
   const field = make("input", label, { type: "text", maxLength: 500, value: model.get("answer").question });
   make("button", line, { type: "submit", textContent: "Ask" });
+  const only = model.get("only");
+  line.hidden = Boolean(only);
   const stop = make("button", line, { type: "button", textContent: "Stop", className: "peft-plain" });
   const offers = make("div", form, { className: "peft-offers" });
+  if (only) make("p", form, { className: "peft-only", textContent: only });
   const kernel = kernelWatch(model, form);
   const notice = make("p", form, { className: "peft-notice" });
   notice.setAttribute("role", "status");

@@ -97,6 +97,13 @@ class Compare(anywidget.AnyWidget):
         self._names = [name for name, _ in rows]
         return rows
 
+    def all_it_shows(self) -> dict[str, Any]:
+        """Return the state from which a page without a kernel answers the questions that it suggests."""
+        first, rows = self._first
+        with self._model:
+            answers = {first: rows} | {asked: self._rows(asked, lambda rows: None) for asked in self.suggestions}
+        return {"label": self.label, "suggestions": list(answers), "answers": answers}
+
     def __repr__(self) -> str:
         question, answers = self._first
         return "\n".join([f"{self.label}: {question}", *(f"  {name}: {text}" for name, text in answers)])

@@ -1,10 +1,13 @@
 // The card of an exercise. The page runs the student's cell, if it can (page.js); the kernel checks, hints and solves.
+// A page without a kernel says in `places` where the lesson can run; it gives hints and the solution all the same.
 
 const SIGNS = { correct: "✔", incorrect: "✘", "not attempted": "○" };
 
 function render({ model, el }) {
   const verdict = element("div", { className: "peft-verdict-text" });
   verdict.setAttribute("role", "status");
+  const places = element("p", { className: "peft-places", innerHTML: model.get("places") ?? "" });
+  places.hidden = !places.innerHTML;
   const hints = element("ol", { className: "peft-hints" });
   const solution = element("div", { className: "peft-solution" });
   const notice = element("p", { className: "peft-notice" });
@@ -28,12 +31,14 @@ function render({ model, el }) {
     });
     if (el.dispatchEvent(run)) ask("check"); // nobody here can run a cell
   }, "");
+  check.hidden = !places.hidden;
   const hint = button("", () => ask("hint"));
   const solve = button("Solution", () => ask("solution"));
   const card = element(
     "section",
     { className: "peft-theme peft-box peft-exercise" },
     verdict,
+    places,
     element("div", { className: "peft-buttons" }, check, hint, solve),
     hints,
     solution,

@@ -4,6 +4,9 @@ Only what moves is drawn again, over a copy of what does not (blitting), which i
 and the browser keeps what it has seen.
 """
 
+import base64
+import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +17,7 @@ import traitlets
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
 
 from peft_lessons.classroom.output.figures import clear_grid_over_images, image_tag, new_figure, number, style, svg
 from peft_lessons.classroom.widgets.parts import source
@@ -21,6 +25,7 @@ from peft_lessons.classroom.widgets.sliders import (
     Position,
     Settings,
     Sliders,
+    all_positions,
     checked_settings,
     checked_start,
     describe,
@@ -30,6 +35,7 @@ from peft_lessons.classroom.widgets.sliders import (
 )
 
 Update = Callable[..., Mapping[str, Any]]
+MOST_FRAMES = 400  # that a page without a kernel gets: some kilobytes each
 
 
 class Canvas:
@@ -104,6 +110,18 @@ class LiveFigure(Sliders):
         super().__init__(settings, start, answer=answer, width=width, **words)
         self.observe(self._redraw, "position")
 
+    def _frames_state(self) -> dict[str, Any]:
+        """Raise ValueError where there are too many settings to draw each."""
+        number_of_frames = math.prod(len(values) for values in self.settings.values())
+        if number_of_frames > MOST_FRAMES:
+            raise ValueError(f"it has {number_of_frames:,} settings, and a page can hold {MOST_FRAMES}")
+        drawn = [self._canvas.draw(setting_at(self.settings, here)) for here in all_positions(self.settings)]
+        frames = [
+            {"url": small_picture(png), "readouts": [[name, text] for name, text in readouts.items()]}
+            for png, readouts in drawn
+        ]
+        return {"width": self.width, "frames": frames}
+
     def _redraw(self, _: Any) -> None:
         try:
             self.answer = _answer(self.position, *self._canvas.draw(self.setting))
@@ -163,6 +181,13 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
+
+
+def small_picture(png: bytes) -> str:
+    """Return a PNG as a data URL of lossless WebP, some five times as small; a browser shows both alike."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(file, "WEBP", lossless=True, quality=40, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _answer(position: Position, png: bytes, readouts: Mapping[str, str], failed: bool = False) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def predict(
     Raises:
         ValueError: not exactly one kind of guess, or a range that is empty.
     """
-    display(Prediction(prediction_id, question, _kind(options, ranking, between, curve), unit))
+    display(Prediction(prediction_id, question, kind_of(options, ranking, between, curve), unit))
 
 
 def reveal(prediction_id: str, measured: Any) -> None:
@@ -68,8 +68,11 @@ def reveal(prediction_id: str, measured: Any) -> None:
     display(_asked[prediction_id].reveal(measured))
 
 
-def _kind(
-    options: Sequence[str], ranking: Sequence[str], between: tuple[float, float] | None, curve: Sequence[Any]
+def kind_of(
+    options: Sequence[str] = (),
+    ranking: Sequence[str] = (),
+    between: tuple[float, float] | None = None,
+    curve: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Return what is asked for, as the page needs it."""
     asked = [name for name, given in (("options", options), ("ranking", ranking)) if given]
@@ -82,6 +85,12 @@ def _kind(
         kind = {"kind": "curve", "x": [str(x) for x in curve]} if curve else {"kind": "number"}
         return {**kind, "low": low, "high": high, "log": low > 0 and high / low >= 50}
     return {"kind": "choice" if options else "ranking", "texts": list(options or ranking)}
+
+
+def asked_of(prediction_id: str, question: str, kind: dict[str, Any], unit: str) -> dict[str, Any]:
+    """Return the question as the page needs it; `kind` is what `kind_of` returns."""
+    texts = [inline_html(text) for text in kind.get("texts", [])]
+    return {"id": prediction_id, "html": inline_html(question), "unit": unit, **kind, "texts": texts}
 
 
 class Prediction(anywidget.AnyWidget):
@@ -101,9 +110,7 @@ class Prediction(anywidget.AnyWidget):
         self._question, self._kind, self._unit = question, kind, unit
         self._noted = ""
         _asked[prediction_id] = self
-        texts = [inline_html(text) for text in kind.get("texts", [])]
-        shown = {"id": prediction_id, "html": inline_html(question), "unit": unit, **kind, "texts": texts}
-        super().__init__(asked=shown, guess=self._stored())
+        super().__init__(asked=asked_of(prediction_id, question, kind, unit), guess=self._stored())
         self.observe(self._keep, "guess")
 
     @traitlets.validate("guess")

@@ -85,6 +85,15 @@ class Sliders(anywidget.AnyWidget):
         """Return the picture at the first position, as an `<img>`."""
         raise NotImplementedError
 
+    def all_it_shows(self) -> dict[str, Any]:
+        """Return the state from which a page without a kernel shows the figure at every setting."""
+        words = {name: getattr(self, name) for name in ("title", "caption_html", "alt", "sliders")}
+        return words | {"position": list(self._start)} | self._frames_state()
+
+    def _frames_state(self) -> dict[str, Any]:
+        """Return the part of the state that holds a frame for each setting, the last setting fastest."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         sliders = ", ".join(f"{slider['name']}: {', '.join(slider['labels'])}" for slider in self.sliders)
         return f"[{type(self).__name__}] {self.title} ({sliders})\n{self.caption}\n\n{text_table(*self._table())}"

@@ -79,6 +79,9 @@ class Sweep(Sliders):
             **words,
         )
 
+    def _frames_state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("drawing", "narrow", "series", "x_name", "frames")}
+
     def _picture(self) -> str:
         return image_tag(self._static.encode(), "image/svg+xml", self.alt)
 
