@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from peft_lessons import data
-from peft_lessons.experiments import _prefix, few_shot, laptop, packing, stored
+from peft_lessons.experiments import _prefix, distilled, few_shot, laptop, packing, stored
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
 from peft_lessons.tasks import country_json, country_question, country_records
-from peft_lessons.training import padded, token_losses
+from peft_lessons.training import language_model_loss, padded, token_losses
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,42 @@ def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients
     for one, other, third in zip(apart, together, leaking, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert (one - third).abs().max() > 1e-3
+
+
+def test_a_student_that_is_its_teacher_diverges_by_nothing(tiny):
+    """The log-probabilities of examples, one by one, meet the places of the batch that they are of."""
+    model, _ = tiny
+    with torch.no_grad():
+        lessons = [(pair, distilled.log_probabilities(model, *padded([pair], 2))) for pair in PAIRS]
+        same = distilled.batch(lessons, 2)
+        assert distilled.loss(model, *same).abs().max() < 1e-4
+        assert len(distilled.loss(model, *same)) == 10
+        other = distilled.batch(lessons[::-1], 2)[:2] + same[2:]
+        assert distilled.loss(model, *other).min() > 1e-4
+
+
+def test_divergence_is_cross_entropy_less_entropy(tiny):
+    model, _ = tiny
+    rows = padded(PAIRS, 2)
+    with torch.no_grad():
+        given = distilled.log_probabilities(model, *rows)
+        wanted = torch.randn_like(given).log_softmax(-1)
+        closed = (wanted.exp() * wanted).sum(-1) - (wanted.exp() * given).sum(-1)
+        torch.testing.assert_close(distilled.loss(model, *rows, wanted), closed)
+        certain = torch.full_like(given, -1e4).scatter(-1, rows[0][:, 1:][rows[1][:, 1:] >= 0][:, None], 0.0)
+        loss = distilled.loss(model, *rows, certain).mean()
+        torch.testing.assert_close(loss, language_model_loss(model, *rows))
+
+
+def test_answers_in_batches_behind_what_all_begin_with_are_those_of_generation(tiny):
+    model, tokenizer = tiny
+    start = tokenizer.encode("It was a truth universally acknowledged, that")
+    turns = [tokenizer.encode(f" {turn}") for turn in ("she was", "Mr. Bennet", "he", "it is a truth", "they were")]
+    never = model.config.vocab_size
+    for turn, (ids, given) in zip(turns, distilled.answers(model, start, turns, never), strict=True):
+        assert ids == generate(model, torch.tensor([start + turn]), distilled.ANSWER)[0].tolist()
+        with torch.no_grad():
+            behind = distilled.log_probabilities(model, *padded([(start + turn, ids)], 0))
+        torch.testing.assert_close(given, behind, rtol=1e-4, atol=1e-4)
+    end = ids[3]
+    assert distilled.answers(model, start, turns[-1:], end)[0][0] == ids[: ids.index(end) + 1]
