@@ -281,10 +281,12 @@ def prediction_state(source: str, text: str, words: str) -> dict[str, Any]:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "predict"
     )
     given = {argument.arg: argument.value for argument in call.keywords}
-    literal = {name: ast.literal_eval(given[name]) for name in ("between", "curve", "unit") if name in given}
-    unit = literal.pop("unit", "")
-    listed = next((name for name in ("options", "ranking") if name in given), None)
-    kind = kind_of(**literal, **({listed: rest} if listed else {}))
+    said: dict[str, Any] = {
+        name: ast.literal_eval(given[name]) for name in ("between", "curve", "unit") if name in given
+    }
+    said |= {name: rest for name in ("options", "ranking") if name in given}  # may be computed: as they were shown
+    unit = said.pop("unit", "")
+    kind = kind_of(**said)
     return {
         "asked": asked_of(prediction_id, question, kind, unit),
         "sealed": sealed({"truth": truth(kind, words.removesuffix(unit)), "words": words, "texts": rest}),

@@ -164,9 +164,9 @@ def finish(made: Path) -> None:
     for text in sources():
         shutil.copy(text.with_suffix(".ipynb"), made / "lessons")
     for page in made.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        if "course.js" in text and page.name != "search.html":
-            page.write_text(late(text), encoding="utf-8")
+        content = page.read_text(encoding="utf-8")
+        if "course.js" in content and page.name != "search.html":
+            page.write_text(late(content), encoding="utf-8")
     styles.prune(made)
     (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
 

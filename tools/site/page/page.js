@@ -175,6 +175,9 @@ if (asked) {
   stage(asked);
 } else {
   document.querySelectorAll(".peft-live").forEach(enliven);
+  for (const table of document.querySelectorAll(".bd-article table")) {
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // so that keys scroll it, too
+  }
   document.querySelectorAll("[data-copy]").forEach((place) => copier(place, "Copy", () => place.dataset.copy));
 }
 if (document.readyState === "complete") late();
