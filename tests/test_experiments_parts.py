@@ -1,5 +1,7 @@
 """The parts of experiments, each beside another way to compute it, on models that take no time."""
 
+import math
+
 import peft
 import pytest
 import torch
@@ -7,11 +9,11 @@ from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import nn
 
 from peft_lessons import data
-from peft_lessons.experiments import _prefix, distilled, few_shot, laptop, packing, places, shrunk, stored
+from peft_lessons.experiments import _prefix, capacity, distilled, few_shot, laptop, packing, places, shrunk, stored
 from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
 from peft_lessons.tasks import country_json, country_question, country_records
-from peft_lessons.training import language_model_loss, padded, token_losses
+from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,23 @@ def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients
     for one, other, third in zip(apart, together, leaking, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert (one - third).abs().max() > 1e-3
+
+
+def test_losses_from_what_the_last_block_gets_are_those_of_the_whole_model(tiny):
+    model, _ = tiny
+    ids = torch.randint(1024, (3, 20), generator=torch.Generator().manual_seed(0))
+    ours = capacity.losses(model, capacity.below(model, ids), ids)
+    torch.testing.assert_close(ours, token_losses(model, ids, ids), rtol=1e-4, atol=1e-4)
+
+
+def test_before_it_learns_random_tokens_by_heart_the_model_is_worse_than_guessing():
+    """The part of `capacity` that needs no training."""
+    for row in stored("capacity").where(rank=1, amount=1.0):
+        model, ids = capacity.prepare(row["rank"], row["amount"], row["seed"])
+        assert row["data_bits"] == 10 * 63 * len(ids)
+        assert evaluate_loss(model, [(ids, ids)]) == pytest.approx(row["loss_before"], rel=1e-4)
+        assert row["loss_before"] > math.log(1024) > row["loss"]
+        assert row["bits"] == pytest.approx(63 * len(ids) * (10 - row["loss"] / math.log(2)), rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.75])
