@@ -1,13 +1,19 @@
 """The parts of experiments, each beside another way to compute it, on models that take no time."""
 
+import math
+
+import peft
 import pytest
 import torch
+from peft.tuners.lora.intruders import reduce_intruder_dimension
+from torch import nn
 
 from peft_lessons import data
-from peft_lessons.experiments import _prefix, distilled, few_shot, laptop, packing, stored
+from peft_lessons.experiments import _prefix, capacity, distilled, few_shot, laptop, packing, places, shrunk, stored
+from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
 from peft_lessons.tasks import country_json, country_question, country_records
-from peft_lessons.training import language_model_loss, padded, token_losses
+from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +105,49 @@ def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients
     for one, other, third in zip(apart, together, leaking, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert (one - third).abs().max() > 1e-3
+
+
+def test_losses_from_what_the_last_block_gets_are_those_of_the_whole_model(tiny):
+    model, _ = tiny
+    ids = torch.randint(1024, (3, 20), generator=torch.Generator().manual_seed(0))
+    ours = capacity.losses(model, capacity.below(model, ids), ids)
+    torch.testing.assert_close(ours, token_losses(model, ids, ids), rtol=1e-4, atol=1e-4)
+
+
+def test_before_it_learns_random_tokens_by_heart_the_model_is_worse_than_guessing():
+    """The part of `capacity` that needs no training."""
+    for row in stored("capacity").where(rank=1, amount=1.0):
+        model, ids = capacity.prepare(row["rank"], row["amount"], row["seed"])
+        assert row["data_bits"] == 10 * 63 * len(ids)
+        assert evaluate_loss(model, [(ids, ids)]) == pytest.approx(row["loss_before"], rel=1e-4)
+        assert row["loss_before"] > math.log(1024) > row["loss"]
+        assert row["bits"] == pytest.approx(63 * len(ids) * (10 - row["loss"] / math.log(2)), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.75])
+def test_intruders_are_shrunk_as_peft_does_it(scale):
+    """peft cuts the change to the adapter's rank afterwards; here that is the full one."""
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(12, 12, bias=False))
+    before = base[0].weight.detach().clone()
+    config = peft.LoraConfig(r=12, lora_alpha=12, target_modules=["0"], init_lora_weights=False)
+    model = peft.get_peft_model(base, config)
+    layer = model.base_model.model[0]
+    with torch.no_grad():
+        layer.lora_B["default"].weight.mul_(5)
+        after = before + layer.get_delta_weight("default")
+    reduce_intruder_dimension(
+        model, top_k=shrunk.LEADING, threshold_epsilon=shrunk.THRESHOLD, mitigation_lambda=scale, logging_sink=None
+    )
+    theirs = before + layer.get_delta_weight("intruder_reduced").detach()
+    ours = shrunk.shrink(after, torch.linalg.svd(before).U, scale)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert (ours - after).norm() > 0.1 * after.norm(), "there are intruders"
+
+
+def test_a_matrix_without_intruders_stays(tiny):
+    name, weight = next(iter(matrices(tiny[0]).items()))
+    torch.testing.assert_close(shrunk.shrink(weight, places.old_directions()[name], 0.0), weight)
 
 
 def test_a_student_that_is_its_teacher_diverges_by_nothing(tiny):

@@ -2,7 +2,8 @@
 
 rows: an entry a row, filled up to one length. by length: the same, but entries of like length share a batch, as
 `shuffled` makes them. packed: the four of "rows" behind each other in one row, each token seeing its own entry alone.
-one text: the same row without that, so that an entry sees those before it. LoRA of rank 8, 60 steps.
+one text: the same row without that, so that an entry sees those before it, some of them farther away than the 128
+tokens that the model was trained on. LoRA of rank 8, 60 steps.
 
 perplexity: of held-out entries, each alone. training_loss: mean over the last ten steps, nats a token. places:
 positions that training computed; tokens: those that were no filling. seconds: of processor time in training.
