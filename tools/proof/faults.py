@@ -356,7 +356,7 @@ QUANTIZATION = (
 MODELS = (
     Fault(
         "Q4_1's halves of a byte are read in the other order",
-        "peft_lessons/models/gguf.py",
+        "peft_lessons/models/gguf_blocks.py",
         "weights[:, :16] = packed & 15\n    weights[:, 16:] = packed >> 4",
         "weights[:, :16] = packed >> 4\n    weights[:, 16:] = packed & 15",
         ("unit: tensors_and_metadata or capital or logits",),
@@ -377,10 +377,67 @@ MODELS = (
     ),
     Fault(
         "rows of keys are put back by the number of query heads",
-        "peft_lessons/models/smollm2.py",
-        '"attn_k": "llama.attention.head_count_kv"',
-        '"attn_k": "llama.attention.head_count"',
+        "peft_lessons/models/llama_gguf.py",
+        '"k_proj": heads.num_key_value_heads',
+        '"k_proj": heads.num_attention_heads',
         ("unit: order_of_rows or logits_equal",),
+    ),
+    Fault(
+        "an adapter for llama.cpp keeps our order of rows",
+        "peft_lessons/checkpoints/gguf.py",
+        look=("unit: updates_are_those",),
+        edit=lambda text: text.replace("B = in_their_row_order(module, ", "B = (").replace(
+            "/ alpha), shape)", "/ alpha))"
+        ),
+    ),
+    Fault(
+        "an adapter's own α is left out of its file for llama.cpp",
+        "peft_lessons/checkpoints/gguf.py",
+        "own.scaling * own.rank / alpha",
+        "config.scaling * own.rank / alpha",
+        ("unit: updates_are_those",),
+    ),
+    Fault(
+        "Q4_0 rounds its codes down",
+        "peft_lessons/models/gguf_blocks.py",
+        "_inverse(scale).double() + 8.5",
+        "_inverse(scale).double() + 8.0",
+        ("unit: nearest_level",),
+    ),
+    Fault(
+        "the checkup overlooks a prompt that is scored",
+        "peft_lessons/suspicions.py",
+        "if all(row.scored[1:SHARED].all() for row in rows):",
+        "if all(row.scored[:SHARED].all() for row in rows):",
+        ("unit: named_by_its_check",),
+    ),
+    Fault(
+        "the checkup takes the loss's own shift for a second one",
+        "peft_lessons/suspicions.py",
+        "if _share(ahead) > MOST > _share(here):",
+        "if _share(ahead) > MOST or _share(here) > MOST:",
+        ("unit: no_alarm",),
+    ),
+    Fault(
+        "llama.cpp answers a prompt from what another adapter made of it",
+        "peft_lessons/serving.py",
+        "params.cache_prompt, params.cache_ram_mib, params.endpoint_slots = False, 0, False",
+        "params.endpoint_slots = False",
+        ("slow: each_request_names_its_adapters or another_adapter_made",),
+    ),
+    Fault(
+        "the server answers whoever asks",
+        "peft_lessons/serving.py",
+        "HOST, port, [key]",
+        "HOST, port, []",
+        ("slow: who_has_the_key",),
+    ),
+    Fault(
+        "DPO compares with no reference",
+        "peft_lessons/preference.py",
+        "((chosen - reference_chosen) - (rejected - reference_rejected))",
+        "(chosen - rejected)",
+        ("unit: dpo or float64 or ln_2",),
     ),
     Fault(
         "a wrong checksum of SmolLM2's weights",
