@@ -116,6 +116,12 @@ class Case:
                 found.append(Row(ids.cpu(), labels.cpu(), None if mask is None else mask[i].cpu()))
         return found
 
+    @property
+    def can_compare(self) -> bool:
+        """Whether a trained adapter is on, and there is something to try it on."""
+        on = any(layer.enabled for layer in self.layers.values())
+        return self.stored is not None and on and bool(self.batches)
+
     @cached_property
     def loss(self) -> float:
         """Of all batches, in nats a token."""
@@ -151,6 +157,11 @@ class Row:
     ids: Tensor
     labels: Tensor
     mask: Tensor | None
+
+    @property
+    def shown(self) -> "Row":
+        """The same without what the mask hides."""
+        return self if self.mask is None else Row(self.ids[self.mask > 0], self.labels[self.mask > 0], None)
 
     @property
     def scored(self) -> Tensor:
@@ -237,15 +248,13 @@ def has_another_base(case: Case) -> str | None:
 
 
 def changes_nothing(case: Case) -> str | None:
-    if case.stored is None or not case.layers or not case.batches:
-        return None
-    if case.loss == case.base_loss:
+    if case.can_compare and case.loss == case.base_loss:
         return "the adapter changes nothing: the loss is the same with it and without. Is B still zero?"
     return None
 
 
 def helps_nothing(case: Case) -> str | None:
-    if case.stored is None or not case.layers or not case.batches or case.loss <= case.base_loss:
+    if not case.can_compare or case.loss <= case.base_loss:
         return None
     return (
         f"these batches are less likely with the adapter, at {case.loss:.3g} nats a token, than without it, at "
@@ -303,7 +312,7 @@ def learns_too_slowly(case: Case) -> str | None:
     if case.learning_rate is None or case.stored is not None or not case.batches:
         return None
     slope = sum(float(one.abs().sum()) for one in case.gradients.values() if one is not None)
-    gain, loss = case.steps * case.learning_rate * slope, float(case.first_loss())
+    gain, loss = case.steps * case.learning_rate * slope, case.first_loss().item()
     if 0 < gain < SLOW * loss:
         rate = f"{case.steps} steps at a rate of {case.learning_rate:g}"
         return f"{rate} can lower the loss of {loss:.3g} by {gain:.2g} at most"
@@ -314,14 +323,14 @@ def learns_too_fast(case: Case) -> str | None:
     """Try one step of Adam, which is the rate in each number, and take it back."""
     if case.learning_rate is None or case.stored is not None or not case.batches:
         return None
-    before, trained = float(case.first_loss()), dict(case.model.named_parameters())
+    before, trained = case.first_loss().item(), dict(case.model.named_parameters())
     kept = {name: trained[name].detach().clone() for name in case.gradients}
     with torch.no_grad():
         try:
             for name, gradient in case.gradients.items():
                 if gradient is not None:
                     trained[name].sub_(case.learning_rate * gradient.sign())
-            after = float(case.first_loss())
+            after = case.first_loss().item()
         finally:
             for name, value in kept.items():
                 trained[name].copy_(value)
@@ -364,7 +373,7 @@ def _sizes(case: Case) -> Iterator[tuple[int, int]]:
 
 def scores_the_prompt(case: Case) -> str | None:
     """All examples begin alike, as chats do, and the beginning is scored."""
-    rows = [row for row in case.rows if len(row.ids) > SHARED]
+    rows = [row.shown for row in case.rows if len(row.shown.ids) > SHARED]
     starts = {tuple(row.ids[:SHARED].tolist()) for row in rows}
     if len({tuple(row.ids.tolist()) for row in rows}) < 2 or len(starts) > 1:
         return None

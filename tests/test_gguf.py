@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from benchmarks.llama_cpp import completions
-from benchmarks.measure import in_new_process
+from benchmarks.llama_cpp import Engine
 from peft_lessons import (
     DoRAConfig,
     LoRAConfig,
@@ -472,8 +471,9 @@ def assert_same(model: nn.Module, prompt: list[int], theirs: dict, tolerance: fl
 
 
 def ask(model: Path, prompt: list[int], scales: tuple[float, ...], adapters: tuple[Path, ...] = ()) -> list[dict]:
-    requests = [{"prompt": prompt, "new": NEW, "scale": scale} for scale in scales]
-    return in_new_process(completions, requests, 1, [str(path) for path in adapters], str(model))
+    """Here in this process: with one thread it waits for none of torch's."""
+    engine = Engine(1, [str(path) for path in adapters], model)
+    return [engine.complete(prompt, NEW, scale) for scale in scales]
 
 
 @with_llama_cpp
