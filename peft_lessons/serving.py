@@ -5,38 +5,35 @@ One base lies in memory, and each request says which adapters it wants, by their
 /lora-adapters lists names and numbers.
 
 It listens on 127.0.0.1 and answers who knows its key: without one, any page in a browser of this computer could ask it.
-Nothing that was computed for one prompt is kept for another, because llama.cpp finds it again by tokens alone and would
-go on with what another adapter made of them (llama.cpp's issues 26207 and 30129).
 """
 
 import importlib.util
+import json
 import re
 import secrets
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from peft_lessons import course
+from peft_lessons import course, llama_server
 from peft_lessons.accounting import decoder_shape
 from peft_lessons.checkpoints.files import read_adapter
 from peft_lessons.checkpoints.gguf import write_adapter
 from peft_lessons.checks import check_count
 from peft_lessons.files import user_path
+from peft_lessons.llama_server import HOST
 from peft_lessons.models.gguf import GGUFFile
 from peft_lessons.models.llama_gguf import config_of
 from peft_lessons.models.smollm2 import weights_path
 
-HOST, PORT, LAST_PORT = "127.0.0.1", 8080, 65535
-TOGETHER = 4  # requests that are computed at the same time
-CONTEXT = 2048  # tokens of each, prompt and answer
-SECONDS = 60  # that a client may keep silent
+PORT, LAST_PORT = 8080, 65535
 NAME = re.compile(r"[\w.-]{1,64}")
 
 
@@ -65,9 +62,9 @@ class Service:
 def serving(
     adapters: Mapping[str, str | Path] | None = None, model: str | Path | None = None, port: int = 0
 ) -> Iterator[Service]:
-    """Serve inside this context: a GGUF file, unless told otherwise SmolLM2's, with LoRA adapters from their folders.
+    """Serve inside this context: a GGUF file, SmolLM2's unless told otherwise, with LoRA adapters from their folders.
 
-    Port 0 is any that is free. llama.cpp's threads and torch's wait for each other where both compute in one process.
+    Port 0 is any that is free.
 
     Raises:
         FileNotFoundError: for a missing file or folder, and when llama.cpp is not installed.
@@ -75,32 +72,14 @@ def serving(
             "." and "-".
         OSError: for a port that is taken.
     """
-    path, folders = Path(model) if model else weights_path(), dict(adapters or {})
-    if strange := [name for name in folders if not NAME.fullmatch(name)]:
-        raise ValueError(f"an adapter's name is 1 to 64 letters, digits, '_', '.' and '-'; got {strange[0]!r:.80}")
-    check_count("port", port, least=0)
-    if port > LAST_PORT:
-        raise ValueError(f"port is a number up to {LAST_PORT}, got {port}")
-    if importlib.util.find_spec("xllamacpp") is None:
-        install = course.pip(f"install --constraint {shlex.quote(str(course.PINS))} xllamacpp")
-        raise FileNotFoundError(f"llama.cpp is not installed. Run:\n{install}")
-    shape = decoder_shape(config_of(GGUFFile(path)))
-    with tempfile.TemporaryDirectory(prefix="peft-lessons-") as temporary:
-        files = [
-            write_adapter(read_adapter(folder), Path(temporary) / f"{name}.gguf", shape, name)
-            for name, folder in folders.items()
-        ]
-        _require_free(port)
-        key = secrets.token_urlsafe(24)
-        server = _start(path, files, port, key)
-        try:
-            yield Service(server.listening_address, key, tuple(folders))
-        finally:
-            del server  # which ends it
+    with _running(adapters or {}, model, port) as (service, _):
+        yield service
 
 
 def serve(model: str, adapters: Sequence[str], port: str) -> int:
-    """Serve until Ctrl+C, as `peft-lessons serve` does: adapters are NAME=FOLDER. Returns the exit status.
+    """Serve until Ctrl+C, as `peft-lessons serve` does, and start llama.cpp again should it crash.
+
+    Adapters are NAME=FOLDER. Returns the exit status.
 
     Raises:
         ValueError: for an adapter without a name or folder, and for a port that is no number.
@@ -114,15 +93,45 @@ def serve(model: str, adapters: Sequence[str], port: str) -> int:
         folders[name] = user_path(folder)
     if port and not port.isdecimal():
         raise ValueError(f"port is a number from 0 to {LAST_PORT}, got {port!r:.20}")
-    with serving(folders, user_path(model) if model else None, int(port) if port else PORT) as service:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _running(folders, user_path(model) if model else None, int(port) if port else PORT) as (service, llama_cpp):
         print(f"{model or 'SmolLM2'} answers at {service.address}/v1 until you press Ctrl+C.")
         print(f"Its key: {service.key}   (Authorization: Bearer KEY; in OpenAI's clients api_key)")
         for number, name in enumerate(service.adapters):
             print(f'Adapter {name}: "lora": [{{"id": {number}, "scale": 1.0}}]')
         print(end="", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        threading.Event().wait()
-    return 0
+        while True:
+            llama_cpp.wait()
+            print("llama.cpp crashed, and is started again.", file=sys.stderr, flush=True)
+            llama_cpp.start()
+
+
+@contextmanager
+def _running(
+    adapters: Mapping[str, str | Path], model: str | Path | None, port: int
+) -> Iterator[tuple[Service, "_LlamaCpp"]]:
+    path = Path(model) if model else weights_path()
+    if strange := [name for name in adapters if not NAME.fullmatch(name)]:
+        raise ValueError(f"an adapter's name is 1 to 64 letters, digits, '_', '.' and '-'; got {strange[0]!r:.80}")
+    check_count("port", port, least=0)
+    if port > LAST_PORT:
+        raise ValueError(f"port is a number up to {LAST_PORT}, got {port}")
+    if importlib.util.find_spec("xllamacpp") is None:
+        install = course.pip(f"install --constraint {shlex.quote(str(course.PINS))} xllamacpp")
+        raise FileNotFoundError(f"llama.cpp is not installed. Run:\n{install}")
+    shape = decoder_shape(config_of(GGUFFile(path)))
+    with tempfile.TemporaryDirectory(prefix="peft-lessons-") as temporary:
+        files = [
+            str(write_adapter(read_adapter(folder), Path(temporary) / f"{name}.gguf", shape, name))
+            for name, folder in adapters.items()
+        ]
+        _require_free(port)
+        llama_cpp = _LlamaCpp(str(path.absolute()), files, port)
+        try:
+            address = llama_cpp.start()
+            yield Service(address, llama_cpp.key, tuple(adapters)), llama_cpp
+        finally:
+            llama_cpp.end()
 
 
 def _require_free(port: int) -> None:
@@ -135,32 +144,33 @@ def _require_free(port: int) -> None:
             raise OSError(f"port {port} cannot be used ({error.strerror}): name another, or 0 for any") from error
 
 
-def _start(path: Path, adapters: Sequence[Path], port: int, key: str) -> Any:
-    """Return llama.cpp's server, which runs until nothing refers to it any more."""
-    from xllamacpp import CommonAdapterLoraInfo, CommonParams, Server
+class _LlamaCpp:
+    """llama.cpp in a process of its own, whose end, a crash too, is not the end of this one."""
 
-    params = CommonParams()
-    params.model.path, params.model_alias = str(path), {path.stem}
-    params.lora_adapters = [CommonAdapterLoraInfo(str(file), 0.0) for file in adapters]
-    params.hostname, params.port, params.api_keys = HOST, port, [key]
-    params.n_parallel, params.n_ctx = TOGETHER, TOGETHER * CONTEXT
-    params.cache_prompt, params.cache_ram_mib, params.endpoint_slots = False, 0, False
-    params.timeout_read = params.timeout_write = SECONDS
-    params.verbosity = -1
-    with _own_signals():
-        try:
-            return Server(params)
-        except RuntimeError as error:
-            raise OSError(f"llama.cpp could not start with {path} on port {port}: {error}") from error
+    def __init__(self, model: str, adapters: list[str], port: int) -> None:
+        self.model, self.adapters, self.port = model, adapters, port
+        self.key = secrets.token_urlsafe(24)
+        self.process: subprocess.Popen[str] | None = None
 
+    def start(self) -> str:
+        """Start it, at the same port and with the same key as before; returns its address."""
+        command = [sys.executable, "-m", llama_server.__name__]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        settings = {"model": self.model, "adapters": self.adapters, "port": self.port, "key": self.key}
+        self.process.stdin.write(json.dumps(settings) + "\n")
+        self.process.stdin.flush()
+        if not (address := self.process.stdout.readline().strip()):
+            raise OSError(f"llama.cpp could not start with {self.model} on port {self.port}; what it said stands above")
+        self.port = int(address.rpartition(":")[2])
+        return address
 
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep Python's handlers: llama.cpp's end the process at a second Ctrl+C, and tell Python nothing of the first."""
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if here else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def wait(self) -> None:
+        """Return when it has ended."""
+        if self.process is not None:
+            self.process.wait()
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "peft_lessons"
 # A module may import from its own layer and from those before it.
 LAYERS = [
     {"adapters", "bases", "biases", "checks", "convolution", "course", "embedding", "exact", "experts", "explained"}
-    | {"files", "interrupts", "linear", "low_rank", "memory", "quantization", "ranks", "targets"},
+    | {"files", "interrupts", "linear", "llama_server", "low_rank", "memory", "quantization", "ranks", "targets"},
     {"models", "data"},
     {"methods"},
     {"checkpoints", "training", "training_state", "multi_adapter", "accounting", "tasks", "distributed"}

@@ -17,13 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from peft_lessons import LoRAConfig, cli, inject, load_adapter, merge, save_adapter
+from peft_lessons.llama_server import HOST
 from peft_lessons.models import Decoder, generate, load_gguf, load_tiny_gpt, save_gguf
-from peft_lessons.serving import HOST, Service
+from peft_lessons.serving import Service
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp, which brings llama.cpp, is not installed"
@@ -285,6 +287,27 @@ def test_a_flood(service: Service, folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_crash_of_llama_cpp(folder: Path) -> None:
+    """It answers again, at the same address and for the same key; when all is killed, nothing stays."""
+    server, service = started(folder, "--port", "0")
+    (child,) = psutil.Process(server.pid).children()
+    assert service.key not in " ".join([*child.cmdline(), *child.environ().values()])
+    expected = text(service, {"first": 1.0})
+    child.kill()
+    for _ in range(100):
+        with suppress(OSError):
+            assert text(service, {"first": 1.0}) == expected
+            break
+        time.sleep(0.2)
+    else:
+        pytest.fail("it did not come back")
+    (child,) = psutil.Process(server.pid).children()
+    server.kill()
+    assert "crashed, and is started again" in server.communicate()[1]
+    child.wait(30)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_when_it_is_asked_to_and_leaves_nothing(folder: Path, number: int, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -292,12 +315,13 @@ def test_it_ends_when_it_is_asked_to_and_leaves_nothing(folder: Path, number: in
     busy = threading.Thread(target=ask_in_vain, args=(service,))
     busy.start()
     assert list(tmp_path.iterdir())
+    (child,) = psutil.Process(server.pid).children()
     time.sleep(0.5)
     server.send_signal(number)
     _, errors = server.communicate(timeout=30)
     busy.join(30)
     assert server.returncode == 130 and "Traceback" not in errors
-    assert not list(tmp_path.iterdir()) and not busy.is_alive()
+    assert not list(tmp_path.iterdir()) and not busy.is_alive() and not child.is_running()
 
 
 def ask_in_vain(service: Service) -> None:
