@@ -44,7 +44,13 @@ SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", 
 
 @dataclass(frozen=True)
 class Suspicion:
-    """What one check of `checkup` found: the check's name, and what it says."""
+    """What one check of `checkup` found: the check's name, and what it says.
+
+    Examples:
+        >>> from peft_lessons import Suspicion
+        >>> print(Suspicion("changes_nothing", "the adapter changes nothing"))
+        the adapter changes nothing
+    """
 
     check: str
     says: str

@@ -423,14 +423,14 @@ MODELS = (
         "peft_lessons/llama_server.py",
         "params.cache_prompt, params.cache_ram_mib, params.endpoint_slots = False, 0, False",
         "params.endpoint_slots = False",
-        ("slow: each_request_names_its_adapters or another_adapter_made",),
+        ("unit: each_request_names_its_adapters or another_adapter_made",),
     ),
     Fault(
         "the server answers whoever asks",
         "peft_lessons/llama_server.py",
         "[HOST], port, [key]",
         "[HOST], port, []",
-        ("slow: who_has_the_key",),
+        ("unit: who_has_the_key",),
     ),
     Fault(
         "DPO compares with no reference",
