@@ -184,6 +184,7 @@ def test_a_model_comes_back(tmp_path: Path) -> None:
     assert same.encode(text) == tokenizer.encode(text) and same.eos_id == tokenizer.eos_id
 
 
+@pytest.mark.slow
 def test_smollm2s_own_file_is_written_again_without_a_loss(tmp_path: Path) -> None:
     model, tokenizer = load_smollm2()
     again = GGUFFile(save_gguf(model, tokenizer, tmp_path / "again.gguf", "Q4_1"))

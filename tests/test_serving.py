@@ -366,6 +366,7 @@ def test_without_llama_cpp_it_says_what_installs_it(folder: Path, capsys, monkey
     )
 
 
+@pytest.mark.slow
 def test_the_key_is_new_each_time_and_in_no_command_line(running) -> None:
     server, service = running
     assert len(service.key) >= 32

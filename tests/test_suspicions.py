@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from peft_lessons import (
+    ALL_LINEAR,
     DoRAConfig,
     IA3Config,
     LoRAConfig,
@@ -22,12 +23,13 @@ from peft_lessons import (
     inject,
     load_adapter,
     merge,
+    remove_adapters,
     save_adapter,
     suspicions,
 )
 from peft_lessons.adapters import named_adapters
 from peft_lessons.data import austen
-from peft_lessons.models import Decoder, load_smollm2, load_tiny_gpt
+from peft_lessons.models import Decoder, load_smollm2, load_tiny_gpt, tiny_gpt
 from peft_lessons.suspicions import CHECKS
 from peft_lessons.tasks import COUNTRY_ADAPTER, DEVILS_ADAPTER, country_records, devils_definitions
 from peft_lessons.training import IGNORED, consecutive_windows, padded, shuffled, train, windows
@@ -70,11 +72,6 @@ def folder(tmp_path_factory) -> Path:
 
 def loaded(folder: Path) -> nn.Module:
     return load_adapter(load_tiny_gpt()[0], folder)
-
-
-def names(found: list[suspicions.Suspicion]) -> list[str]:
-    assert all(str(one) == one.says and len(one.says) < 300 for one in found)
-    return [one.check for one in found]
 
 
 # ------------------------------------------------------------------------------------------------------------- faults
@@ -295,7 +292,7 @@ def test_a_fault_is_named_by_its_check_alone(name: str, folder: Path) -> None:
     check, message, made = FAULTS[name]
     model, adapter, data, settings = made(folder)
     (found,) = checkup(model, adapter, data, **settings)
-    assert found.check == check
+    assert found.check == check and str(found) == found.says and len(found.says) < 300
     assert re.search(message, found.says), found.says
 
 
@@ -340,6 +337,39 @@ def test_no_alarm_before_training_on_text_and_on_questions(config: Any) -> None:
         assert not checkup(fresh(config), config, data, learning_rate=RATE, steps=60, eos_id=END)
 
 
+PLACES = [
+    {"targets": ALL_LINEAR},
+    {"targets": re.compile(r".*q_proj")},
+    {"targets": ("embed_tokens", "lm_head")},
+    {"targets": ("q_proj",), "layers": (1,)},
+    {"targets": ("q_proj",), "modules_to_save": ("norm",), "trainable_tokens": {"embed_tokens": (3,)}},
+]
+
+
+@pytest.mark.parametrize("where", PLACES, ids=str)
+def test_no_alarm_wherever_an_adapter_is(where: dict[str, Any]) -> None:
+    config = LoRAConfig(rank=2, **where)
+    assert not checkup(fresh(config), config, batches(), learning_rate=RATE, eos_id=END)
+
+
+def test_models_of_transformers(tmp_path: Path) -> None:
+    """With mappings as batches, and an end token that the model itself names."""
+    from transformers import LlamaForCausalLM
+
+    def base() -> nn.Module:
+        return LlamaForCausalLM.from_pretrained(tiny_gpt.FOLDER, dtype=torch.float32)
+
+    config = LoRAConfig(rank=4, targets=("q_proj", "v_proj"))
+    data = [{"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)} for ids, labels in batches()]
+    model = inject(base(), config)
+    assert not checkup(model, config, data, learning_rate=RATE)
+    train(model, data * STEPS, steps=STEPS, learning_rate=RATE)
+    saved = save_adapter(model, config, tmp_path / "adapter", base_model="somebody/tiny_gpt")
+    assert not checkup(load_adapter(base(), saved), saved, data)
+    endless = [batch | {"labels": without_end(batch["input_ids"], batch["labels"])} for batch in data]
+    assert [one.check for one in checkup(model, saved, endless)] == ["never_ends"]
+
+
 def test_no_alarm_after_training(folder: Path) -> None:
     assert not checkup(loaded(folder), folder, batches(), eos_id=END)
     assert not checkup(loaded(folder), folder)
@@ -369,16 +399,8 @@ def test_no_alarm_on_the_courses_own_adapters_and_data(adapter: Path, task: Call
     examples = task(tokens)
     held_out = [padded(examples.held_out[:4], tokens.eos_id)]
     assert not checkup(load_adapter(model, adapter), adapter, held_out, eos_id=tokens.eos_id)
-    model, _ = load_smollm2()
+    (found,) = checkup(model, COUNTRY_ADAPTER if adapter == DEVILS_ADAPTER else DEVILS_ADAPTER)
+    assert found.check == "is_another_adapter"
     config = LoRAConfig(rank=4)
     data = islice(shuffled(examples.train, batch_size=2, pad_id=tokens.eos_id, seed=0), 2)
-    assert not checkup(inject(model, config), config, data, learning_rate=5e-4, eos_id=tokens.eos_id)
-
-
-@pytest.mark.slow
-def test_an_adapter_of_another_task_is_noticed() -> None:
-    """The Devil's Dictionary's adapter asked for records of countries: the chat is right, the answers are not."""
-    model, tokens = load_smollm2()
-    data = [padded(country_records(tokens).held_out[:4], tokens.eos_id)]
-    found = checkup(load_adapter(model, DEVILS_ADAPTER), COUNTRY_ADAPTER, data, eos_id=tokens.eos_id)
-    assert "is_another_adapter" in names(found)
+    assert not checkup(inject(remove_adapters(model), config), config, data, learning_rate=5e-4, eos_id=tokens.eos_id)

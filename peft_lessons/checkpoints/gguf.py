@@ -18,6 +18,7 @@ from peft_lessons.checkpoints.peft_names import layout_of
 from peft_lessons.checkpoints.schema import PREFIX
 from peft_lessons.checkpoints.weights import plain_name, unfit
 from peft_lessons.exact import exact
+from peft_lessons.files import user_path
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models.gguf import GGUFFile, write_gguf
 from peft_lessons.models.gguf_blocks import F32
@@ -143,9 +144,8 @@ def _known(base: ModelShape | str | Path) -> ModelShape:
         return base
     if str(base) in MODELS:
         return MODELS[str(base)]
-    if Path(base).suffix == ".gguf":
-        return decoder_shape(config_of(GGUFFile(base)))
-    return shape_from_config(base)
+    path = user_path(str(base))
+    return decoder_shape(config_of(GGUFFile(path))) if path.suffix == ".gguf" else shape_from_config(path)
 
 
 def _named(name: object) -> ModelShape:

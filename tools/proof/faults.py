@@ -383,12 +383,11 @@ MODELS = (
         ("unit: order_of_rows or logits_equal",),
     ),
     Fault(
-        "an adapter for llama.cpp keeps our order of rows",
-        "peft_lessons/checkpoints/gguf.py",
-        look=("unit: updates_are_those",),
-        edit=lambda text: text.replace("B = in_their_row_order(module, ", "B = (").replace(
-            "/ alpha), shape)", "/ alpha))"
-        ),
+        "an adapter for llama.cpp has its rows in a third order",
+        "peft_lessons/models/llama_gguf.py",
+        "return rows if count is None else to_neighbours(rows, count)",
+        "return rows if count is None else to_halves(rows, count)",
+        ("unit: updates_are_those",),
     ),
     Fault(
         "an adapter's own α is left out of its file for llama.cpp",
