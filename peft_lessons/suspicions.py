@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from peft_lessons.accounting import BF16, FP32, TRAIN_FP32, decoder_shape, training_memory
 from peft_lessons.adapters import (
     AdapterConfig,
     AdapterLayer,
@@ -347,6 +346,8 @@ def learns_too_fast(case: Case) -> str | None:
 
 def runs_out_of_memory(case: Case) -> str | None:
     """Compare what a step needs beside the model, which is there already, with what is left."""
+    from peft_lessons.accounting import BF16, FP32, TRAIN_FP32, decoder_shape, training_memory  # which take their time
+
     if case.stored is not None or not case.batches or not case.rows:
         return None
     trained = sum(parameter.numel() for parameter in trainable_parameters(case.model))

@@ -7,12 +7,14 @@ takes up the difference. B of queries and keys is in llama.cpp's order of rows (
 Left out: what is no matrix added to a weight, or added to what llama.cpp does not look at. It is refused by name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from peft_lessons.accounting import MODELS, ModelShape, decoder_shape, shape_from_config
 from peft_lessons.checkpoints.files import StoredAdapter, read_adapter
 from peft_lessons.checkpoints.peft_names import layout_of
 from peft_lessons.checkpoints.schema import PREFIX
@@ -23,6 +25,9 @@ from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models.gguf import GGUFFile, write_gguf
 from peft_lessons.models.gguf_blocks import F32
 from peft_lessons.models.llama_gguf import ARCHITECTURE, config_of, in_their_row_order, llama_cpp_name
+
+if TYPE_CHECKING:  # the planner is imported where it is needed: it takes as long as all else
+    from peft_lessons.accounting import ModelShape
 
 LLAMAS = ("llama", "mistral")  # model types that are one architecture to llama.cpp
 MERGED = "merge it into its base, merge(load_adapter(model, folder)), and write that with save_gguf"
@@ -140,6 +145,8 @@ def base_shape(stored: StoredAdapter, base: ModelShape | str | Path | None) -> M
 
 
 def _known(base: ModelShape | str | Path) -> ModelShape:
+    from peft_lessons.accounting import MODELS, ModelShape, decoder_shape, shape_from_config
+
     if isinstance(base, ModelShape):
         return base
     if str(base) in MODELS:
@@ -150,6 +157,8 @@ def _known(base: ModelShape | str | Path) -> ModelShape:
 
 def _named(name: object) -> ModelShape:
     """Return the shape of the model that an adapter's settings name. Asks no network."""
+    from peft_lessons.accounting import MODELS, shape_from_config
+
     if isinstance(name, str) and name:
         if (Path(name) / "config.json").is_file():
             return shape_from_config(name)
