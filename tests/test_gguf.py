@@ -224,6 +224,12 @@ def test_what_is_no_model_for_a_file_is_refused(tmp_path: Path) -> None:
         ({"general.architecture": "qwen2"}, "architecture 'qwen2'"),
         ({"llama.block_count": "four"}, "llama.block_count is 'four'"),
         ({"llama.attention.head_count": 0}, "head_count is 0, not a number above 0"),
+        ({"llama.attention.head_count_kv": 3}, "4 query heads cannot share 3"),
+        ({"llama.embedding_length": 1000}, "embedding_length is 1000, and its tensors allow 160 at most"),
+        ({"llama.block_count": 10**9}, "block_count is 1000000000, and its tensors allow 38 at most"),
+        ({"llama.block_count": 3}, "unexpected model.layers.3"),
+        ({"llama.feed_forward_length": 2**32 - 1}, "feed_forward_length is 4294967295, and its tensors allow"),
+        ({"llama.context_length": 0.5}, "context_length is 0.5, and its tensors allow"),
         ({"llama.rope.scaling.type": "yarn"}, "scales its rotary"),
     ],
 )

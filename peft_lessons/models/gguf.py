@@ -28,7 +28,7 @@ ALIGNMENT = 32  # bytes, of the tensors' places
 DEEPEST = 8  # arrays within arrays: no writer makes more than two
 DIMENSIONS = 4  # of a tensor, as in ggml
 Value = TypeVar("Value")
-PIECE = 4096  # blocks that are read or written at once, which keeps the tensors on the way small
+PIECE = 1 << 17  # weights that are read or written at once, which keeps the tensors on the way small
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ class GGUFFile:
         Its memory is its own and goes back to the system with it. In C's heap small objects lie between the weights:
         0.4 GB of a model that is gone would be kept, and be of no use to the next one.
         """
-        blocks, info = self.blocks(name), self.tensors[name]
+        blocks, info = self.blocks(name), self.info(name)
+        count = PIECE // info.format.weights
         tensor = torch.frombuffer(mmap.mmap(-1, 4 * info.weights, access=mmap.ACCESS_COPY), dtype=torch.float32)
-        for part, some in zip(tensor.view(len(blocks), -1).split(PIECE), blocks.split(PIECE), strict=True):
+        for part, some in zip(tensor.view(len(blocks), -1).split(count), blocks.split(count), strict=True):
             part.copy_(info.format.decode(some))
         return tensor.view(info.shape)
 
@@ -197,7 +198,7 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[s
             file.write(head.ljust(_aligned(len(head)), b"\0"))
             for name, (tensor, kind) in tensors.items():
                 size = 0
-                for some in tensor.detach().cpu().float().reshape(-1, kind.weights).split(PIECE):
+                for some in tensor.detach().cpu().float().reshape(-1, kind.weights).split(PIECE // kind.weights):
                     try:
                         size += file.write(kind.encode(some).numpy().tobytes())
                     except ValueError as error:

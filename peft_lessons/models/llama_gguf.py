@@ -38,6 +38,7 @@ NAMES = {
 LLAMA_NAMES = {ours: theirs for theirs, ours in NAMES.items()}
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7}  # what a file calls the format of most weights
 QUANTIZATION_VERSION = 2
+LONGEST = 1_000_000_000  # tokens of context that are taken for honest
 
 
 class Heads(Protocol):
@@ -139,21 +140,30 @@ def config_of(file: GGUFFile) -> DecoderConfig:
     if "rope_freqs.weight" in file.tensors or "llama.rope.scaling.type" in said:
         raise ValueError(f"{file.path} scales its rotary frequencies, which is not supported here")
 
+    vocab_size, width = (*file.info("token_embd.weight").shape, 0)[:2]
+
     def number(name: str, default: float | None = None) -> Any:
         value: Any = said.get(f"llama.{name}", default)
         if type(value) not in (int, float) or not value > 0:
             raise ValueError(f"{file.path}: llama.{name} is {value!r:.60}, not a number above 0")
         return value
 
-    heads = number("attention.head_count")
+    def size(name: str, most: int, default: int | None = None) -> int:
+        """One that its tensors can have: a damaged file must not ask for more modules or memory than it fills."""
+        value = number(name, default)
+        if type(value) is not int or value > most:
+            raise ValueError(f"{file.path}: llama.{name} is {value!r:.60}, and its tensors allow {most} at most")
+        return value
+
+    heads = size("attention.head_count", width)
     return DecoderConfig(
-        vocab_size=file.info("token_embd.weight").shape[0],
-        hidden_size=number("embedding_length"),
-        intermediate_size=number("feed_forward_length"),
-        num_hidden_layers=number("block_count"),
+        vocab_size=vocab_size,
+        hidden_size=size("embedding_length", width),
+        intermediate_size=size("feed_forward_length", max(info.weights for info in file.tensors.values())),
+        num_hidden_layers=size("block_count", len(file.tensors)),
         num_attention_heads=heads,
-        num_key_value_heads=number("attention.head_count_kv", heads),
-        max_position_embeddings=number("context_length"),
+        num_key_value_heads=size("attention.head_count_kv", heads, heads),
+        max_position_embeddings=size("context_length", LONGEST),
         rope_theta=number("rope.freq_base", 10_000.0),
         rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
         tie_word_embeddings="output.weight" not in file.tensors,
