@@ -25,7 +25,7 @@ from torch import nn
 from peft_lessons import LoRAConfig, cli, inject, load_adapter, merge, save_adapter
 from peft_lessons.llama_server import HOST
 from peft_lessons.models import Decoder, generate, load_gguf, load_tiny_gpt, save_gguf
-from peft_lessons.serving import Service
+from peft_lessons.serving import Service, serving
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp, which brings llama.cpp, is not installed"
@@ -284,6 +284,19 @@ def test_a_flood(service: Service, folder: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- starting and ending
+
+
+@pytest.mark.slow
+def test_a_context_in_python(folder: Path) -> None:
+    """What a lesson uses; the context ends even while an answer is being written."""
+    with serving({"second": folder / "second"}, folder / "tiny.gguf") as service:
+        assert text(service, {"second": 1.0}) == ours(folder, "second")
+        busy = threading.Thread(target=ask_in_vain, args=(service,))
+        busy.start()
+        time.sleep(0.2)
+    busy.join(30)
+    with pytest.raises(OSError):
+        ask(service)
 
 
 @pytest.mark.slow
