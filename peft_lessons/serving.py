@@ -1,8 +1,8 @@
 """A model and its adapters behind an OpenAI-shaped API, on this computer alone: llama.cpp's own server, from a package.
 
 One base lies in memory, and each request says which adapters it wants, by their numbers: {"lora": [{"id": 0, "scale":
-1.0}]}. An adapter that a request does not name is off for it, so that one without "lora" asks the base. GET
-/lora-adapters lists names and numbers.
+1.0}]}. An adapter that a "lora" does not name is off. A request without "lora" asks the base, as long as nobody who has
+the key says otherwise with POST /lora-adapters; GET /lora-adapters lists names and numbers.
 
 It listens on 127.0.0.1 and answers who knows its key: without one, any page in a browser of this computer could ask it.
 """

@@ -141,6 +141,16 @@ def test_prompts_are_not_answered_from_what_another_adapter_made_of_them(service
 
 
 @pytest.mark.slow
+def test_what_requests_get_that_name_no_adapter(service: Service) -> None:
+    """Who has the key can change it for all; a request that says what it wants gets that all the same."""
+    off, on = text(service, {"first": 0.0}), text(service, {"first": 1.0})
+    for scale, expected in ((1.0, on), (0.0, off)):
+        request(service, "/lora-adapters", json.dumps([{"id": 0, "scale": scale}]).encode())
+        assert text(service) == expected
+        assert (text(service, {"first": 1.0}), text(service, {"first": 0.0})) == (on, off)
+
+
+@pytest.mark.slow
 def test_names_numbers_and_the_shape_of_openai(service: Service) -> None:
     listed = json.loads(request(service, "/lora-adapters"))
     assert [(one["id"], one["task_name"], one["scale"]) for one in listed] == [(0, "first", 0.0), (1, "second", 0.0)]
