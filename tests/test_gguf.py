@@ -193,6 +193,13 @@ def test_smollm2s_own_file_is_written_again_without_a_loss(tmp_path: Path) -> No
     for name, info in file.tensors.items():
         assert again.tensors[name].format is info.format and again.tensors[name].shape == info.shape, name
         assert torch.equal(again.tensor(name), file.tensor(name)), name
+    merged = GGUFFile(
+        save_gguf(merge(load_adapter(model, DEVILS_ADAPTER)), tokenizer, tmp_path / "merged.gguf", "Q4_1")
+    )
+    name = "blk.20.attn_output.weight"
+    moved = model.model.layers[20].self_attn.o_proj.weight != file.tensor(name)
+    kept = file.blocks(name)[:, 4:] == merged.blocks(name)[:, 4:]
+    assert moved.float().mean() > 0.99 and kept.float().mean() > 0.5, "most codes fall back to the base's"
     written = tokenizer.to_gguf(model.config.vocab_size)
     assert {name: file.metadata[name] for name in written} == written
 

@@ -176,7 +176,8 @@ def save_gguf(model: Decoder, tokenizer: Tokenizer, path: str | Path, weights: s
 
     `weights` is the format of the matrices: "F32", "F16", "Q8_0", "Q4_0" or "Q4_1". With 4 bits the embedding and the
     head are kept in 8, as in SmolLM2's own file. Rows that are no whole blocks of 32 are kept in F16, norms in F32.
-    Q4_1 writes what was read from a Q4_1 file as it was, without a loss.
+    Q4_1 writes what was read from a Q4_1 file as it was, without a loss. For the same reason it is the wrong format for
+    an adapter that was merged into SmolLM2: what is below half a step falls back to the base's own level.
 
     Raises:
         TypeError: for a model that is no `Decoder`.
