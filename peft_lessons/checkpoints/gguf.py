@@ -24,6 +24,7 @@ from peft_lessons.files import user_path
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models.gguf import GGUFFile, write_gguf
 from peft_lessons.models.gguf_blocks import F32
+from peft_lessons.models.hub import cached_config
 from peft_lessons.models.llama_gguf import ARCHITECTURE, config_of, in_their_row_order, llama_cpp_name
 
 if TYPE_CHECKING:  # the planner is imported where it is needed: it takes as long as all else
@@ -162,7 +163,7 @@ def _named(name: object) -> ModelShape:
     if isinstance(name, str) and name:
         if (Path(name) / "config.json").is_file():
             return shape_from_config(name)
-        if (cached := _cached(name)) is not None:
+        if (cached := cached_config(name)) is not None:
             return shape_from_config(cached)
         own = name.rpartition("/")[2]
         if known := [one for one in MODELS if own == one or own.startswith(f"{one}-")]:
@@ -171,15 +172,3 @@ def _named(name: object) -> ModelShape:
         f"the adapter's settings name {name!r:.120} as its base, which is not here: give the base, the folder of its "
         "config.json or its GGUF file, since the order of rows depends on its heads"
     )
-
-
-def _cached(name: str) -> str | None:
-    """Return where Hugging Face's cache keeps a model's config."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        path = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # no name of a model
-        return None
-    return path if isinstance(path, str) else None
