@@ -8,16 +8,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.llama_cpp import Engine, write_adapter
+from benchmarks.llama_cpp import Engine
 from benchmarks.measure import compare, take_turns
 from benchmarks.report import Section, number
 from benchmarks.training import DTYPES, in_transformers
 from peft_lessons.checkpoints.files import load_adapter
+from peft_lessons.checkpoints.gguf import export_gguf
 from peft_lessons.models import load_smollm2
 from peft_lessons.models.chat import prompt_ids
 from peft_lessons.models.decoder import Decoder, generate, generate_steps
 from peft_lessons.models.gguf import GGUFFile
-from peft_lessons.models.smollm2 import weights_status
+from peft_lessons.models.smollm2 import weights_path
 from peft_lessons.models.tokenizer import Tokenizer
 from peft_lessons.tasks import DEVILS_ADAPTER
 
@@ -97,7 +98,7 @@ def beside_llama_cpp(threads: Sequence[int] = (1, 2), repeats: int = 8) -> tuple
 
 
 def question() -> list[int]:
-    return prompt_ids(Tokenizer.from_gguf(GGUFFile(weights_status().path or "").metadata), QUESTION)
+    return prompt_ids(Tokenizer.from_gguf(GGUFFile(weights_path()).metadata), QUESTION)
 
 
 def our_engine(threads: int, adapter: bool) -> Callable[[], Speed]:
@@ -121,10 +122,7 @@ def our_engine(threads: int, adapter: bool) -> Callable[[], Speed]:
 def their_engine(threads: int, adapter: bool) -> Callable[[], Speed]:
     prompt, files = question(), []
     if adapter:
-        model, _ = load_smollm2()
-        load_adapter(model, DEVILS_ADAPTER)
-        files = [str(write_adapter(model, Path(tempfile.mkdtemp()) / "adapter.gguf"))]
-        del model
+        files = [str(export_gguf(DEVILS_ADAPTER, Path(tempfile.mkdtemp()) / "adapter.gguf"))]
     engine = Engine(threads, files)
 
     def speed() -> Speed:

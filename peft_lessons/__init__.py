@@ -27,6 +27,7 @@ EXPORTS = {
     ),
     "experts": ("LoRAExperts",),
     "checkpoints.files": ("load_adapter", "save_adapter"),
+    "checkpoints.gguf": ("export_gguf",),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.partial": ("full_fine_tuning", "head_only", "last_layers"),
@@ -55,6 +56,8 @@ EXPORTS = {
         "save_named_adapter",
         "using",
     ),
+    "preference": ("answer_log_probabilities", "dpo_loss", "group_advantages", "preference_losses"),
+    "suspicions": ("Suspicion", "checkup"),
     "targets": ("ALL_LINEAR",),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}

@@ -102,7 +102,7 @@ def progress(_arguments: Arguments) -> int:
     return 0
 
 
-def export(arguments: Arguments) -> int:
+def hand_in(arguments: Arguments) -> int:
     from peft_lessons.classroom.progress import submission
     from peft_lessons.files import user_path
 
@@ -119,6 +119,21 @@ def take_up(arguments: Arguments) -> int:
     items = taking_up.take_up(user_path(arguments.file))
     print(f"{arguments.file}: {len(items)} items are new here, and are noted.")
     return 0
+
+
+def export(arguments: Arguments) -> int:
+    from peft_lessons import export_gguf
+    from peft_lessons.files import user_path
+
+    file = export_gguf(user_path(arguments.adapter), user_path(arguments.file), arguments.base or None)
+    print(f"{file}: {file.stat().st_size:,} bytes, an adapter for llama.cpp.")
+    return 0
+
+
+def serve(arguments: Arguments) -> int:
+    from peft_lessons import serving
+
+    return serving.serve(arguments.model, arguments.adapter, arguments.port)
 
 
 def certificate(arguments: Arguments) -> int:
@@ -163,7 +178,10 @@ def experiment(arguments: Arguments) -> int:
 
 @dataclass(frozen=True)
 class Command:
-    """A word after `peft-lessons`, and what it takes: (name, help) pairs, in [brackets] where they may be left out."""
+    """A word after `peft-lessons`, and what it takes: (name, help) pairs.
+
+    A name is in [brackets] where it may be left out. "--name VALUE" is an option, one with "…" behind may come often.
+    """
 
     words: str
     run: Callable[[Arguments], int]
@@ -180,7 +198,7 @@ COMMANDS = (
     Command("progress", progress, "show what is done of each lesson", "progress"),
     Command(
         "progress export",
-        export,
+        hand_in,
         "write the progress to a new file that you can hand in",
         'progress export mine.json "Ada Lovelace"',
         (("file", "the new file (JSON)"), ("[name]", "your name, if the file is to hold one")),
@@ -208,6 +226,31 @@ COMMANDS = (
         "merge handed-in files into a table and FOLDER/class-report.html",
         "class-report handed_in",
         (("folder", "where the files are, sub-folders included"),),
+    ),
+    Command(
+        "export",
+        export,
+        "write a LoRA adapter as a GGUF file for llama.cpp, Ollama and LM Studio",
+        "export my_adapter my_adapter.gguf",
+        (
+            ("adapter", "the adapter's folder, ours or peft's"),
+            ("file", "the new file (GGUF)"),
+            (
+                "[base]",
+                "its base, where the adapter names none that is here: the folder of its config.json, or its GGUF",
+            ),
+        ),
+    ),
+    Command(
+        "serve",
+        serve,
+        "answer an OpenAI-shaped API on this computer alone, with llama.cpp and several adapters",
+        "serve --adapter bierce=my_adapter",
+        (
+            ("[model]", "the model's GGUF file; else SmolLM2"),
+            ("--adapter NAME=FOLDER …", "a LoRA adapter and its name; may be given several times"),
+            ("--port NUMBER", "where to listen; else 8080"),
+        ),
     ),
     Command("lessons", lessons, "list what each lesson holds", "lessons"),
     Command("copy", copy, "bring new lessons into your folder, and overwrite nothing that you changed", "copy"),
@@ -242,6 +285,11 @@ def parser() -> argparse.ArgumentParser:
         own = choices[group].add_parser(word, help=command.help, **page(f"{command.help}.", command.example))
         found[command.words] = own
         for name, explained in command.arguments:
+            if name.startswith("--"):
+                option, value, *often = name.split()
+                kept: dict[str, Any] = {"action": "append", "default": []} if often else {"default": ""}
+                own.add_argument(option, metavar=value, help=explained, **kept)
+                continue
             optional: dict[str, Any] = {"nargs": "?", "default": ""} if name.startswith("[") else {}
             own.add_argument(name.strip("[]"), metavar=name.strip("[]").upper(), help=explained, **optional)
         if command.for_jupyterlab:

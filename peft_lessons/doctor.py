@@ -133,13 +133,9 @@ def gpu() -> Finding:
 
 
 def memory() -> Finding:
-    import psutil
+    from peft_lessons.memory import available_memory
 
-    available = psutil.virtual_memory().available
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container, which psutil does not see
-    if limit.exists() and limit.read_text().strip() != "max":
-        available = min(available, int(limit.read_text()))
-    gib = available / 2**30
+    gib = available_memory() / 2**30
     if gib < MEMORY_GIB:
         says = f"{gib:.1f} GiB of memory are available, and some lessons need {MEMORY_GIB}"
         return Finding("problem", says, "close other programs and notebooks (Kernel, Shut Down All Kernels)")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.llama_cpp import completions, write_adapter
+from benchmarks.llama_cpp import completions
 from benchmarks.measure import in_new_process
-from peft_lessons import adapters_disabled, load_adapter
+from peft_lessons import adapters_disabled, export_gguf, load_adapter
 from peft_lessons.models import Decoder, generate, load_smollm2
 from peft_lessons.models.chat import prompt_ids
 from peft_lessons.tasks import DEVILS_ADAPTER
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 def test_the_same_text_with_an_adapter_and_without(tmp_path: Path) -> None:
     model, tokenizer = load_smollm2()
     load_adapter(model, DEVILS_ADAPTER)
-    file = write_adapter(model, tmp_path / "adapter.gguf")
+    file = export_gguf(DEVILS_ADAPTER, tmp_path / "adapter.gguf")
     prompts = [prompt_ids(tokenizer, question) for question in QUESTIONS]
     requests = [{"prompt": prompt, "new": NEW, "scale": scale} for prompt in prompts for scale in (0.0, 1.0)]
     answers = in_new_process(completions, requests, 2, [str(file)])

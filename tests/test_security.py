@@ -262,7 +262,10 @@ def code_of(path):
 
 
 def test_only_the_hub_is_asked_and_only_to_load_a_model():
-    """Neither the package nor a lesson sends anything to another computer; server.py asks the JupyterLab it started."""
+    """Neither the package nor a lesson sends anything to another computer.
+
+    server.py asks the JupyterLab it started, serving.py whether a port of this computer is free.
+    """
     found = set()
     for path in [*(ROOT / "peft_lessons").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
         for node in ast.walk(ast.parse(code_of(path))):
@@ -276,7 +279,7 @@ def test_only_the_hub_is_asked_and_only_to_load_a_model():
                 for name in names
                 if name.split(".")[0] in NETWORK or name.startswith(("urllib.request", "torch.hub"))
             }
-    assert {name.partition(":")[0] for name in found} == {"hub.py", "server.py"}, found
+    assert {name.partition(":")[0] for name in found} == {"hub.py", "server.py", "serving.py"}, found
 
 
 def test_the_server_listens_on_this_computer_alone_and_asks_for_a_token():

@@ -22,7 +22,8 @@ from peft_lessons import LoRAConfig, cli, inject, merge, trainable_parameters
 from peft_lessons.course import WEIGHTS, program
 from peft_lessons.models import load_smollm2_in_4_bits, smollm2
 from peft_lessons.models.decoder import Decoder, generate, rotary_angles, rotate
-from peft_lessons.models.gguf import F32, Q4_1, Q8_0, GGUFFile
+from peft_lessons.models.gguf import GGUFFile
+from peft_lessons.models.gguf_blocks import F32, Q4_1, Q8_0, Format
 from peft_lessons.models.smollm2 import load_smollm2, weights_status
 from peft_lessons.models.smollm2_4bit import Q4Linear
 from peft_lessons.models.tokenizer import Tokenizer
@@ -310,7 +311,7 @@ NESTED = struct.pack("<IQ", 9, 1)  # an array of one array
 
 def write_gguf(
     path: Path,
-    tensors: dict[str, tuple[tuple[int, ...], int, bytes]],
+    tensors: dict[str, tuple[tuple[int, ...], Format | int, bytes]],
     metadata: bytes = b"",
     count: int = 0,
     version: int = 3,
@@ -319,8 +320,8 @@ def write_gguf(
     header = b"GGUF" + struct.pack("<IQQ", version, len(tensors), count) + metadata
     data = b""
     for name, (shape, kind, content) in tensors.items():
-        dimensions = shape[::-1]
-        header += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *dimensions, kind, len(data))
+        dimensions, number = shape[::-1], kind if isinstance(kind, int) else kind.number
+        header += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *dimensions, number, len(data))
         data += content + b"\0" * (-len(content) % 32)
     path.write_bytes(header + b"\0" * (-len(header) % 32) + data)
     return path

@@ -2,6 +2,7 @@
 
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate, generate_steps
 from peft_lessons.models.hub import load_from_hub
+from peft_lessons.models.llama_gguf import load_gguf, save_gguf
 from peft_lessons.models.smollm2 import load_smollm2
 from peft_lessons.models.smollm2_4bit import load_smollm2_in_4_bits
 from peft_lessons.models.tiny_gpt import load_tiny_gpt
@@ -15,7 +16,9 @@ __all__ = [
     "generate",
     "generate_steps",
     "load_from_hub",
+    "load_gguf",
     "load_smollm2",
     "load_smollm2_in_4_bits",
     "load_tiny_gpt",
+    "save_gguf",
 ]

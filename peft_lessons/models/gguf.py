@@ -1,17 +1,13 @@
-"""Reads GGUF, llama.cpp's file format for quantized models: as much of it as the course's model needs.
+"""GGUF, llama.cpp's file format for models and adapters, read and written: as much of it as the course needs.
 
 A file is a header, named metadata, the names, shapes and offsets of tensors, then their bytes; all little-endian.
-Source: the specification, ggml's docs/gguf.md. Block formats, from ggml's `block_q4_1` and `block_q8_0`:
-
-- Q4_1, 20 bytes for 32 weights: fp16 scale, fp16 minimum, 16 bytes of codes; weight = scale · code + minimum. A byte
-  holds weight i in its low four bits and weight i + 16 in its high four.
-- Q8_0, 34 bytes for 32 weights: fp16 scale, 32 int8 codes; weight = scale · code.
+Source: the specification, ggml's docs/gguf.md. How numbers lie in blocks is in `gguf_blocks`.
 """
 
 import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,22 +15,26 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from peft_lessons.files import write_atomically
+from peft_lessons.models.gguf_blocks import BY_NUMBER, FORMATS, Format
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-F32, Q4_1, Q8_0 = 0, 3, 8
-BLOCKS = {F32: (1, 4), Q4_1: (32, 20), Q8_0: (32, 34)}  # (weights, bytes) in a block, by type
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+WRITTEN: dict[type, int] = {bool: 7, int: 4, float: 6, str: STRING}  # as which kind a value is written
+IN_ARRAYS = WRITTEN | {int: 5}
+ALIGNMENT = 32  # bytes, of the tensors' places
 DEEPEST = 8  # arrays within arrays: no writer makes more than two
 DIMENSIONS = 4  # of a tensor, as in ggml
 Value = TypeVar("Value")
-PIECE = 4096  # blocks that are dequantized at once, which keeps the tensors on the way small
+PIECE = 1 << 17  # weights that are read or written at once, which keeps the tensors on the way small
 
 
 @dataclass(frozen=True)
 class TensorInfo:
     shape: tuple[int, ...]  # as torch has it: a linear weight is (out, in)
-    type: int
+    format: Format
     start: int  # bytes from the start of the file
 
     @property
@@ -43,8 +43,7 @@ class TensorInfo:
 
     @property
     def bytes(self) -> int:
-        weights, size = BLOCKS[self.type]
-        return self.weights // weights * size
+        return self.weights // self.format.weights * self.format.bytes
 
 
 class GGUFFile:
@@ -53,8 +52,8 @@ class GGUFFile:
     Counts are compared with the file's length before anything is made of them, so a damaged file asks for no memory.
 
     Raises:
-        ValueError: when it is not GGUF, is cut short or damaged, or holds tensors of another type than F32, Q4_1
-            and Q8_0.
+        ValueError: when it is not GGUF, is cut short or damaged, or holds tensors of a type that is not in
+            `gguf_blocks`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,25 +71,30 @@ class GGUFFile:
         if end > len(self._bytes):
             raise ValueError(f"{self.path} is cut short: {len(self._bytes)} bytes, its tensors need {end}")
 
+    def info(self, name: str) -> TensorInfo:
+        """What the file says of a tensor. Raises ValueError for one that it has not."""
+        if name not in self.tensors:
+            raise ValueError(f"{self.path} has no tensor {name!r}; it has {', '.join(list(self.tensors)[:4])}, …")
+        return self.tensors[name]
+
     def tensor(self, name: str) -> Tensor:
         """Return a tensor as fp32, dequantized when it is stored in blocks. A new tensor each time.
 
         Its memory is its own and goes back to the system with it. In C's heap small objects lie between the weights:
         0.4 GB of a model that is gone would be kept, and be of no use to the next one.
         """
-        blocks, info = self.blocks(name), self.tensors[name]
+        blocks, info = self.blocks(name), self.info(name)
+        count = PIECE // info.format.weights
         tensor = torch.frombuffer(mmap.mmap(-1, 4 * info.weights, access=mmap.ACCESS_COPY), dtype=torch.float32)
-        for part, some in zip(tensor.view(len(blocks), -1).split(PIECE), blocks.split(PIECE), strict=True):
-            part.copy_(_DEQUANTIZE[info.type](some))
+        for part, some in zip(tensor.view(len(blocks), -1).split(count), blocks.split(count), strict=True):
+            part.copy_(info.format.decode(some))
         return tensor.view(info.shape)
 
     def blocks(self, name: str) -> Tensor:
         """Return a tensor as it lies in the file: uint8 (blocks, bytes in a block), memory of the file itself."""
-        if name not in self.tensors:
-            raise ValueError(f"{self.path} has no tensor {name!r}; it has {', '.join(list(self.tensors)[:4])}, …")
-        info = self.tensors[name]
+        info = self.info(name)
         raw = torch.frombuffer(self._bytes, dtype=torch.uint8, count=info.bytes, offset=info.start)
-        return raw.view(-1, BLOCKS[info.type][1])
+        return raw.view(-1, info.format.bytes)
 
     def _header(self) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
         version = self._scalar("I")
@@ -104,7 +108,7 @@ class GGUFFile:
             raise ValueError(f"{self.path}: general.alignment is {alignment!r:.60}, not a multiple of 8")
         data = -(-self._position // alignment) * alignment
         return metadata, {
-            name: TensorInfo(shape, kind, data + offset) for name, (shape, kind, offset) in entries.items()
+            name: TensorInfo(shape, BY_NUMBER[kind], data + offset) for name, (shape, kind, offset) in entries.items()
         }
 
     def _named(self, count: int, smallest: int, read: Callable[[str], Value]) -> dict[str, Value]:
@@ -124,12 +128,11 @@ class GGUFFile:
             raise ValueError(f"{self.path}: {name:.60} has {dimensions} dimensions; possible: 1 to {DIMENSIONS}")
         shape = tuple(self._scalar("Q") for _ in range(dimensions))[::-1]  # the file has the fastest axis first
         kind, offset = self._scalar("I"), self._scalar("Q")
-        if kind not in BLOCKS:
-            raise ValueError(
-                f"{self.path}: {name:.60} has tensor type {kind}; F32 (0), Q4_1 (3) and Q8_0 (8) can be read"
-            )
-        if shape[-1] % BLOCKS[kind][0] or 0 in shape:
-            raise ValueError(f"{self.path}: {name:.60} has shape {shape}, not whole blocks of {BLOCKS[kind][0]}")
+        if kind not in BY_NUMBER:
+            possible = ", ".join(f"{one.name} ({one.number})" for one in FORMATS)
+            raise ValueError(f"{self.path}: {name:.60} has tensor type {kind}; these can be read: {possible}")
+        if shape[-1] % (block := BY_NUMBER[kind].weights) or 0 in shape:
+            raise ValueError(f"{self.path}: {name:.60} has shape {shape}, not whole blocks of {block}")
         return shape, kind, offset
 
     def _value(self, kind: int, depth: int = 0) -> Any:
@@ -169,23 +172,61 @@ class GGUFFile:
             )
 
 
-def _f32(blocks: Tensor) -> Tensor:
-    return blocks.clone().view(torch.float32)
+def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[Tensor, Format]]) -> Path:
+    """Write a file, whole or not at all; returns its path. Each tensor goes with the format that it is kept in.
+
+    Texts, numbers, flags and lists of one of these can be metadata: whole numbers of 32 bits, others in fp32.
+
+    Raises:
+        ValueError: for a tensor that is no whole number of blocks or whose numbers are not finite or too large, and for
+            metadata of another kind.
+    """
+    entries, offset = b"", 0
+    for name, (tensor, kind) in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are NaN or infinite: nothing is written")
+        if tensor.shape[-1] % kind.weights:
+            raise ValueError(f"{name} has rows of {tensor.shape[-1]} numbers, not whole blocks of {kind.weights}")
+        shape = tensor.shape[::-1]  # the file has the fastest axis first
+        entries += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind.number, offset)
+        offset += _aligned(tensor.numel() // kind.weights * kind.bytes)
+    head = MAGIC + struct.pack("<IQQ", VERSIONS[-1], len(tensors), len(metadata))
+    head += b"".join(_text(name) + _written(name, value) for name, value in metadata.items()) + entries
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            file.write(head.ljust(_aligned(len(head)), b"\0"))
+            for name, (tensor, kind) in tensors.items():
+                size = 0
+                for some in tensor.detach().cpu().float().reshape(-1, kind.weights).split(PIECE // kind.weights):
+                    try:
+                        size += file.write(kind.encode(some).numpy().tobytes())
+                    except ValueError as error:
+                        raise ValueError(f"{name}: {error}") from error
+                file.write(b"\0" * (_aligned(size) - size))
+
+    write_atomically(Path(path), write)
+    return Path(path)
 
 
-def from_q4_1(blocks: Tensor) -> Tensor:
-    """Q4_1 blocks, uint8 (blocks, 20) → fp32 (blocks, 32)."""
-    scale, minimum = blocks[:, :4].contiguous().view(torch.float16).float().chunk(2, dim=1)
-    packed = blocks[:, 4:]
-    weights = torch.empty(len(blocks), 32, dtype=torch.float32, device=blocks.device)
-    weights[:, :16] = packed & 15
-    weights[:, 16:] = packed >> 4
-    return weights.mul_(scale).add_(minimum)
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _q8_0(blocks: Tensor) -> Tensor:
-    scale = blocks[:, :2].contiguous().view(torch.float16).float()
-    return blocks[:, 2:].contiguous().view(torch.int8).float().mul_(scale)
+def _text(value: str) -> bytes:
+    content = value.encode()
+    return struct.pack("<Q", len(content)) + content
 
 
-_DEQUANTIZE = {F32: _f32, Q4_1: from_q4_1, Q8_0: _q8_0}
+def _written(name: str, value: Any) -> bytes:
+    """A value of metadata, behind its kind."""
+    values, kinds = (value, IN_ARRAYS) if isinstance(value, list) else ([value], WRITTEN)
+    kind = kinds.get(type(values[0])) if values and len({type(one) for one in values}) == 1 else None
+    if kind is None:
+        raise ValueError(f"{name} is {value!r:.60}; possible: a text, a number, a flag, or a list of one of these")
+    try:
+        content = b"".join(_text(one) if kind == STRING else struct.pack(f"<{SCALARS[kind]}", one) for one in values)
+    except struct.error as error:
+        raise ValueError(f"{name} is {value!r:.60}, beyond 32 bits") from error
+    start = struct.pack("<IIQ", ARRAY, kind, len(values)) if isinstance(value, list) else struct.pack("<I", kind)
+    return start + content

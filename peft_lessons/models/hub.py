@@ -83,6 +83,18 @@ def read_config(folder: str | Path) -> DecoderConfig:
     )
 
 
+def cached_config(model_id: str) -> str | None:
+    """Return where Hugging Face's cache keeps the `config.json` of a model, if it does. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(model_id, "config.json")
+    except HFValidationError:  # no name of a model
+        return None
+    return path if isinstance(path, str) else None
+
+
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of the checkpoint, as fp32."""
     from safetensors import SafetensorError

@@ -1,7 +1,8 @@
 """SmolLM2 on the 4-bit codes of its own file: a frozen base that is never dense and loses nothing.
 
-The file's linear weights are Q4_1 (see `gguf`): 32 weights take 20 bytes, 5 bits a weight. Dequantized, they are the
-very numbers that `load_smollm2` gives, so adapters train on this base as on that one, in a fifth of its fp32 bytes.
+The file's linear weights are Q4_1 (see `gguf_blocks`): 32 weights take 20 bytes, 5 bits a weight. Dequantized, they
+are the very numbers that `load_smollm2` gives, so adapters train on this base as on that one, in a fifth of its fp32
+bytes.
 
 Left out: the embedding, which is also the output head, is stored in 8 bits and stays dequantized here.
 """
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from peft_lessons.exact import exact
 from peft_lessons.models.decoder import Decoder
-from peft_lessons.models.gguf import Q4_1, GGUFFile, from_q4_1
-from peft_lessons.models.smollm2 import hugging_face_name, in_our_row_order, load_smollm2, weights_status
+from peft_lessons.models.gguf import GGUFFile
+from peft_lessons.models.gguf_blocks import Q4_1, from_q4_1
+from peft_lessons.models.llama_gguf import hugging_face_name, in_our_row_order
+from peft_lessons.models.smollm2 import load_smollm2, weights_path
 from peft_lessons.models.tokenizer import Tokenizer
 
 
@@ -90,10 +93,11 @@ def load_smollm2_in_4_bits() -> tuple[Decoder, Tokenizer]:
         Q4Linear(in_features=576, out_features=576, Q4_1)
     """
     model, tokenizer = load_smollm2()
-    file = GGUFFile(weights_status().path or "")  # load_smollm2 has looked for it
+    file = GGUFFile(weights_path())
     for name, info in file.tensors.items():
-        if info.type == Q4_1:
-            blocks = in_our_row_order(name, file.blocks(name).view(info.shape[0], -1).clone(), file.metadata)
-            parent, _, child = hugging_face_name(name).removesuffix(".weight").rpartition(".")
+        if info.format is Q4_1:
+            ours = hugging_face_name(name.removesuffix(".weight"))
+            blocks = in_our_row_order(ours, file.blocks(name).view(info.shape[0], -1).clone(), model.config)
+            parent, _, child = ours.rpartition(".")
             setattr(model.get_submodule(parent), child, Q4Linear(blocks))
     return model, tokenizer

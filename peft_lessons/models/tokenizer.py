@@ -1,5 +1,6 @@
 """Text to token ids and back: a byte-level BPE tokenizer with, for chat models, the template of a conversation."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tokenizers
 
-CONTROL = 3  # GGUF's token type for special tokens, such as <|im_end|>
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # GGUF's types of tokens; special ones, such as <|im_end|>, control
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+# How text is split before bytes are merged, by the names that llama.cpp has for it
+SPLITTERS: dict[str, dict[str, Any]] = {
+    "smollm": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTES]},
+    "gpt-2": BYTES,
+}
 
 
 class Tokenizer:
@@ -37,24 +45,56 @@ class Tokenizer:
         """Build the tokenizer that a GGUF file's metadata describes.
 
         Raises:
-            ValueError: for any kind but SmolLM's.
+            ValueError: for any kind but SmolLM's and GPT-2's.
         """
-        kind = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-        if kind != ("gpt2", "smollm"):
-            raise ValueError(f"this GGUF file has a tokenizer of kind {kind}; ('gpt2', 'smollm') can be read")
+        model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+        if model != "gpt2" or pre not in SPLITTERS:
+            possible = ", ".join(str(("gpt2", name)) for name in SPLITTERS)
+            raise ValueError(f"this GGUF file has a tokenizer of kind {(model, pre)}; these can be read: {possible}")
         from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
         tokens = metadata["tokenizer.ggml.tokens"]
         merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
         tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
+        by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, by_bytes]) if pre == "smollm" else by_bytes
         tokenizer.decoder = decoders.ByteLevel()
         types = metadata["tokenizer.ggml.token_type"]
         special = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL]
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
         return cls(tokenizer, metadata["tokenizer.ggml.eos_token_id"], metadata.get("tokenizer.chat_template"))
+
+    def to_gguf(self, rows: int) -> dict[str, Any]:
+        """Describe this tokenizer as a GGUF file's metadata does, for a model with `rows` rows in its embedding.
+
+        Raises:
+            ValueError: for any kind but SmolLM's and GPT-2's, and for more tokens than rows.
+        """
+        described = json.loads(self.tokenizer.to_str())
+        splitter = _splitter(described["pre_tokenizer"])
+        pre = next((name for name, known in SPLITTERS.items() if known == splitter), None)
+        if described["model"]["type"] != "BPE" or described["normalizer"] is not None or pre is None:
+            raise ValueError(
+                f"this tokenizer is {described['model']['type']} with {splitter}; llama.cpp's files are written for "
+                f"byte-level BPE split as in {', '.join(SPLITTERS)}"
+            )
+        if self.vocab_size > rows:
+            raise ValueError(f"the tokenizer knows {self.vocab_size} tokens, and the model has rows for {rows}")
+        added = {token["id"]: CONTROL if token["special"] else USER_DEFINED for token in described["added_tokens"]}
+        known = range(self.vocab_size)
+        unused = range(self.vocab_size, rows)  # rows that were added to round a size up
+        template = {} if self.chat_template is None else {"tokenizer.chat_template": self.chat_template}
+        return {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": pre,
+            "tokenizer.ggml.tokens": [self.tokenizer.id_to_token(i) for i in known] + [f"[PAD{i}]" for i in unused],
+            "tokenizer.ggml.token_type": [added.get(i, NORMAL) for i in known] + [UNUSED for _ in unused],
+            "tokenizer.ggml.merges": [" ".join(pair) for pair in described["model"]["merges"]],
+            "tokenizer.ggml.eos_token_id": self.eos_id,
+            "tokenizer.ggml.add_bos_token": False,
+            **template,
+        }
 
     @classmethod
     def from_file(
@@ -124,3 +164,10 @@ class Tokenizer:
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+
+
+def _splitter(described: Any) -> Any:
+    """What of a pre-tokenizer's description decides how it splits text."""
+    if isinstance(described, dict):
+        return {name: _splitter(part) for name, part in described.items() if name != "trim_offsets"}
+    return [_splitter(part) for part in described] if isinstance(described, list) else described
