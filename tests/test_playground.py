@@ -24,6 +24,7 @@ from peft_lessons.models import generate, load_tiny_gpt, tiny_gpt
 from peft_lessons.training import consecutive_windows, evaluate_loss, learning_rate_factor, train, windows
 from tools.site import build_playground
 
+BITS = build_playground.BITS
 ENGINE = build_playground.HERE / "engine"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MODULE = "model.layers.1.self_attn.v_proj"
@@ -92,7 +93,8 @@ def check_run(found, settings, tokens):
     parameters = trainable_parameters(model)
     assert found["trained"] == sum(parameter.numel() for parameter in parameters)
     if settings["method"] == "lora":
-        assert found["start"] == [parameter.flatten().tolist() for parameter in parameters[:2]]
+        for mine, parameter in zip(found["start"], parameters, strict=False):
+            torch.testing.assert_close(torch.tensor(mine, dtype=torch.float32), parameter.flatten(), atol=1e-8, rtol=0)
     base = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     batches = windows(ids, batch_size=8, length=64, seed=settings["seed"])
     history = train(model, batches, steps=settings["steps"], learning_rate=settings["rate"], seed=settings["seed"])
@@ -117,12 +119,12 @@ def test_a_hundred_steps_are_the_packages(answers, tokens, name):
 
 
 def test_a_few_steps_are_the_packages(answers, tokens):
-    settings = USUAL | {"steps": 6, "bits": 4}
+    settings = USUAL | {"steps": 6, "bits": 4, "rate": 0.001}
     (found,) = answers(job(settings, tokens))
     check_run(found, settings, tokens)
 
 
-def test_the_start_is_the_package_s_model(answers, tokens):
+def test_the_start_is_the_packages_model(answers, tokens):
     """Logits within 1e-4, and at strength 0 the text of the base, whatever has been learnt."""
     (found,) = answers(job(USUAL | {"steps": 3, "rate": 0.1}, tokens))
     (before,) = answers(job(USUAL | {"steps": 0}, tokens))
@@ -170,26 +172,27 @@ def test_adapters_of_the_package_open(answers, saved):
     torch.testing.assert_close(torch.tensor(found["logits"]), logits_of(model), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"r": 500}, "r is 500; this page opens ranks from 1 to 64"),
-        ({"r": 6}, "is 5 × 160, and the settings and this model need 6 × 160"),
-        ({"peft_type": "IA3"}, 'the type "IA3"; this page opens "LORA"'),
-        ({"use_dora": True}, "use_dora is true"),
-        ({"lora_alpha": 0}, "lora_alpha is 0; it must be above 0"),
-        ({"target_modules": ["k_proj", "c_attn"]}, "this model has q_proj, k_proj"),
-        ({"target_modules": ["k_proj"]}, "has no place here"),
-        ({"target_modules": ["k_proj", "down_proj", "q_proj"]}, "q_proj.lora_A.weight is missing"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_settings_that_do_not_fit_are_named(answers, saved, change, words):
+UNFIT = [
+    ({"r": 500}, "r is 500; this page opens ranks from 1 to 64"),
+    ({"r": 6}, "is 5 × 160, and the settings and this model need 6 × 160"),
+    ({"peft_type": "IA3"}, 'the type "IA3"; this page opens "LORA"'),
+    ({"use_dora": True}, "use_dora is true"),
+    ({"lora_alpha": 0}, "lora_alpha is 0; it must be above 0"),
+    ({"target_modules": ["k_proj", "c_attn"]}, "this model has q_proj, k_proj"),
+    ({"target_modules": ["k_proj"]}, "has no place here"),
+    ({"target_modules": ["k_proj", "down_proj", "q_proj"]}, "q_proj.lora_A.weight is missing"),
+]
+
+
+def test_settings_that_do_not_fit_are_named(answers, saved, tmp_path):
     folder, _ = saved
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    (found,) = answers(opening(folder))
-    assert words in found["message"]
+    jobs = []
+    for place, (change, _) in enumerate(UNFIT):
+        path = shutil.copytree(folder, tmp_path / str(place)) / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        jobs.append(opening(path.parent))
+    for (change, words), found in zip(UNFIT, answers(*jobs), strict=True):
+        assert words in found["message"], change
 
 
 def test_damaged_files_are_named(answers, saved, tmp_path):
@@ -214,13 +217,13 @@ def test_damaged_files_are_named(answers, saved, tmp_path):
     assert found[-1]["message"] == "adapter_config.json is no JSON"
 
 
-@pytest.mark.parametrize("bits", build_playground.BITS)
-def test_the_base_is_rounded_as_the_package_rounds(answers, bits):
+def test_the_base_is_rounded_as_the_package_rounds(answers):
     """Bit for bit; the last block is cut short."""
-    values = torch.randn(64 * 40 + 17, generator=torch.Generator().manual_seed(bits))
+    values = torch.randn(64 * 40 + 17, generator=torch.Generator().manual_seed(0))
     values[:64] = 0
-    (found,) = answers({"what": "quantize", "values": values.tolist(), "bits": bits, "blockSize": 64})
-    assert torch.equal(torch.tensor(found), fake_quantize(values, bits, "normal", "block"))
+    job = {"what": "quantize", "values": values.tolist(), "blockSize": 64}
+    for bits, found in zip(BITS, answers(*(job | {"bits": bits} for bits in BITS)), strict=True):
+        assert torch.equal(torch.tensor(found), fake_quantize(values, bits, "normal", "block"))
 
 
 def test_random_numbers_are_torchs(answers):
@@ -228,40 +231,51 @@ def test_random_numbers_are_torchs(answers):
     generator = torch.Generator().manual_seed(12345)
     assert found["below"] == torch.randint(30011, (2000,), generator=generator).tolist()
     torch.manual_seed(12345)
-    assert torch.equal(torch.tensor(found["uniform"]), torch.empty(2000).uniform_(-0.3, 0.3))
+    expected = torch.empty(2000).uniform_(-0.3, 0.3)  # where there is no FMA, it rounds twice
+    torch.testing.assert_close(torch.tensor(found["uniform"]), expected, atol=3e-8, rtol=0)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (5, 3, 7), (64, 40, 63), (13, 160, 20), (8, 504, 1024)])
-def test_products_of_any_size(answers, sizes):
-    rows, inner, columns = sizes
-    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-    job = {"what": "product", "a": a.flatten().tolist(), "b": b.flatten().tolist()}
-    (found,) = answers(job | {"rows": rows, "inner": inner, "columns": columns})
-    expected = a.double() @ b.double()
-    for name, product in {"plain": expected, "transposed": expected.T}.items():
-        assert (torch.tensor(found[name]).double() - product.flatten()).abs().max() < 1e-5 * math.sqrt(inner) * 4
+def test_products_of_any_size(answers):
+    sizes = [(1, 1, 1), (5, 3, 7), (64, 40, 63), (13, 160, 20), (8, 504, 1024)]
+    pairs = [(torch.randn(rows, inner), torch.randn(inner, columns)) for rows, inner, columns in sizes]
+    jobs = [
+        {"what": "product", "a": a.flatten().tolist(), "b": b.flatten().tolist()}
+        | {"rows": len(a), "inner": len(b), "columns": b.shape[1]}
+        for a, b in pairs
+    ]
+    for (a, b), found in zip(pairs, answers(*jobs), strict=True):
+        expected = a.double() @ b.double()
+        for name, product in {"plain": expected, "transposed": expected.T}.items():
+            difference = torch.tensor(found[name]).double() - product.flatten()
+            assert difference.abs().max() < 4e-6 * len(b) ** 0.5, (a.shape, b.shape, name)
 
 
-@pytest.mark.parametrize("shape", [(40, 12), (12, 40), (7, 7)])
-def test_singular_values(answers, shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    matrix[:, 0] = matrix[:, 1]  # a zero among them
-    job = {"what": "spectrum", "rows": shape[0], "columns": shape[1], "values": matrix.flatten().tolist()}
-    (found,) = answers(job)
-    expected = torch.linalg.svdvals(matrix.double())
-    torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=1e-6, atol=1e-6)
+def test_singular_values(answers):
+    matrices = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in [(40, 12), (12, 40), (7, 7)]
+    ]
+    for matrix in matrices:
+        matrix[:, 0] = matrix[:, 1]  # a zero among them
+    jobs = [
+        {"what": "spectrum", "rows": len(matrix), "columns": matrix.shape[1], "values": matrix.flatten().tolist()}
+        for matrix in matrices
+    ]
+    for matrix, found in zip(matrices, answers(*jobs), strict=True):
+        expected = torch.linalg.svdvals(matrix.double())
+        torch.testing.assert_close(torch.tensor(found).double(), expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [1, 5, 25, 60, 100])
-def test_the_schedule_is_the_package_s(answers, steps):
+def test_the_schedule_is_the_packages(answers):
     """25 steps have two and a half of warm-up, which Python rounds to two."""
-    (found,) = answers({"what": "rates", "steps": steps})
-    assert found == pytest.approx([learning_rate_factor(step, steps, 0.1) for step in range(steps)])
+    lengths = [1, 5, 25, 60, 100]
+    for steps, found in zip(lengths, answers(*({"what": "rates", "steps": steps} for steps in lengths)), strict=True):
+        assert found == pytest.approx([learning_rate_factor(step, steps, 0.1) for step in range(steps)])
 
 
 def test_tokens_are_the_packages(answers):
     _, tokenizer = load_tiny_gpt()
-    texts = [entry["text"] for entry in course_data.jargon()[::20]] + ["", " ", "naïve café — 漢字 🙂\n\n\ttab", "it's 1,234"]
-    (found,) = answers({"what": "tokens", "texts": texts[:-4] + texts[-3:]})
-    for text, answer in zip(texts[:-4] + texts[-3:], found, strict=True):
+    texts = [entry["text"] for entry in course_data.jargon()[::20]]
+    texts += [" ", "naïve café — 漢字 🙂\n\n\ttab", "it's 1,234"]
+    (found,) = answers({"what": "tokens", "texts": texts})
+    for text, answer in zip(texts, found, strict=True):
         assert (answer["ids"], answer["text"]) == (tokenizer.encode(text), text)

@@ -1,4 +1,4 @@
-"""The playground as a visitor meets it: trained in Chromium, from a server on a wide screen, from a file on a phone's."""
+"""The playground as a visitor meets it: trained in Chromium, from a server or a file, on a wide or narrow screen."""
 
 import functools
 import http.server

@@ -17,7 +17,7 @@ const { jobs, config, levels, vocabulary, weights, wasm } = JSON.parse(readFileS
 const bytesOf = (path) => new Uint8Array(readFileSync(path)).buffer;
 const memory = await Memory.open(readFileSync(wasm));
 const base = { config, levels, tensors: readSafetensors(bytesOf(weights)) };
-const tokenizer = new Tokenizer(vocabulary, {});
+const tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
 
 const logits = ({ model }, ids) => {
   const [h] = decoder(model, ids, ids.length, false);

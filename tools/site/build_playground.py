@@ -1,7 +1,7 @@
 """The page that trains: `python -m tools.site.build_playground [--out FOLDER]`.
 
-It writes `playground.html` with what it loads in a folder beside it, and `playground-single.html`, the same page with all of
-that inside, which works from a file. All comes from this checkout: nothing is asked of the network.
+It writes `playground.html` with what it loads in a folder beside it, and `playground-single.html`, the same page with
+all of that inside, which works from a file. All comes from this checkout: nothing is asked of the network.
 """
 
 import argparse
@@ -25,7 +25,19 @@ BITS = (8, 4, 3, 2)
 HELD_OUT_LETTERS = 8_000  # more than the tokens that the page measures on
 LEARNT_LETTERS = 400_000  # more than 400 steps see
 # In the order in which one would read them.
-PAGES = ("linear", "decoder", "attention", "loss", "adamw", "run", "model", "quantize", "spectrum", "generate", "memory")
+PAGES = (
+    "linear",
+    "decoder",
+    "attention",
+    "loss",
+    "adamw",
+    "run",
+    "model",
+    "quantize",
+    "spectrum",
+    "generate",
+    "memory",
+)
 REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts")
 
 
@@ -88,10 +100,12 @@ def texts() -> dict[str, Any]:
 
 def course() -> dict[str, Any]:
     """What the worker needs beside weights and code, as JSON."""
-    read = lambda name: json.loads((tiny_gpt.FOLDER / name).read_text(encoding="utf-8"))  # noqa: E731
+    config, vocabulary = (
+        json.loads((tiny_gpt.FOLDER / name).read_text(encoding="utf-8")) for name in ("config.json", "tokenizer.json")
+    )
     return {
-        "config": read("config.json"),
-        "vocabulary": read("tokenizer.json"),
+        "config": config,
+        "vocabulary": vocabulary,
         "levels": {bits: normal_codebook(bits).levels for bits in BITS},
         "texts": texts(),
     }

@@ -23,7 +23,7 @@ const answers = {
   async load({ wasm, weights, config, levels, vocabulary, ...rest }) {
     memory = await Memory.open(wasm);
     base = { config, levels, tensors: readSafetensors(weights) };
-    tokenizer = new Tokenizer(vocabulary, {});
+    tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
     texts = rest.texts;
     tell("loaded", { layers: config.num_hidden_layers, linears: LINEARS });
   },

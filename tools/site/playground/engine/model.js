@@ -4,7 +4,7 @@ import { fakeQuantize } from "./quantize.js";
 import { Random } from "./random.js";
 
 const NORMS = ["input_layernorm", "post_attention_layernorm"];
-// In the package's order, in which its random numbers are drawn.
+// Where each lies in a block.
 export const LINEARS = {
   q_proj: "self_attn",
   k_proj: "self_attn",
@@ -52,7 +52,7 @@ export function quantizeBase(model, levels) {
 // a = √5, which is ±1/√in, and B at zero, so that ΔW = 0.
 export function injectLora(model, { rank, alpha, targets, seed }) {
   const random = new Random(seed);
-  const adapted = linearLayers(model).filter(({ module }) => targets.includes(module.split(".").at(-1)));
+  const adapted = targets.flatMap((name) => model.layers.map((layer) => layer[name])); // in the package's order
   return adapted.flatMap((layer) => {
     const { rows, columns } = layer.W.value;
     layer.A = trained(model.memory.matrix(rank, columns));

@@ -45,7 +45,7 @@ export class Random {
   // tensor.uniform_(−bound, bound)
   fillUniform(values, bound) {
     const [low, width] = [Math.fround(-bound), Math.fround(2 * bound)];
-    for (let i = 0; i < values.length; i++) values[i] = Math.fround(this.share() * width) + low;
+    for (let i = 0; i < values.length; i++) values[i] = this.share() * width + low; // rounded once, as by FMA
   }
 }
 
