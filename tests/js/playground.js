@@ -2,10 +2,11 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { rateFactor } from "../../tools/site/playground/engine/adamw.js";
-import { readSettings } from "../../tools/site/playground/engine/adapter_files.js";
+import { readAdapter } from "../../tools/site/playground/engine/adapter_files.js";
 import { decoder } from "../../tools/site/playground/engine/decoder.js";
 import { generate } from "../../tools/site/playground/engine/generate.js";
 import { Memory, times } from "../../tools/site/playground/engine/memory.js";
+import { buildModel } from "../../tools/site/playground/engine/model.js";
 import { fakeQuantize } from "../../tools/site/playground/engine/quantize.js";
 import { Random } from "../../tools/site/playground/engine/random.js";
 import { Run } from "../../tools/site/playground/engine/run.js";
@@ -48,15 +49,16 @@ const DOES = {
     };
   },
 
-  // `broken` files give the message that they get.
+  // Files that cannot be opened give the message that they get.
   open({ folder, prompt, seed }) {
     memory.clear();
     try {
-      const opened = readSettings(readFileSync(`${folder}/adapter_config.json`, "utf8"));
-      const settings = { ...opened, seed, bits: 32, steps: 1, rate: 0.01 };
-      const run = new Run(memory, base, settings, new Uint16Array(64));
-      run.open(bytesOf(`${folder}/adapter_model.safetensors`));
-      return { settings: opened, logits: logits(run, prompt) };
+      const plain = buildModel(memory, config, base.tensors);
+      const text = readFileSync(`${folder}/adapter_config.json`, "utf8");
+      const { settings, tensors } = readAdapter(text, bytesOf(`${folder}/adapter_model.safetensors`), plain);
+      const run = new Run(memory, base, { ...settings, seed, bits: 32, steps: 1, rate: 0.01 }, new Uint16Array(64));
+      run.fill(tensors);
+      return { settings, logits: logits(run, prompt) };
     } catch (error) {
       return { message: error.message };
     }

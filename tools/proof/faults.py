@@ -1389,7 +1389,7 @@ PLAYGROUND = (
     Fault(
         "the page that trains opens an adapter of another rank",
         "tools/site/playground/engine/adapter_files.js",
-        "if (String(found.shape) !== String([rows, columns]))",
+        "if (String(found.shape) !== String(shape))",
         "if (found.shape.length !== 2)",
         ("unit: settings_that_do_not_fit",),
     ),

@@ -92,10 +92,15 @@ def texts() -> dict[str, Any]:
         "devils": ("\n".join(text for i, text in enumerate(devils) if i % 9), "\n".join(devils[::9])),
     }
     found: dict[str, Any] = {
-        name: {"learn": learn[:LEARNT_LETTERS], "held_out": held_out[:HELD_OUT_LETTERS]}
+        name: {"learn": learn[:LEARNT_LETTERS], "held_out": _middle(held_out)}
         for name, (learn, held_out) in tasks.items()
     }
-    return found | {"austen": data.austen()[data.AUSTEN_HELD_OUT][:HELD_OUT_LETTERS]}
+    return found | {"austen": _middle(data.austen()[data.AUSTEN_HELD_OUT])}
+
+
+def _middle(text: str) -> str:
+    """Some paragraphs from the middle: a beginning has lists, titles and what else is not like the rest."""
+    return text[text.index("\n", len(text) // 2) + 1 :][:HELD_OUT_LETTERS]
 
 
 def course() -> dict[str, Any]:
@@ -138,7 +143,9 @@ def page(places: dict[str, str], home: str) -> str:
 
 def _source(name: str) -> str:
     text = (HERE / "engine" / name).read_text(encoding="utf-8")
-    return f'<details><summary>{name}</summary><pre tabindex="0">{escape(text)}</pre></details>'
+    (about,) = re.findall(r"\A// (.+?[.:,])", text, re.DOTALL)
+    words = escape(re.sub(r"\s+(?://\s*)?", " ", about).rstrip(".:,"))
+    return f'<details><summary>{name}: {words}</summary><pre tabindex="0">{escape(text)}</pre></details>'
 
 
 def build(out: Path) -> None:

@@ -1,6 +1,6 @@
 // Trains beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as `failed`.
 
-import { readSettings } from "./engine/adapter_files.js";
+import { readAdapter } from "./engine/adapter_files.js";
 import { generate } from "./engine/generate.js";
 import { Memory } from "./engine/memory.js";
 import { LINEARS } from "./engine/model.js";
@@ -28,9 +28,10 @@ const answers = {
     tell("loaded", { layers: config.num_hidden_layers, linears: LINEARS });
   },
 
-  begin({ settings, ownText }) {
-    const [learn, task] = taskTexts(settings.task, ownText);
-    begin(settings, learn, { task, austen: encode(texts.austen).subarray(0, HELD_OUT) });
+  // A new run, and what is to follow: "go", "step" or nothing.
+  async begin({ settings, ownText, next }) {
+    begin(settings, ownText);
+    await answers[next]?.();
   },
 
   async go() {
@@ -67,24 +68,18 @@ const answers = {
   },
 
   open({ settings, config, weights, ownText }) {
-    const opened = { ...settings, ...readSettings(config) };
-    const [learn, task] = taskTexts(settings.task, ownText);
-    const before = run;
-    try {
-      begin(opened, learn, { task, austen: encode(texts.austen).subarray(0, HELD_OUT) }, weights);
-    } catch (error) {
-      run = before && undefined; // its numbers have been overwritten
-      throw error;
-    }
+    const adapter = readAdapter(config, weights, run.model);
+    begin({ ...settings, ...adapter.settings }, ownText, adapter.tensors);
   },
 };
 
-function begin(settings, learn, texts, weights) {
+function begin(settings, ownText, tensors) {
+  const [learn, task] = taskTexts(settings.task, ownText);
+  heldOut = { task, austen: encode(texts.austen).subarray(0, HELD_OUT) };
   memory.clear();
   run = new Run(memory, base, settings, learn);
-  if (weights) run.open(weights);
-  heldOut = texts;
-  tell("begun", { settings, trained: run.trained });
+  if (tensors) run.fill(tensors);
+  tell("begun", { settings, trained: run.trained, opened: Boolean(tensors) });
   tellPoint();
 }
 
@@ -99,6 +94,7 @@ function taskTexts(task, ownText) {
 }
 
 function step() {
+  if (run.done) return;
   const start = performance.now();
   const loss = run.step();
   tell("step", { steps: run.steps, loss, ms: performance.now() - start });

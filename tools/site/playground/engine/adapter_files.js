@@ -49,8 +49,40 @@ const PLAIN = {
   lora_bias: false,
 };
 
-// The knobs that a config file stands for. Throws an Error that says what this page cannot open.
-export function readSettings(text) {
+// What the two files hold, { settings, tensors }, where it fits `model`. Throws an Error that says what does not.
+export function readAdapter(text, buffer, model) {
+  const settings = readSettings(text);
+  const tensors = readSafetensors(buffer);
+  const shapes = new Map(
+    linearLayers(model)
+      .filter(({ module }) => settings.targets.includes(module.split(".").at(-1)))
+      .flatMap(({ module, W: { value } }) => [
+        [nameOf(module, "A"), [settings.rank, value.columns]],
+        [nameOf(module, "B"), [value.rows, settings.rank]],
+      ]),
+  );
+  const problems = [...shapes].flatMap(([name, shape]) => {
+    const found = tensors.get(name);
+    if (!found) return [`${name} is missing`];
+    if (String(found.shape) !== String(shape))
+      return [`${name} is ${found.shape.join(" × ")}, and the settings and this model need ${shape.join(" × ")}`];
+    return found.values.every(Number.isFinite) ? [] : [`${name} holds numbers that are not finite`];
+  });
+  problems.push(...[...tensors.keys()].filter((name) => !shapes.has(name)).map((name) => `${name} has no place here`));
+  if (problems.length)
+    throw new Error(problems.slice(0, 3).join("; ") + (problems.length > 3 ? `; and ${problems.length - 3} more` : ""));
+  return { settings, tensors };
+}
+
+// Puts the tensors of a file that fits into the model's A and B.
+export function fillAdapter(model, tensors) {
+  for (const layer of linearLayers(model).filter(({ A }) => A))
+    for (const matrix of Object.keys(MATRICES))
+      layer[matrix].value.values.set(tensors.get(nameOf(layer.module, matrix)).values);
+}
+
+// The knobs that a config file stands for.
+function readSettings(text) {
   let settings;
   try {
     settings = JSON.parse(text);
@@ -72,24 +104,4 @@ export function readSettings(text) {
   if (strangers.length || !targets.length)
     throw new Error(`target_modules are ${JSON.stringify(given)}; this model has ${Object.keys(LINEARS).join(", ")}`);
   return { method: "lora", rank, alpha, targets };
-}
-
-// Puts the numbers in the file `buffer` into the model's A and B. All fit, or none is changed and an Error says which.
-export function fillAdapter(model, buffer) {
-  const tensors = readSafetensors(buffer);
-  const places = linearLayers(model)
-    .filter(({ A }) => A)
-    .flatMap(({ module, A, B }) => [[nameOf(module, "A"), A.value], [nameOf(module, "B"), B.value]]);
-  const problems = places.flatMap(([name, { rows, columns }]) => {
-    const found = tensors.get(name);
-    if (!found) return [`${name} is missing`];
-    if (String(found.shape) !== String([rows, columns]))
-      return [`${name} is ${found.shape.join(" × ")}, and the settings and this model need ${rows} × ${columns}`];
-    return found.values.every(Number.isFinite) ? [] : [`${name} holds numbers that are not finite`];
-  });
-  const known = new Set(places.map(([name]) => name));
-  problems.push(...[...tensors.keys()].filter((name) => !known.has(name)).map((name) => `${name} has no place here`));
-  if (problems.length)
-    throw new Error(problems.slice(0, 3).join("; ") + (problems.length > 3 ? `; and ${problems.length - 3} more` : ""));
-  for (const [name, { values }] of places) values.set(tensors.get(name).values);
 }

@@ -73,7 +73,7 @@ export class Run {
     return writeAdapter(this.model, this.settings);
   }
 
-  open(buffer) {
-    fillAdapter(this.model, buffer);
+  fill(tensors) {
+    fillAdapter(this.model, tensors);
   }
 }

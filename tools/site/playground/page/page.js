@@ -12,7 +12,7 @@ const $ = (id) => document.getElementById(id);
 const assets = JSON.parse($("assets").textContent); // where each lies: beside the page, or in it
 
 const runs = []; // { settings, trained, losses, points, first, last, ms, failed, done, spectrum }
-let worker, layers;
+let worker, layers, asked; // the knobs that the next run to begin was asked with
 const current = () => runs.at(-1);
 const ask = (what, rest = {}, transfer = []) => worker.postMessage({ what, ...rest }, transfer);
 
@@ -29,12 +29,12 @@ const told = {
     begin();
   },
 
-  begun({ trained }) {
-    current().trained = trained;
+  begun({ settings, trained, opened }) {
+    newRun({ asked, settings: opened ? settings : asked, trained });
     $("trained").textContent = trained.toLocaleString("en");
     $("bytes").textContent = inBytes(4 * trained);
     look();
-    if (current().opened) say("The adapter is open: look at its text below, or train it on.");
+    if (opened) say("The adapter is open: look at its text below, or train it on.");
   },
 
   step({ steps, loss, ms }) {
@@ -96,8 +96,7 @@ const told = {
 
   failed({ during, message }) {
     going(false);
-    if (["go", "step"].includes(during)) Object.assign(current(), { failed: true, done: true });
-    if (["begin", "open"].includes(during)) runs.pop();
+    if (during !== "open" && message.startsWith("the loss is")) Object.assign(current(), { failed: true, done: true });
     complain(during === "open" ? `These files cannot be opened: ${message}.` : `${message}.`);
     listRuns();
   },
@@ -112,17 +111,19 @@ const controls = knobs($("knobs"), () => {
   $("changed").hidden = !current() || same(current().asked, controls.read());
 });
 
-function begin() {
-  const asked = controls.read();
+// A new run; `next` is what it does then.
+function begin(next) {
+  asked = controls.read();
   if (asked.method === "full" && asked.bits < 32) {
     complain("All weights train only in a base of 32 bits: rounded ones cannot move. Set the base to 32 bits, or train LoRA.");
     return false;
   }
-  const settings = { ...asked, targets: TARGETS[asked.targets] };
-  newRun({ asked, settings: asked });
-  ask("begin", { settings, ownText: $("own-text").value });
+  ask("begin", { settings: settled(asked), ownText: $("own-text").value, next });
   return true;
 }
+
+// As the engine takes them.
+const settled = (knobs) => ({ ...knobs, targets: TARGETS[knobs.targets] });
 
 function newRun(run) {
   runs.push({ losses: [], points: [], ms: [], ...run });
@@ -144,13 +145,14 @@ const actions = {
       write();
       return say("Paused.");
     }
-    if (!ready()) return;
+    if (goesOn()) ask("go");
+    else if (!begin("go")) return;
     going(true);
     say("Training.");
-    ask("go");
   },
   step() {
-    if (ready()) ask("step");
+    if (goesOn()) ask("step");
+    else begin("step");
   },
   reset() {
     ask("pause");
@@ -166,10 +168,9 @@ const actions = {
 };
 for (const [name, act] of Object.entries(actions)) $(name).addEventListener("click", act);
 
-// A run that can go on: this one, or a new one when it is done or the knobs have moved.
-function ready() {
-  const run = current();
-  return run && !run.done && same(run.asked, controls.read()) ? true : begin();
+// Whether this run can go on: it is not done, and the knobs have not moved.
+function goesOn() {
+  return current() && !current().done && same(current().asked, controls.read());
 }
 
 $("layer").addEventListener("change", look);
@@ -189,10 +190,9 @@ $("open").addEventListener("change", async () => {
     return complain(`Choose adapter_config.json and adapter_model.safetensors together; given ${files.map(({ name }) => name).join(", ")}.`);
   ask("pause");
   going(false);
-  const asked = controls.read();
-  const [text, bytes] = await Promise.all([config.text(), weights.arrayBuffer()]);
-  newRun({ asked, settings: { ...asked, method: "lora" }, opened: true });
-  ask("open", { settings: { ...asked, method: "lora" }, config: text, weights: bytes, ownText: $("own-text").value });
+  const [text, content] = await Promise.all([config.text(), weights.arrayBuffer()]);
+  asked = controls.read();
+  ask("open", { settings: asked, config: text, weights: content, ownText: $("own-text").value });
 });
 
 function look() {
@@ -201,7 +201,7 @@ function look() {
 
 function write() {
   if (!current()?.last) return;
-  const prompt = { prompt: $("prompt").value, count: 60, temperature: 0, seed: 0 };
+  const prompt = { prompt: $("prompt").value, count: 80, temperature: 0.7, seed: 0 };
   ask("write", { ...prompt, strength: 0 });
   const strength = Number($("strength").value);
   if (strength) ask("write", { ...prompt, strength });

@@ -49,7 +49,7 @@ function scale({ name, log, most }, values, place) {
   const through = log ? Math.log : (value) => value;
   const [from, to] = place ? [HEIGHT - MARGIN.bottom, MARGIN.top] : [MARGIN.left, WIDTH - MARGIN.right];
   const at = (value) => from + ((to - from) * (through(value) - through(low))) / (through(high) - through(low));
-  const ticks = (log ? logTicks : plainTicks)(low, high);
+  const ticks = (log && high > 3 * low ? logTicks : plainTicks)(low, high);
   const parts = ticks.flatMap((tick) => {
     const p = at(tick);
     return place
