@@ -3,6 +3,8 @@
 import json
 import math
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from tools.site import build_playground
 
 BITS = build_playground.BITS
 ENGINE = build_playground.HERE / "engine"
+COMPILER = Path(__file__).parent / "js/node_modules/assemblyscript/bin/asc.js"
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MODULE = "model.layers.1.self_attn.v_proj"
 USUAL = {"method": "lora", "rank": 4, "alpha": 8, "targets": ALL, "rate": 0.01, "bits": 32, "steps": 100, "seed": 0}
@@ -224,6 +227,15 @@ def test_the_base_is_rounded_as_the_package_rounds(answers):
     job = {"what": "quantize", "values": values.tolist(), "blockSize": 64}
     for bits, found in zip(BITS, answers(*(job | {"bits": bits} for bits in BITS)), strict=True):
         assert torch.equal(torch.tensor(found), fake_quantize(values, bits, "normal", "block"))
+
+
+@pytest.mark.skipif(not COMPILER.exists(), reason="AssemblyScript is missing; to run it: make setup-test")
+def test_the_product_comes_from_its_source(tmp_path):
+    """`npm run wasm` in the playground's folder compiles it; what is stored is what comes out."""
+    made = tmp_path / "multiply.wasm"
+    options = ["--config", str(build_playground.HERE / "asconfig.json"), "--outFile", str(made)]
+    subprocess.run(["node", COMPILER, "multiply.ts", *options], cwd=ENGINE, check=True)
+    assert made.read_bytes() == (ENGINE / "multiply.wasm").read_bytes()
 
 
 def test_random_numbers_are_torchs(answers):

@@ -1,8 +1,8 @@
 // The one product of matrices under everything: C = A B, or C + A B, in fp32.
 //
-// AssemblyScript; `npx asc multiply.ts -o multiply.wasm` with the version and the options in asconfig.json makes what the
-// page loads. Addresses and strides are in bytes: element (i, k) of A lies at a + i·ai + k·ak, so that a transposed
-// matrix is one whose strides change places. C's rows are contiguous, ci apart. No size need be a multiple of anything.
+// AssemblyScript; `npm run wasm` makes multiply.wasm, which the page loads. Addresses and strides are in bytes: element
+// (i, k) of A lies at a + i·ai + k·ak, so that a transposed matrix is one whose strides change places. C's rows are
+// contiguous, ci apart. No size need be a multiple of anything.
 //
 // Eight columns of B at a time are copied into `panel`, 32 bytes a row, which the L1 cache holds while all rows of A pass
 // by. Four rows by eight columns of C are eight vectors of four: they stay in registers for the whole sum over k.

@@ -9,22 +9,22 @@ const onJargon = (run) => run.settings.task === "jargon";
 export const CHALLENGES = [
   {
     title: "As few numbers as possible",
-    task: "Bring the Jargon File’s perplexity to 40 or below, from about 100. How few trained numbers does it take?",
-    guesses: ["fewer than 2,000", "2,000 to 10,000", "10,000 to 50,000", "more than 50,000"],
+    task: "Bring the Jargon File’s perplexity to 90 or below, from 193. How few trained numbers does it take?",
+    guesses: ["fewer than 5,000", "5,000 to 20,000", "20,000 to 100,000", "more than 100,000"],
     verdict(runs) {
-      const enough = runs.filter((run) => onJargon(run) && run.last.task <= 40);
+      const enough = runs.filter((run) => onJargon(run) && run.last.task <= 90);
       if (!enough.length) return undefined;
       const best = Math.min(...enough.map((run) => run.trained));
-      const place = [2000, 10000, 50000].findIndex((limit) => best < limit);
+      const place = [5000, 20000, 100000].findIndex((limit) => best < limit);
       return [place < 0 ? 3 : place, `Your best so far: ${numbers(best)} numbers. Can you do it with fewer?`];
     },
   },
   {
     title: "Learn, and keep Austen",
-    task: "Bring the Jargon File to 45 or below while Austen stays at 40 or below, from about 27. Which knob does it?",
-    guesses: ["a lower rate and more steps", "a higher rate and fewer steps", "nothing: one always pays"],
+    task: "Bring the Jargon File to 90 or below while Austen, from 25, stays at 37 or below. What helps?",
+    guesses: ["a lower rate and a higher rank", "a higher rate and fewer steps", "nothing: one always pays"],
     verdict(runs) {
-      const kept = runs.filter((run) => onJargon(run) && run.last.task <= 45 && run.last.austen <= 40);
+      const kept = runs.filter((run) => onJargon(run) && run.last.task <= 90 && run.last.austen <= 37);
       if (!kept.length) return undefined;
       const { settings, last } = kept.at(-1);
       const found = `Jargon ${last.task.toFixed(1)}, Austen ${last.austen.toFixed(1)} at rate ${settings.rate}, ${settings.steps} steps.`;
@@ -34,14 +34,14 @@ export const CHALLENGES = [
   {
     title: "The rate that ruins",
     task: "LoRA of rank 4, α 8, on all linear layers, 60 steps: which is the lowest rate that leaves the model worse than it was?",
-    guesses: ["0.003", "0.03", "0.3", "no rate here"],
+    guesses: ["0.01 or lower", "0.03", "0.1", "0.3 or higher"],
     verdict(runs) {
       const usual = ({ settings: { method, rank, alpha, targets } }) =>
         method === "lora" && rank === 4 && alpha === 8 && targets === "all";
       const ruined = runs.filter((run) => onJargon(run) && usual(run) && (run.failed || run.last.task > run.first.task));
       if (!ruined.length) return undefined;
       const rate = Math.min(...ruined.map((run) => run.settings.rate));
-      const place = rate <= 0.003 ? 0 : rate <= 0.03 ? 1 : 2;
+      const place = [0.01, 0.03, 0.1, Infinity].findIndex((limit) => rate <= limit);
       return [place, `${rate} ruins it. Does a lower one, too?`];
     },
   },
