@@ -24,7 +24,7 @@ from peft_lessons import (
 from peft_lessons import data as course_data
 from peft_lessons.models import generate, load_tiny_gpt, tiny_gpt
 from peft_lessons.training import consecutive_windows, evaluate_loss, learning_rate_factor, train, windows
-from tools.site import build_playground
+from tools.site import build_playground, build_site
 
 BITS = build_playground.BITS
 ENGINE = build_playground.HERE / "engine"
@@ -291,3 +291,21 @@ def test_tokens_are_the_packages(answers):
     (found,) = answers({"what": "tokens", "texts": texts})
     for text, answer in zip(texts, found, strict=True):
         assert (answer["ids"], answer["text"]) == (tokenizer.encode(text), text)
+
+
+@pytest.mark.parametrize("line", ['import x from "./other.js";', "export default 3;"])
+def test_what_cannot_be_bundled_is_named(tmp_path, line):
+    (tmp_path / "other.js").write_text("export const x = 1;\n")
+    (tmp_path / "page.js").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"page\.js: .* cannot be bundled"):
+        build_playground.bundle(tmp_path / "page.js")
+
+
+def test_the_pages_are_whole(tmp_path):
+    """Their scripts are scripts, and no link leads nowhere."""
+    build_playground.build(tmp_path)
+    (tmp_path / "index.html").touch()
+    assert build_site.problems(tmp_path) == []
+    for entry in ("worker.js", "page/page.js"):
+        (tmp_path / "script.js").write_text(build_playground.bundle(build_playground.HERE / entry), encoding="utf-8")
+        subprocess.run(["node", "--check", tmp_path / "script.js"], check=True)

@@ -6,7 +6,6 @@ import { readAdapter } from "../../tools/site/playground/engine/adapter_files.js
 import { decoder } from "../../tools/site/playground/engine/decoder.js";
 import { generate } from "../../tools/site/playground/engine/generate.js";
 import { Memory, times } from "../../tools/site/playground/engine/memory.js";
-import { buildModel } from "../../tools/site/playground/engine/model.js";
 import { fakeQuantize } from "../../tools/site/playground/engine/quantize.js";
 import { Random } from "../../tools/site/playground/engine/random.js";
 import { Run } from "../../tools/site/playground/engine/run.js";
@@ -53,9 +52,8 @@ const DOES = {
   open({ folder, prompt, seed }) {
     memory.clear();
     try {
-      const plain = buildModel(memory, config, base.tensors);
       const text = readFileSync(`${folder}/adapter_config.json`, "utf8");
-      const { settings, tensors } = readAdapter(text, bytesOf(`${folder}/adapter_model.safetensors`), plain);
+      const { settings, tensors } = readAdapter(text, bytesOf(`${folder}/adapter_model.safetensors`), base.tensors);
       const run = new Run(memory, base, { ...settings, seed, bits: 32, steps: 1, rate: 0.01 }, new Uint16Array(64));
       run.fill(tensors);
       return { settings, logits: logits(run, prompt) };

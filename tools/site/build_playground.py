@@ -143,8 +143,8 @@ def page(places: dict[str, str], home: str) -> str:
 
 def _source(name: str) -> str:
     text = (HERE / "engine" / name).read_text(encoding="utf-8")
-    (about,) = re.findall(r"\A// (.+?[.:,])", text, re.DOTALL)
-    words = escape(re.sub(r"\s+(?://\s*)?", " ", about).rstrip(".:,"))
+    (about,) = re.findall(r"\A// (.+?)(?: \(|[.:,])", text, re.DOTALL)  # how its first sentence begins
+    words = escape(re.sub(r"\s+(?://\s*)?", " ", about))
     return f'<details><summary>{name}: {words}</summary><pre tabindex="0">{escape(text)}</pre></details>'
 
 

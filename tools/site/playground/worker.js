@@ -68,7 +68,7 @@ const answers = {
   },
 
   open({ settings, config, weights, ownText }) {
-    const adapter = readAdapter(config, weights, run.model);
+    const adapter = readAdapter(config, weights, base.tensors);
     begin({ ...settings, ...adapter.settings }, ownText, adapter.tensors);
   },
 };

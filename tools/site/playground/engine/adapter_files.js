@@ -49,16 +49,18 @@ const PLAIN = {
   lora_bias: false,
 };
 
-// What the two files hold, { settings, tensors }, where it fits `model`. Throws an Error that says what does not.
-export function readAdapter(text, buffer, model) {
+// What the two files hold, { settings, tensors }, where it fits the tensors of `base`. Throws an Error that says what does
+// not.
+export function readAdapter(text, buffer, base) {
   const settings = readSettings(text);
   const tensors = readSafetensors(buffer);
   const shapes = new Map(
-    linearLayers(model)
-      .filter(({ module }) => settings.targets.includes(module.split(".").at(-1)))
-      .flatMap(({ module, W: { value } }) => [
-        [nameOf(module, "A"), [settings.rank, value.columns]],
-        [nameOf(module, "B"), [value.rows, settings.rank]],
+    [...base]
+      .map(([name, { shape }]) => [name.replace(/\.weight$/, ""), shape])
+      .filter(([module]) => settings.targets.includes(module.split(".").at(-1)))
+      .flatMap(([module, [rows, columns]]) => [
+        [nameOf(module, "A"), [settings.rank, columns]],
+        [nameOf(module, "B"), [rows, settings.rank]],
       ]),
   );
   const problems = [...shapes].flatMap(([name, shape]) => {
