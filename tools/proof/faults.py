@@ -1398,7 +1398,7 @@ PLAYGROUND = (
         "tools/site/playground/page/page.js",
         "await fetch(assets[name])",
         'await fetch(new URL(assets[name], "https://cdn.example.org"))',
-        ("browser: test_playground and visitor and http",),
+        ("browser: training_in_a_browser and visitor and http",),
     ),
 )
 
