@@ -36,3 +36,21 @@ def run_node_tests(script: str, data: Any, folder: Path) -> None:
         line[2:].split() for line in result.stdout.splitlines() if line.startswith(("# pass ", "# skipped "))
     )
     assert int(summary["pass"]) > 0 and int(summary["skipped"]) == 0, result.stdout
+
+
+def node_answer(script: str, data: Any, folder: Path) -> Any:
+    """Run tests/js/`script`, which finds `data` as JSON at $WIDGET_DATA; returns what it prints, read as JSON."""
+    if os.environ.get("PEFT_LESSONS_SKIP_JS"):
+        pytest.skip("PEFT_LESSONS_SKIP_JS is set")
+    path = folder / "data.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    result = subprocess.run(
+        ["node", script],
+        cwd=FOLDER,
+        env={**os.environ, "WIDGET_DATA": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)

@@ -1413,6 +1413,51 @@ SITE = (
     ),
 )
 
+PLAYGROUND = (
+    Fault(
+        "in the page that trains, a sign of attention's gradient is wrong",
+        "tools/site/playground/engine/attention.js",
+        "factor * p[j] * (d[j] - sum)",
+        "factor * p[j] * (d[j] + sum)",
+        ("unit: few_steps",),
+    ),
+    Fault(
+        "in the page that trains, the update is scaled by r/α",
+        "tools/site/playground/engine/model.js",
+        "layer.scaling = alpha / rank;",
+        "layer.scaling = rank / alpha;",
+        ("unit: few_steps",),
+    ),
+    Fault(
+        "in the page that trains, the gradient of A misses the scaling",
+        "tools/site/playground/engine/linear.js",
+        "const dh = scaled(times(dy, B.value), scaling);",
+        "const dh = times(dy, B.value);",
+        ("unit: few_steps",),
+    ),
+    Fault(
+        "the page that trains writes names that peft does not know",
+        "tools/site/playground/engine/adapter_files.js",
+        "`base_model.model.${module}",
+        "`base_model.${module}",
+        ("unit: downloads",),
+    ),
+    Fault(
+        "the page that trains opens an adapter of another rank",
+        "tools/site/playground/engine/adapter_files.js",
+        "if (String(found.shape) !== String(shape))",
+        "if (found.shape.length !== 2)",
+        ("unit: settings_that_do_not_fit",),
+    ),
+    Fault(
+        "the page that trains asks another host",
+        "tools/site/playground/page/page.js",
+        "await fetch(assets[name])",
+        'await fetch(new URL(assets[name], "https://cdn.example.org"))',
+        ("browser: training_in_a_browser and visitor and http",),
+    ),
+)
+
 FAULTS: tuple[Fault, ...] = (
     *METHODS,
     *QUANTIZATION,
@@ -1426,4 +1471,5 @@ FAULTS: tuple[Fault, ...] = (
     *LESSONS,
     *PROOF,
     *SITE,
+    *PLAYGROUND,
 )

@@ -122,6 +122,8 @@ AREAS = {
     "notebooks/": "lessons slides predictions talks security",
     "deploy/": "deploy",
     "docs/instructors.md": "talks",
+    "tools/site/playground/": "playground",
+    "tools/site/build_playground.py": "playground",
     "tools/site/": "alive",
     "tools/": "{stem}",
     "peft_lessons/jupyter/": "security setup present",

@@ -28,7 +28,7 @@ from peft_lessons.lessons.glossary import as_data, glossary
 from peft_lessons.lessons.parts import calls_any
 from tools.lessons.notebooks import FIGURES, INSTALLS, NOTEBOOKS, sources
 from tools.lessons.predictions import answers
-from tools.site import alive, styles
+from tools.site import alive, build_playground, styles
 from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,6 +256,7 @@ def build(out: Path) -> list[str]:
             return ["Sphinx warns: see above"]
         (made / ".buildinfo").unlink(missing_ok=True)
         shutil.rmtree(made / ".doctrees", ignore_errors=True)
+        build_playground.build(made)
         finish(made)
         if found := problems(made):
             return found

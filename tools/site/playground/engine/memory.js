@@ -1,0 +1,99 @@
+// Matrices in one WebAssembly memory, where the product finds them, and that product.
+//
+// Room is given out one piece behind the other and taken back all at once: what a step has computed is gone after it.
+
+const PANEL = 8 * 4 * 2048 + 64; // bytes for eight columns of as many rows as any product here sums over
+
+export class Memory {
+  static async open(wasm, megabytes = 96) {
+    const memory = new WebAssembly.Memory({ initial: megabytes * 16 });
+    const { instance } = await WebAssembly.instantiate(wasm, { env: { memory, abort: () => {} } });
+    return new Memory(memory.buffer, instance.exports.multiply);
+  }
+
+  constructor(buffer, product) {
+    this.buffer = buffer;
+    this.product = product;
+    this.used = PANEL;
+  }
+
+  // A new matrix, whose numbers are whatever lay there.
+  matrix(rows, columns) {
+    const at = this.used;
+    this.used += 16 * Math.ceil((4 * rows * columns) / 16);
+    if (this.used > this.buffer.byteLength) throw new RangeError("this needs more memory than the page has set aside");
+    return new Matrix(this, at, rows, columns, columns, 1);
+  }
+
+  zeros(rows, columns) {
+    const matrix = this.matrix(rows, columns);
+    matrix.values.fill(0);
+    return matrix;
+  }
+
+  clear() {
+    this.used = PANEL;
+  }
+
+  // Takes back all that `compute` has made, but for the matrix that it returns.
+  keep(compute) {
+    const before = this.used;
+    const made = compute();
+    this.used = before;
+    const kept = this.matrix(made.rows, made.columns);
+    if (kept.at !== made.at) kept.values.set(made.values); // copies as if through a buffer, should they overlap
+    return kept;
+  }
+
+  // Takes back all that `compute` has made; what it returns must be numbers.
+  release(compute) {
+    const before = this.used;
+    try {
+      return compute();
+    } finally {
+      this.used = before;
+    }
+  }
+}
+
+// Element (i, j) is number i · down + j · right from `at`.
+export class Matrix {
+  constructor(memory, at, rows, columns, down, right) {
+    Object.assign(this, { memory, at, rows, columns, down, right });
+  }
+
+  get values() {
+    return (this.view ??= new Float32Array(this.memory.buffer, this.at, this.rows * this.columns)); // of a whole matrix
+  }
+
+  get T() {
+    return new Matrix(this.memory, this.at, this.columns, this.rows, this.right, this.down);
+  }
+
+  part(row, column, rows, columns) {
+    const at = this.at + 4 * (row * this.down + column * this.right);
+    return new Matrix(this.memory, at, rows, columns, this.down, this.right);
+  }
+}
+
+// C = A B, in a new matrix.
+export function times(A, B) {
+  return into(A.memory.matrix(A.rows, B.columns), A, B);
+}
+
+// C = A B, or C + A B.
+export function into(C, A, B, add = false) {
+  const sizes = [A.rows, B.columns, A.columns];
+  if (B.rows !== A.columns || C.rows !== A.rows || C.columns !== B.columns || C.right !== 1)
+    throw new RangeError(`no product: ${A.rows} × ${A.columns} by ${B.rows} × ${B.columns} into ${C.rows} × ${C.columns}`);
+  const [a, b] = [A, B].map(({ at, down, right }) => [at, 4 * down, 4 * right]);
+  C.memory.product(C.at, 4 * C.down, ...a, ...b, ...sizes, add, 0);
+  return C;
+}
+
+export function plus(x, y) {
+  const sum = x.memory.matrix(x.rows, x.columns);
+  const [s, a, b] = [sum.values, x.values, y.values];
+  for (let i = 0; i < s.length; i++) s[i] = a[i] + b[i];
+  return sum;
+}

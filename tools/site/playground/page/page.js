@@ -1,0 +1,301 @@
+// The page: it sets the worker going and shows what it tells.
+
+/* global element, make */
+
+import { challenges } from "./challenges.js";
+import { TARGETS, WORDS, inWords, knobs, linkOf, settingsOf } from "./knobs.js";
+import { picture } from "./pictures.js";
+import { plot } from "./plots.js";
+
+const GHOSTS = 6; // earlier runs that stay in the drawings
+const $ = (id) => document.getElementById(id);
+const assets = JSON.parse($("assets").textContent); // where each lies: beside the page, or in it
+
+const runs = []; // { settings, trained, losses, points, first, last, ms, failed, done, spectrum }
+let worker, layers, asked; // the knobs that the next run to begin was asked with
+const current = () => runs.at(-1);
+const ask = (what, rest = {}, transfer = []) => worker.postMessage({ what, ...rest }, transfer);
+
+// ---- what the worker tells
+
+const told = {
+  loaded({ layers: count, linears }) {
+    layers = Array.from({ length: count }, (_, i) => Object.entries(linears).map(([name, part]) => [i, part, name])).flat();
+    for (const [layer, part, name] of layers)
+      make("option", $("layer"), { textContent: `block ${layer}, ${name}`, value: `model.layers.${layer}.${part}.${name}` });
+    for (const control of document.querySelectorAll("main button, main select")) control.disabled = false;
+    $("layer").value = "model.layers.1.self_attn.v_proj";
+    say("Ready. Start trains the model here, in this page.");
+    begin();
+  },
+
+  begun({ settings, trained, opened }) {
+    newRun({ asked, settings: opened ? settings : asked, trained });
+    $("trained").textContent = trained.toLocaleString("en");
+    $("bytes").textContent = inBytes(4 * trained);
+    look();
+    if (opened) say("The adapter is open: look at its text below, or train it on.");
+  },
+
+  step({ steps, loss, ms }) {
+    current().losses.push([steps, loss]);
+    current().ms.push(ms);
+    $("at").textContent = `${steps} of ${current().settings.steps}`;
+    $("loss").textContent = loss.toFixed(3);
+    $("speed").textContent = `${Math.round(current().ms.reduce((sum, one) => sum + one, 0) / current().ms.length)} ms`;
+    soon(drawLoss);
+  },
+
+  point({ steps, task, austen }) {
+    const point = { steps, task, austen };
+    current().points.push(point);
+    current().first ??= point;
+    current().last = point;
+    $("task-perplexity").textContent = task.toFixed(1);
+    $("austen-perplexity").textContent = austen.toFixed(1);
+    soon(drawPlane);
+    look();
+  },
+
+  done() {
+    current().done = true;
+    going(false);
+    write();
+    const { first, last, settings } = current();
+    say(`Done: ${WORDS[settings.task]} ${first.task.toFixed(1)} → ${last.task.toFixed(1)}, Austen ${first.austen.toFixed(1)} → ${last.austen.toFixed(1)}.`);
+    listRuns();
+  },
+
+  change({ A, B, delta, spectrum }) {
+    current().spectrum = spectrum;
+    shown.A(A);
+    shown.B(B);
+    shown.delta(delta);
+    const points = spectrum.map((value, i) => [i + 1, value]).filter(([, value]) => value > 1e-7 * spectrum[0]);
+    const words = points.length
+      ? `${points.length} values, from ${points[0][1].toPrecision(3)} to ${points.at(-1)[1].toPrecision(3)}.`
+      : "ΔW is zero so far.";
+    shown.spectrum([{ points, kind: "now", dots: true }], words);
+    tests.judge(runs.filter((run) => run.done || run.failed));
+  },
+
+  text({ strength, text, tokens, ms }) {
+    $(strength ? "after" : "before").textContent = `${$("prompt").value}${text}`;
+    if (strength) $("pace").textContent = `${Math.round((1000 * tokens) / ms)} tokens a second`;
+  },
+
+  files({ files }) {
+    const links = Object.entries(files).map(([name, content]) => {
+      const href = URL.createObjectURL(new Blob([content]));
+      return element("li", {}, element("a", { href, download: name, textContent: name }));
+    });
+    $("downloads").replaceChildren(...links);
+    $("downloads").querySelector("a").focus();
+    say("Save both files into one folder: load_adapter and PeftModel.from_pretrained read it.");
+  },
+
+  failed({ during, message }) {
+    going(false);
+    if (during !== "open" && message.startsWith("the loss is")) Object.assign(current(), { failed: true, done: true });
+    complain(during === "open" ? `These files cannot be opened: ${message}.` : `${message}.`);
+    listRuns();
+  },
+};
+
+// ---- what the reader does
+
+const controls = knobs($("knobs"), () => {
+  const { task, method, targets, ...rest } = controls.read();
+  $("own").hidden = task !== "own";
+  $("link").href = linkOf({ task, method, targets, ...rest });
+  $("changed").hidden = !current() || same(current().asked, controls.read());
+});
+
+// A new run; `next` is what it does then.
+function begin(next) {
+  asked = controls.read();
+  if (asked.method === "full" && asked.bits < 32) {
+    complain("All weights train only in a base of 32 bits: rounded ones cannot move. Set the base to 32 bits, or train LoRA.");
+    return false;
+  }
+  ask("begin", { settings: settled(asked), ownText: $("own-text").value, next });
+  return true;
+}
+
+// As the engine takes them.
+const settled = (knobs) => ({ ...knobs, targets: TARGETS[knobs.targets] });
+
+function newRun(run) {
+  runs.push({ losses: [], points: [], ms: [], ...run });
+  const previous = runs.filter((one) => one.losses.length || one === current());
+  runs.splice(0, runs.length, ...previous.slice(-GHOSTS - 1));
+  $("changed").hidden = true;
+  $("at").textContent = `0 of ${run.settings.steps}`;
+  for (const id of ["loss", "speed"]) $(id).textContent = "–";
+  $("downloads").replaceChildren();
+  complain("");
+  listRuns();
+}
+
+const actions = {
+  start() {
+    if ($("start").textContent === "Pause") {
+      ask("pause");
+      going(false);
+      write();
+      return say("Paused.");
+    }
+    if (goesOn()) ask("go");
+    else if (!begin("go")) return;
+    going(true);
+    say("Training.");
+  },
+  step() {
+    if (goesOn()) ask("step");
+    else begin("step");
+  },
+  reset() {
+    ask("pause");
+    going(false);
+    if (begin()) say("A new run, from the start.");
+  },
+  save() {
+    if (current()?.settings.method === "full")
+      return complain("All weights have been trained: there is no adapter to save. Train LoRA for one.");
+    ask("save");
+  },
+  write,
+};
+for (const [name, act] of Object.entries(actions)) $(name).addEventListener("click", act);
+
+// Whether this run can go on: it is not done, and the knobs have not moved.
+function goesOn() {
+  return current() && !current().done && same(current().asked, controls.read());
+}
+
+$("layer").addEventListener("change", look);
+$("strength").addEventListener("input", () => {
+  $("strength-value").textContent = Number($("strength").value).toFixed(2);
+  $("strength").setAttribute("aria-valuetext", `${$("strength").value} times the adapter`);
+  write();
+});
+
+$("open").addEventListener("change", async () => {
+  const files = [...$("open").files];
+  $("open").value = "";
+  const [config, weights] = ["adapter_config.json", "adapter_model.safetensors"].map((name) =>
+    files.find((file) => file.name === name),
+  );
+  if (!config || !weights)
+    return complain(`Choose adapter_config.json and adapter_model.safetensors together; given ${files.map(({ name }) => name).join(", ")}.`);
+  ask("pause");
+  going(false);
+  const [text, content] = await Promise.all([config.text(), weights.arrayBuffer()]);
+  asked = controls.read();
+  ask("open", { settings: asked, config: text, weights: content, ownText: $("own-text").value });
+});
+
+function look() {
+  if (current()) ask("inspect", { module: $("layer").value });
+}
+
+function write() {
+  if (!current()?.last) return;
+  const prompt = { prompt: $("prompt").value, count: 80, temperature: 0.7, seed: 0 };
+  ask("write", { ...prompt, strength: 0 });
+  const strength = Number($("strength").value);
+  if (strength) ask("write", { ...prompt, strength });
+  else $("after").textContent = "With strength 0 the adapter says nothing: see above.";
+}
+
+// ---- what is shown
+
+const shown = {
+  loss: plot($("loss-plot"), { title: "Training loss", x: { name: "step", most: () => current()?.settings.steps ?? 60 }, y: { name: "nats per token" } }),
+  plane: plot($("plane-plot"), {
+    title: "Learning and forgetting",
+    x: { name: "perplexity on the task (to the left: learnt)", log: true },
+    y: { name: "on Austen (up: forgotten)", log: true },
+  }),
+  spectrum: plot($("spectrum-plot"), { title: "Singular values of ΔW", x: { name: "direction" }, y: { name: "size", log: true } }),
+  A: picture($("matrices"), "A"),
+  B: picture($("matrices"), "B"),
+  delta: picture($("matrices"), "ΔW"),
+};
+const tests = challenges($("challenges"));
+
+function drawLoss() {
+  const series = runs.map((run) => ({ points: run.losses, kind: run === current() ? "now" : "ghost" }));
+  const { losses } = current();
+  shown.loss(series, losses.length ? `Step ${losses.length}: ${losses.at(-1)[1].toFixed(3)} nats.` : "No step yet.");
+}
+
+function drawPlane() {
+  const path = (run) => run.points.map(({ task, austen }) => [task, austen]);
+  const comparable = runs.filter((run) => run.settings.task === current().settings.task);
+  const series = comparable.map((run) => ({ points: path(run), kind: run === current() ? "now" : "ghost", dots: true }));
+  const { first, last } = current();
+  const words = last && `Task ${first.task.toFixed(1)} to ${last.task.toFixed(1)}, Austen ${first.austen.toFixed(1)} to ${last.austen.toFixed(1)}.`;
+  shown.plane(series, words ?? "Not measured yet.");
+}
+
+function listRuns() {
+  const rows = runs.filter(({ last }) => last).map(({ settings, trained, losses, last, failed }) =>
+    [inWords(settings), trained.toLocaleString("en"), losses.length, failed ? "ruined" : last.task.toFixed(1), failed ? "" : last.austen.toFixed(1)],
+  );
+  $("runs").tBodies[0].replaceChildren(
+    ...rows.map((cells) => element("tr", {}, ...cells.map((textContent) => element("td", { textContent })))),
+  );
+  $("runs-box").hidden = !rows.length;
+}
+
+const waiting = new Set();
+function soon(draw) {
+  if (waiting.has(draw)) return;
+  waiting.add(draw);
+  requestAnimationFrame(() => {
+    waiting.delete(draw);
+    draw();
+  });
+}
+
+function going(on) {
+  $("start").textContent = on ? "Pause" : "Start";
+  $("step").disabled = on;
+}
+
+function say(words) {
+  $("status").textContent = words;
+}
+
+function complain(words) {
+  $("problem").textContent = words;
+}
+
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+const inBytes = (count) => (count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`);
+
+// ---- the start
+
+async function load(name) {
+  const answer = await fetch(assets[name]);
+  if (!answer.ok) throw new Error(`${name} did not arrive (${answer.status})`);
+  return answer.body.pipeThrough(new DecompressionStream("gzip"));
+}
+const bytes = async (name) => new Response(await load(name)).arrayBuffer();
+const json = async (name) => new Response(await load(name)).json();
+
+async function begins() {
+  const [script, wasm, weights, course] = await Promise.all([bytes("worker.js"), bytes("multiply.wasm"), bytes("weights"), json("course")]);
+  worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
+  worker.onmessage = ({ data: { what, ...rest } }) => told[what](rest);
+  worker.onerror = ({ message }) => complain(`The part that trains has stopped: ${message}.`);
+  ask("load", { wasm, weights, ...course }, [weights]);
+}
+
+try {
+  controls.write(settingsOf(location.hash));
+} catch (error) {
+  complain(`${error.message}.`);
+}
+begins().catch((error) => complain(`The page could not be loaded: ${error.message}.`));

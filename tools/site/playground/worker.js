@@ -1,0 +1,117 @@
+// Trains beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as `failed`.
+
+import { readAdapter } from "./engine/adapter_files.js";
+import { generate } from "./engine/generate.js";
+import { Memory } from "./engine/memory.js";
+import { LINEARS } from "./engine/model.js";
+import { Run } from "./engine/run.js";
+import { readSafetensors } from "./engine/safetensors.js";
+import { Tokenizer } from "./vendor/tokenizers.js";
+
+const HELD_OUT = 1024; // tokens of each text that perplexity is measured on
+const EVERY = 10; // steps
+const FEWEST = 192; // tokens of a reader's own text: enough for a window to learn from and one to be asked about
+
+let memory, base, tokenizer, texts, run, heldOut;
+let going = false;
+
+const tell = (what, rest = {}) => postMessage({ what, ...rest });
+const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which messages are heard
+const encode = (text) => Uint16Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids);
+
+const answers = {
+  async load({ wasm, weights, config, levels, vocabulary, ...rest }) {
+    memory = await Memory.open(wasm);
+    base = { config, levels, tensors: readSafetensors(weights) };
+    tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
+    texts = rest.texts;
+    tell("loaded", { layers: config.num_hidden_layers, linears: LINEARS });
+  },
+
+  // A new run, and what is to follow: "go", "step" or nothing.
+  async begin({ settings, ownText, next }) {
+    begin(settings, ownText);
+    await answers[next]?.();
+  },
+
+  async go() {
+    if (going) return;
+    going = true;
+    while (going && !run.done) {
+      step();
+      await breath();
+    }
+    going = false;
+  },
+
+  pause() {
+    going = false;
+  },
+
+  step,
+
+  inspect({ module }) {
+    tell("change", { module, ...run.change(module) });
+  },
+
+  write({ prompt, strength, count, temperature, seed }) {
+    const start = performance.now();
+    const weights = run.weightsAt(strength);
+    const ids = prompt ? [...encode(prompt)].slice(-base.config.max_position_embeddings / 2) : [base.config.eos_token_id];
+    const made = [...generate(weights, base.config, ids, { count, temperature, seed })];
+    const text = made.length ? tokenizer.decode(made, { skip_special_tokens: true }) : "";
+    tell("text", { strength, text, tokens: made.length, ms: performance.now() - start });
+  },
+
+  save() {
+    tell("files", { files: run.files() });
+  },
+
+  open({ settings, config, weights, ownText }) {
+    const adapter = readAdapter(config, weights, base.tensors);
+    begin({ ...settings, ...adapter.settings }, ownText, adapter.tensors);
+  },
+};
+
+function begin(settings, ownText, tensors) {
+  const [learn, task] = taskTexts(settings.task, ownText);
+  heldOut = { task, austen: encode(texts.austen).subarray(0, HELD_OUT) };
+  memory.clear();
+  run = new Run(memory, base, settings, learn);
+  if (tensors) run.fill(tensors);
+  tell("begun", { settings, trained: run.trained, opened: Boolean(tensors) });
+  tellPoint();
+}
+
+// The ids to learn from, and those of the held-out part, of a task.
+function taskTexts(task, ownText) {
+  if (task !== "own") return [encode(texts[task].learn), encode(texts[task].held_out).subarray(0, HELD_OUT)];
+  const ids = encode(ownText);
+  if (ids.length < FEWEST)
+    throw new Error(`your text has ${ids.length} tokens; it takes at least ${FEWEST}, some ${4 * FEWEST} letters`);
+  const kept = Math.min(HELD_OUT, Math.max(64, Math.floor(ids.length / 10)));
+  return [ids.subarray(0, -kept), ids.subarray(-kept)];
+}
+
+function step() {
+  if (run.done) return;
+  const start = performance.now();
+  const loss = run.step();
+  tell("step", { steps: run.steps, loss, ms: performance.now() - start });
+  if (run.steps % EVERY === 0 || run.done) tellPoint();
+  if (run.done) tell("done");
+}
+
+function tellPoint() {
+  const perplexities = Object.fromEntries(Object.entries(heldOut).map(([name, ids]) => [name, run.perplexity(ids)]));
+  tell("point", { steps: run.steps, ...perplexities });
+}
+
+onmessage = async ({ data: { what, ...rest } }) => {
+  try {
+    await answers[what](rest);
+  } catch (error) {
+    going = false;
+    tell("failed", { during: what, message: error.message });
+  }
+};
