@@ -7,7 +7,7 @@ function render({ model, el }) {
   const verdict = element("div", { className: "peft-verdict-text" });
   verdict.setAttribute("role", "status");
   const places = element("p", { className: "peft-places", innerHTML: model.get("places") ?? "" });
-  places.hidden = !places.innerHTML;
+  places.hidden = !places.textContent;
   const hints = element("ol", { className: "peft-hints" });
   const solution = element("div", { className: "peft-solution" });
   const notice = element("p", { className: "peft-notice" });
