@@ -9,6 +9,7 @@ from javascript import run_node_tests
 
 from peft_lessons.classroom import progress
 from peft_lessons.classroom.output.claims import ClaimError, fact
+from peft_lessons.classroom.progress import guesses
 from peft_lessons.classroom.widgets import predict as module
 from peft_lessons.classroom.widgets.parts import source
 from peft_lessons.classroom.widgets.predict import Prediction, predict, reveal
@@ -100,6 +101,17 @@ def test_a_number_is_right_within_a_quarter(guess, close, capsys):
     asked("number").guess = guess
     said = revealed(capsys, fact(51.2, at_least=1))
     assert said.startswith("✔" if close else "✘")
+
+
+def test_guesses_become_better():
+    """A wrong choice is no number that is off by less than twice, though its place may be 1 for 2."""
+    for place in range(3):
+        asked("choice", f"03-c{place}").guess = 1
+        reveal(f"03-c{place}", "both")
+    for place in range(3):
+        asked("number", f"03-n{place}").guess = 20.0
+        reveal(f"03-n{place}", fact(35.0, equals=35, within=1))
+    assert guesses.improvement() == {"earlier": {"close": 0, "total": 3}, "later": {"close": 3, "total": 3}}
 
 
 def test_a_lesson_that_runs_by_itself_has_no_guess(capsys):

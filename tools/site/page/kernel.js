@@ -151,14 +151,13 @@ function progressMap() {
   return model;
 }
 
-// Whether guesses become better: how many of the earlier and the later half were within a factor of two.
+// Whether guesses become better: how many of the earlier and the later half were off by less than twice.
 function improvement() {
   const first = new Map();
-  for (const { item, kind, outcome, detail } of events()) {
+  for (const { item, kind, detail } of events()) {
     if (kind !== "guess" || first.has(item)) continue;
-    const { guess, measured } = JSON.parse(detail);
-    const numbers = typeof guess === "number" && typeof measured === "number" && measured;
-    first.set(item, numbers ? guess / measured >= 0.5 && guess / measured <= 2 : outcome === "correct");
+    const { error } = JSON.parse(detail);
+    if (error !== undefined) first.set(item, error < 1);
   }
   const hits = [...first.values()];
   if (hits.length < 6) return {};
