@@ -182,7 +182,7 @@ def linear_start(torch: Any) -> float:
 @fact(
     "torch",
     where="notebooks/02_what_fine_tuning_costs.md",
-    says="the older kind computes no gradients at all where its input needs none",
+    says="The older kind computes no gradients at all where its input needs none",
     expected=(False, True),
 )
 def reentrant_checkpoint(torch: Any) -> tuple[bool, ...]:
