@@ -377,3 +377,14 @@ def test_a_different_last_digit_moves_nothing_else():
     for value in many:
         assert MEASURED.fullmatch(number(Measured(value)))
     assert not MEASURED.search(number(0.5) + " " + number(12288)), "what is exact is compared"
+
+
+def test_letters_of_one_width_stay_so():
+    """All else is written in the page's own font."""
+    fig, axes = new_figure()
+    axes.text(0, 0, "each", family="monospace")
+    axes.text(0, 0.5, "words")
+    source = figures._written(fig)
+    styles = dict(re.findall(r'<text style="([^"]*)"[^>]*>(each|words)<', source))
+    assert {word: "monospace" in style for style, word in styles.items()} == {"each": True, "words": False}
+    assert source.count("font-family") == 1

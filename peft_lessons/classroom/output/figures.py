@@ -249,7 +249,8 @@ def svg(fig: Figure) -> bytes:
 def _written(fig: Figure) -> str:
     with style(), io.StringIO() as file:
         fig.savefig(file, format="svg", dpi=144, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-        return re.sub(r"font-family: [^;\"]*;? ?", "", file.getvalue())
+        # in the page's own font, but for letters that are to be of one width
+        return re.sub(r"font-family: (?![^;\"]*monospace)[^;\"]*;? ?", "", file.getvalue())
 
 
 def _show(*, html: str, text: str) -> None:
