@@ -2,12 +2,14 @@
 
 import ast
 
+import nbformat
 import pytest
 
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
 from peft_lessons.jupyter import slides
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.parts import PARTS
+from peft_lessons.lessons.questions import load_question
 from tools.lessons import lesson_lint, notebooks
 
 TEXTS = notebooks.sources()
@@ -46,3 +48,13 @@ def test_reading_minutes_are_counted(lesson):
     minutes = words / 200 + len(lines) / 30 + sum(SECONDS[name] / 60 * len(calls[name]) for name in SECONDS)
     minutes += sum(load_exercise(which).minutes for which in exercise_ids(lesson.number))
     assert lesson.reading_minutes == pytest.approx(minutes, rel=0.05, abs=1)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_quizzes_are_stored_as_they_are_asked(path):
+    """Questions are files of their own: text and notebook may agree while the stored quiz is an older one."""
+    for cell in nbformat.read(path.with_suffix(".ipynb"), as_version=4).cells:
+        for call in lesson_lint.calls_in(cell.source, "quiz") if cell.cell_type == "code" else ():
+            digest = load_question(lesson_lint.first_argument(call)).digest
+            (shown,) = (output.data["text/plain"] for output in cell.outputs)
+            assert digest in shown, f"run `python -m tools.lessons.notebooks build {path.stem[:2]}`"
