@@ -45,6 +45,9 @@ def dpo_loss(
 ) -> Tensor:
     """L of each pair, (pairs,), from the log-probabilities of its answers under the model and under the reference.
 
+    Raises:
+        ValueError: when the four differ in shape.
+
     Examples:
         >>> import torch
         >>> from peft_lessons import dpo_loss
@@ -52,6 +55,9 @@ def dpo_loss(
         >>> dpo_loss(*start, *start).exp()
         tensor([2.])
     """
+    shapes = [tuple(of.shape) for of in (chosen, rejected, reference_chosen, reference_rejected)]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"a pair has four log-probabilities, so these have one shape, (pairs,); got {shapes}")
     return -F.logsigmoid(beta * ((chosen - reference_chosen) - (rejected - reference_rejected)))
 
 
@@ -89,6 +95,9 @@ def group_advantages(rewards: Tensor) -> Tensor:
 
     Where all answers to a question earn the same, there is nothing to learn from it: all zeros.
 
+    Raises:
+        ValueError: for rewards of another shape, or whole numbers.
+
     Examples:
         >>> import torch
         >>> from peft_lessons import group_advantages
@@ -96,4 +105,7 @@ def group_advantages(rewards: Tensor) -> Tensor:
         tensor([[ 0.5000, -0.5000],
                 [ 0.0000,  0.0000]])
     """
+    if rewards.ndim != 2 or not rewards.is_floating_point():
+        given = f"{rewards.dtype} of shape {tuple(rewards.shape)}"
+        raise ValueError(f"rewards are floats of shape (questions, answers); got {given}")
     return rewards - rewards.mean(dim=1, keepdim=True)

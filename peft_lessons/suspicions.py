@@ -5,6 +5,7 @@ is used, `checkup(model, folder, batches)` looks at what the model computes. A c
 suspicious, or nothing; CHECKS lists them all.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -75,6 +76,7 @@ def checkup(
 
     Raises:
         FileNotFoundError: for a folder without an adapter.
+        TypeError: for an adapter that is neither a config nor a folder.
         ValueError: for an adapter that cannot be read, and for batches that no language model takes.
 
     Examples:
@@ -87,11 +89,27 @@ def checkup(
     """
     stored = read_adapter(adapter) if isinstance(adapter, str | Path) else None
     config = stored.config if stored else adapter
-    assert not isinstance(config, str | Path)
-    case = Case(model, config, stored, list(islice(batches, BATCHES)), learning_rate, steps, eos_id)
+    if not isinstance(config, AdapterConfig | None):
+        raise TypeError(f"adapter is a config or a trained one's folder, got {adapter!r:.80}")
+    looked_at = [_by_name(batch) for batch in islice(batches, BATCHES)]
+    case = Case(model, config, stored, looked_at, learning_rate, steps, eos_id)
     with _left_as_it_was(model):
         found = [(check.__name__, check(case)) for check in CHECKS]
     return [Suspicion(name, says) for name, says in found if says]
+
+
+def _by_name(batch: AnyBatch) -> Mapping[str, Tensor]:
+    """Return a batch by its parts' names. Raises ValueError for one without ids and labels of one shape."""
+    named = batch if isinstance(batch, Mapping) else dict(zip((*PARTS, "a third part"), batch, strict=False))
+    whole = [p for p in map(named.get, PARTS) if isinstance(p, Tensor) and p.ndim == 2 and not p.is_floating_point()]
+    if len(whole) < len(PARTS) or whole[0].shape != whole[1].shape or "a third part" in named:
+        given = ", ".join(f"{name} {_form(part)}" for name, part in named.items()) or "nothing"
+        raise ValueError(f"a batch has input_ids and labels, whole numbers of one shape (batch, tokens); got {given}")
+    return named
+
+
+def _form(part: object) -> str:
+    return f"{part.dtype} {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
 
 
 @dataclass
@@ -101,7 +119,7 @@ class Case:
     model: nn.Module
     config: AdapterConfig | None
     stored: StoredAdapter | None
-    batches: list[AnyBatch]
+    batches: list[Mapping[str, Tensor]]
     learning_rate: float | None
     steps: int
     eos_id: int | None
@@ -115,9 +133,8 @@ class Case:
         """Every example: its tokens, labels and mask (tokens,)."""
         found = []
         for batch in self.batches:
-            given = batch if isinstance(batch, Mapping) else dict(zip(PARTS, batch, strict=True))
-            mask = given.get("attention_mask")
-            for i, (ids, labels) in enumerate(zip(given["input_ids"], given["labels"], strict=True)):
+            mask = batch.get("attention_mask")
+            for i, (ids, labels) in enumerate(zip(batch["input_ids"], batch["labels"], strict=True)):
                 found.append(Row(ids.cpu(), labels.cpu(), None if mask is None else mask[i].cpu()))
         return found
 
@@ -151,10 +168,8 @@ class Case:
 
     def first_loss(self) -> Tensor:
         """Of the first batch, without dropout."""
-        given = self.batches[0]
         self.model.eval()
-        named = given if isinstance(given, Mapping) else dict(zip(PARTS, given, strict=True))
-        return language_model_loss(self.model, **named)
+        return language_model_loss(self.model, **self.batches[0])
 
 
 @dataclass(frozen=True)
@@ -352,7 +367,7 @@ def runs_out_of_memory(case: Case) -> str | None:
         return None
     trained = sum(parameter.numel() for parameter in trainable_parameters(case.model))
     needed = 3 * 4 * trained  # a gradient and AdamW's two moments, in fp32
-    largest = max((tuple(row) for row in _sizes(case)), key=lambda size: size[0] * size[1])
+    largest = max((batch["input_ids"].shape for batch in case.batches), key=math.prod)
     decoder = unwrapped(case.model)
     if isinstance(decoder, Decoder) and isinstance(case.config, AdapterConfig):
         precise = next(case.model.parameters()).dtype == torch.float32
@@ -372,12 +387,6 @@ def runs_out_of_memory(case: Case) -> str | None:
         step = f"a step on {largest[0]} × {largest[1]} tokens"
         return f"{step} needs {needed / 1e9:.2g} GB, and {left / 1e9:.2g} GB are left"
     return None
-
-
-def _sizes(case: Case) -> Iterator[tuple[int, int]]:
-    for batch in case.batches:
-        ids = batch["input_ids"] if isinstance(batch, Mapping) else batch[0]
-        yield ids.shape[0], ids.shape[1]
 
 
 # ---------------------------------------------------------------------------------------------------------- the data

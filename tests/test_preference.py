@@ -110,3 +110,16 @@ def test_advantages_are_within_a_group() -> None:
     assert (advantages[2].abs() < 1e-15).all()
     assert torch.allclose(advantages[0, 3], rewards[0, 3] - sum(rewards[0]) / 8)
     assert torch.allclose(group_advantages(3 * rewards), 3 * advantages), "not divided by the standard deviation"
+
+
+def test_log_probabilities_of_other_shapes_are_refused():
+    """Torch would spread one number over all pairs."""
+    one, four = torch.zeros(1), torch.zeros(4)
+    with pytest.raises(ValueError, match=r"one shape, \(pairs,\); got .*\(1,\)"):
+        dpo_loss(four, one, four, four)
+
+
+@pytest.mark.parametrize("rewards", [torch.ones(4), torch.ones(2, 2, dtype=torch.long)])
+def test_rewards_are_floats_a_row_a_question(rewards):
+    with pytest.raises(ValueError, match=r"\(questions, answers\)"):
+        group_advantages(rewards)

@@ -404,3 +404,29 @@ def test_no_alarm_on_the_courses_own_adapters_and_data(adapter: Path, task: Call
     config = LoRAConfig(rank=4)
     data = islice(shuffled(examples.train, batch_size=2, pad_id=tokens.eos_id, seed=0), 2)
     assert not checkup(inject(remove_adapters(model), config), config, data, learning_rate=5e-4, eos_id=tokens.eos_id)
+
+
+IDS = torch.ones(2, 8, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("batch", "given"),
+    [
+        ({"input_ids": IDS}, "input_ids torch.int64 (2, 8)"),
+        ({"input_ids": IDS, "labels": None}, "labels NoneType"),
+        ((IDS,), "got input_ids torch.int64 (2, 8)"),
+        ((IDS, IDS, IDS), "a third part"),
+        ((IDS, IDS[:, :5]), "labels torch.int64 (2, 5)"),
+        ((IDS.float(), IDS), "input_ids torch.float32 (2, 8)"),
+        (("some", "text"), "input_ids str, labels str"),
+        ((), "got nothing"),
+    ],
+)
+def test_a_batch_that_is_none_is_named(batch, given):
+    with pytest.raises(ValueError, match=re.escape(given)):
+        checkup(inject(load_tiny_gpt()[0], CONFIG), CONFIG, [batch])
+
+
+def test_an_adapter_is_a_config_or_a_folder():
+    with pytest.raises(TypeError, match=re.escape("got {'r': 4}")):
+        checkup(load_tiny_gpt()[0], {"r": 4})
