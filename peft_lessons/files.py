@@ -24,7 +24,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then rename it: a reader sees the old file or the new, never half.
 
     The new file is on the disk before it takes the old one's place, so that not even a loss of power leaves half.
+
+    Raises:
+        OSError: where no file can be, such as in a folder that is not there, or that `write` meets.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is no folder: make it first, then {path.name} can be written into it")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # named before it is there: nothing can leak
     try:
         write(temporary)

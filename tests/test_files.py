@@ -53,3 +53,13 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(("place", "error"), [("gone/notes.txt", FileNotFoundError), ("", IsADirectoryError)])
+def test_where_no_file_can_be_is_said_in_the_users_own_names(tmp_path: Path, place: str, error: type[OSError]) -> None:
+    path = tmp_path / place
+    with pytest.raises(error, match="folder") as raised:
+        write_text(path, "new")
+    named = path if path == tmp_path else path.parent
+    assert str(raised.value).startswith(str(named)) and "/." not in str(raised.value)
+    assert os.listdir(tmp_path) == []
