@@ -5,6 +5,7 @@ python -m tools.lessons.instructors_guide
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from peft_lessons.classroom.exercises import exercise_ids, load_exercise
@@ -14,7 +15,8 @@ from peft_lessons.lessons.questions import load_lesson, question_ids
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "instructors.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-DAY = ("00 01 02", "03 04 05", "06 07 08", "09 10 11 12")  # the lessons between two breaks
+# The lessons between two breaks, of each day.
+DAYS = {"day": ("00 01 02", "03 04 05", "06 07 08", "09 10 11 12"), "second_day": ("13",)}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
@@ -48,10 +50,10 @@ def short() -> str:
     return table(("from minute", "minutes", "lesson", "part"), [*rows, (start, "", "", "end")])
 
 
-def day() -> str:
+def day(blocks: Iterable[str]) -> str:
     known = {lesson.number: lesson for lesson in lessons()}
     rows = []
-    for number, block in enumerate(DAY, 1):
+    for number, block in enumerate(blocks, 1):
         there = [known[each] for each in block.split() if each in known]
         total = sum(load_talk(lesson.number).minutes for lesson in there)
         rows.append((number, "; ".join(f"{each.number} {each.title}" for each in there) or "–", total))
@@ -80,7 +82,8 @@ def about(lesson: Lesson) -> str:
     return "\n\n".join(pieces)
 
 
-TABLES: dict[str, Callable[[], str]] = {"minutes": minutes, "short": short, "day": day, "by_lesson": by_lesson}
+TABLES: dict[str, Callable[[], str]] = {"minutes": minutes, "short": short, "by_lesson": by_lesson}
+TABLES |= {name: partial(day, blocks) for name, blocks in DAYS.items()}
 
 
 def filled(guide: str) -> str:
