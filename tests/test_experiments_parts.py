@@ -12,6 +12,7 @@ from peft_lessons import data
 from peft_lessons.experiments import _prefix, capacity, distilled, few_shot, laptop, packing, places, shrunk, stored
 from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
+from peft_lessons.preference import token_log_probabilities
 from peft_lessons.tasks import country_json, country_question, country_records
 from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
@@ -154,7 +155,7 @@ def test_a_student_that_is_its_teacher_diverges_by_nothing(tiny):
     """The log-probabilities of examples, one by one, meet the places of the batch that they are of."""
     model, _ = tiny
     with torch.no_grad():
-        lessons = [(pair, distilled.log_probabilities(model, *padded([pair], 2))) for pair in PAIRS]
+        lessons = [(pair, token_log_probabilities(model, *padded([pair], 2))) for pair in PAIRS]
         same = distilled.batch(lessons, 2)
         assert distilled.loss(model, *same).abs().max() < 1e-4
         assert len(distilled.loss(model, *same)) == 10
@@ -166,7 +167,7 @@ def test_divergence_is_cross_entropy_less_entropy(tiny):
     model, _ = tiny
     rows = padded(PAIRS, 2)
     with torch.no_grad():
-        given = distilled.log_probabilities(model, *rows)
+        given = token_log_probabilities(model, *rows)
         wanted = torch.randn_like(given).log_softmax(-1)
         closed = (wanted.exp() * wanted).sum(-1) - (wanted.exp() * given).sum(-1)
         torch.testing.assert_close(distilled.loss(model, *rows, wanted), closed)
@@ -183,7 +184,7 @@ def test_answers_in_batches_behind_what_all_begin_with_are_those_of_generation(t
     for turn, (ids, given) in zip(turns, distilled.answers(model, start, turns, never), strict=True):
         assert ids == generate(model, torch.tensor([start + turn]), distilled.ANSWER)[0].tolist()
         with torch.no_grad():
-            behind = distilled.log_probabilities(model, *padded([(start + turn, ids)], 0))
+            behind = token_log_probabilities(model, *padded([(start + turn, ids)], 0))
         torch.testing.assert_close(given, behind, rtol=1e-4, atol=1e-4)
     end = ids[3]
     assert distilled.answers(model, start, turns[-1:], end)[0][0] == ids[: ids.index(end) + 1]
