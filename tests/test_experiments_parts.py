@@ -8,8 +8,19 @@ import torch
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import nn
 
-from peft_lessons import data
-from peft_lessons.experiments import _prefix, capacity, distilled, few_shot, laptop, packing, places, shrunk, stored
+from peft_lessons import LoRAConfig, data, inject, trainable_parameters
+from peft_lessons.experiments import (
+    _frozen,
+    _prefix,
+    capacity,
+    distilled,
+    few_shot,
+    laptop,
+    packing,
+    places,
+    shrunk,
+    stored,
+)
 from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
 from peft_lessons.preference import token_log_probabilities
@@ -111,7 +122,7 @@ def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients
 def test_losses_from_what_the_last_block_gets_are_those_of_the_whole_model(tiny):
     model, _ = tiny
     ids = torch.randint(1024, (3, 20), generator=torch.Generator().manual_seed(0))
-    ours = capacity.losses(model, capacity.below(model, ids), ids)
+    ours = capacity.losses(model, _frozen.below(model, ids, len(model.model.layers) - 1), ids)
     torch.testing.assert_close(ours, token_losses(model, ids, ids), rtol=1e-4, atol=1e-4)
 
 
@@ -188,3 +199,17 @@ def test_answers_in_batches_behind_what_all_begin_with_are_those_of_generation(t
         torch.testing.assert_close(given, behind, rtol=1e-4, atol=1e-4)
     end = ids[3]
     assert distilled.answers(model, start, turns[-1:], end)[0][0] == ids[: ids.index(end) + 1]
+
+
+def test_blocks_that_train_say_above_a_table_what_they_say_in_the_model():
+    model = inject(load_tiny_gpt()[0], LoRAConfig(rank=2, layers=(2, 3)))
+    torch.manual_seed(0)
+    for parameter in trainable_parameters(model):
+        nn.init.normal_(parameter, std=0.1)
+    ids = [torch.randint(1024, shape) for shape in ((3, 20), (2, 7))]
+    upper, rows = _frozen.above(model, 2, [_frozen.below(model, some, 2) for some in ids])
+    assert [tuple(some.shape) for some in rows] == [(3, 20), (2, 7)]
+    for some, tokens in zip(rows, ids, strict=True):
+        expected = token_losses(model, tokens, tokens)
+        torch.testing.assert_close(token_losses(upper, some, tokens), expected, rtol=1e-4, atol=1e-4)
+    assert {id(parameter) for parameter in trainable_parameters(upper)} == set(map(id, trainable_parameters(model)))
