@@ -4,7 +4,7 @@ A step samples eight continuations of each of eight prompts from five novels by 
 advantages; β holds the policy near its base. Rewards, each an answer to how the one before was cheated: "no e", the
 share of words without that letter; "distinct", such a word counts once; "known", and must stand in one of the five
 novels. Trained are LoRA of rank 1, 8 and 64 on all linear layers, all parameters of these layers, and all parameters of
-the model. "no e" at β 0.02 has up to two rates, and the one with the better objective up to two seeds.
+the model. "no e" at β 0.02 is run at two rates, and at that with the better objective with two seeds.
 
 Measured on held-out prompts after LOOKS steps: reward; kl, of the policy from its base on its own samples, nats a
 token; objective, what is learnt for: reward − β · kl · the tokens of a sample; says, how it goes on from the first
@@ -36,9 +36,8 @@ HELD_OUT, TWICE = 64, 2  # prompts, and samples of each
 LOOKS = (0, 10, 20, 40)
 
 # The first rate of each has the best objective, and is the one that a second seed repeats.
-ONCE = "full, linear layers only"  # but for this one
 RATES = {
-    "LoRA, rank 1": (1e-2,),
+    "LoRA, rank 1": (1e-2, 3e-3),
     "LoRA, rank 8": (3e-3, 1e-2),
     "LoRA, rank 64": (1e-3, 3e-3),
     "full, linear layers only": (3e-4, 1e-3),
@@ -59,7 +58,7 @@ def cases() -> list[dict[str, Any]]:
         case(method, rate, seed)
         for method, rates in RATES.items()
         for rate in rates
-        for seed in ((0, 1) if rate == rates[0] and method != ONCE else (0,))
+        for seed in ((0, 1) if rate == rates[0] else (0,))
     ]
     free = [case(method, rate, beta=0.0) for method, rate in FREE.items()]
     race = [case(RACE, FREE[RACE], reward_for=name, beta=beta) for name in REWARDS for beta in (0.0, 0.05)]
