@@ -56,7 +56,15 @@ EXPORTS = {
         "save_named_adapter",
         "using",
     ),
-    "preference": ("answer_log_probabilities", "dpo_loss", "group_advantages", "preference_losses"),
+    "preference": (
+        "answer_log_probabilities",
+        "dpo_loss",
+        "group_advantages",
+        "group_policy_losses",
+        "kl_from_reference",
+        "policy_losses",
+        "preference_losses",
+    ),
     "suspicions": ("Suspicion", "checkup"),
     "targets": ("ALL_LINEAR",),
 }

@@ -1,6 +1,7 @@
 """Training examples, as (prompt ids, answer ids): the shipped texts, split once and for all, and files of your own."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ DEVILS_ADAPTER = ADAPTERS / "devils_dictionary"
 COUNTRY_ADAPTER = ADAPTERS / "country_records"
 
 LONGEST_ANSWER = 64  # tokens: a few long entries would make every batch slow
+REJECTED = 36  # tokens of an answer that was too long
+PAIRS, HELD_OUT_PAIRS = 64, 24
 QUESTION = "Define the word {word}."
 
 
@@ -37,6 +40,49 @@ def devils_definitions(tokenizer: Tokenizer) -> Split:
     ]
     short = [example for example in examples if len(example[1]) <= LONGEST_ANSWER]
     return Split([example for i, example in enumerate(short) if i % 9], short[::9])
+
+
+class Pair(NamedTuple):
+    """A prompt, the answer that was chosen and the one that was rejected, as ids."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+
+class Preferences(NamedTuple):
+    """Pairs to learn from, held-out ones, and prompts that are in neither, to see what is said."""
+
+    train: list[Pair]
+    held_out: list[Pair]
+    prompts: list[list[int]]
+
+
+def definition_pairs(tokenizer: Tokenizer, chosen: str) -> Preferences:
+    """Pair definitions of 88 words, and ask for those of 28 others, all in prompts of one length.
+
+    `chosen` "short": the first sentence of what SmolLM2 said itself, ended; rejected are the first 36 tokens of the
+    same answer. "Bierce": the entry of the Devil's Dictionary; rejected is SmolLM2's answer, cut at 40. Each word
+    has one pair, of its first answer with so many tokens and a sentence that ends before the last.
+
+    Raises ValueError for another word.
+    """
+    if chosen not in ("short", "Bierce"):
+        raise ValueError(f"chosen is 'short' or 'Bierce'; got {chosen!r}")
+    entries = {entry["word"].lower(): entry["text"] for entry in data.devils_dictionary()}
+    pairs, prompts = [], []
+    for number, row in enumerate(data.definitions()):
+        prompt = prompt_ids(tokenizer, QUESTION.format(word=row["word"]))
+        if number % 5 == 0:
+            prompts.append(prompt)
+            continue
+        for answer in row["answers"]:
+            said, first = tokenizer.encode(answer), re.match(r"(?s).{10,}?[.!?](?=\s)", answer)
+            if first and len(said) >= REJECTED:
+                wanted, rejected = (first[0], said[:REJECTED]) if chosen == "short" else (entries[row["word"]], said)
+                pairs.append(Pair(prompt, [*tokenizer.encode(wanted), tokenizer.eos_id], rejected))
+                break
+    return Preferences(pairs[:PAIRS], pairs[PAIRS : PAIRS + HELD_OUT_PAIRS], prompts)
 
 
 class Countries(NamedTuple):

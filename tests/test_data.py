@@ -23,6 +23,7 @@ ROWS = {
     "devils_dictionary": data.devils_dictionary,
     "countries": data.countries,
     "speeches": data.speeches,
+    "definitions": data.definitions,
 }
 
 
@@ -124,6 +125,7 @@ def test_left_out_words_are_out(make_data: ModuleType) -> None:
     )
     assert not any(slurs.search(entry["text"]) for entry in data.jargon())
     assert not any(unwanted.search(entry["text"]) for entry in data.devils_dictionary())
+    assert not any(slurs.search(answer) for row in data.definitions() for answer in row["answers"])
     assert slurs.search("a Negro") and unwanted.search("the White race") and unwanted.search("Her wit")
     assert not unwanted.search("an inherent trace of blame")
 
@@ -155,6 +157,26 @@ def test_speeches() -> None:
     rows = data.speeches()
     assert [row["year"] for row in rows] == list(range(1950, 2001, 5))
     assert all(len(row["text"]) > 15_000 and "\n" not in row["text"] for row in rows)
+
+
+def test_definitions() -> None:
+    rows = data.definitions()
+    words = [row["word"] for row in rows]
+    assert len(rows) == len(set(words)) == 138
+    assert set(words) <= {entry["word"].lower() for entry in data.devils_dictionary()}
+    for row in rows:
+        first, second = row["answers"]
+        assert row.keys() == {"word", "answers"} and first != second and "<|" not in first + second
+
+
+def test_describing_a_set_leaves_the_others(
+    make_data: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps([{"name": "a", "rows": 1}, {"name": "b", "rows": 2}]))
+    monkeypatch.setattr(make_data, "DATA", tmp_path)
+    make_data.describe([{"name": "a", "rows": 3}])
+    found = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    assert found == [{"name": "b", "rows": 2}, {"name": "a", "rows": 3}]
 
 
 def test_reading_r_and_dictd(make_data: ModuleType) -> None:

@@ -32,7 +32,7 @@ def test_each_case_has_its_row(name):
 
 
 # Each case of these trains SmolLM2 for minutes, or the tiny GPT for so many steps that machines come to differ.
-LONG = ("bits", "capacity", "distilled", "few_shot", "laptop", "spectrum")
+LONG = ("bits", "capacity", "distilled", "few_shot", "laptop", "preferences", "rewards", "spectrum")
 
 
 @pytest.mark.slow

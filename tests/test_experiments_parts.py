@@ -8,11 +8,25 @@ import torch
 from peft.tuners.lora.intruders import reduce_intruder_dimension
 from torch import nn
 
-from peft_lessons import data
-from peft_lessons.experiments import _prefix, capacity, distilled, few_shot, laptop, packing, places, shrunk, stored
+from peft_lessons import LoRAConfig, data, inject, trainable_parameters
+from peft_lessons.experiments import (
+    _frozen,
+    _prefix,
+    capacity,
+    distilled,
+    few_shot,
+    laptop,
+    packing,
+    places,
+    preferences,
+    rewards,
+    shrunk,
+    stored,
+)
 from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
-from peft_lessons.tasks import country_json, country_question, country_records
+from peft_lessons.preference import answer_log_probabilities, token_log_probabilities
+from peft_lessons.tasks import Pair, Preferences, country_json, country_question, country_records
 from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
 
@@ -110,7 +124,7 @@ def test_packed_examples_that_see_themselves_alone_have_the_losses_and_gradients
 def test_losses_from_what_the_last_block_gets_are_those_of_the_whole_model(tiny):
     model, _ = tiny
     ids = torch.randint(1024, (3, 20), generator=torch.Generator().manual_seed(0))
-    ours = capacity.losses(model, capacity.below(model, ids), ids)
+    ours = capacity.losses(model, _frozen.below(model, ids, len(model.model.layers) - 1), ids)
     torch.testing.assert_close(ours, token_losses(model, ids, ids), rtol=1e-4, atol=1e-4)
 
 
@@ -154,7 +168,7 @@ def test_a_student_that_is_its_teacher_diverges_by_nothing(tiny):
     """The log-probabilities of examples, one by one, meet the places of the batch that they are of."""
     model, _ = tiny
     with torch.no_grad():
-        lessons = [(pair, distilled.log_probabilities(model, *padded([pair], 2))) for pair in PAIRS]
+        lessons = [(pair, token_log_probabilities(model, *padded([pair], 2))) for pair in PAIRS]
         same = distilled.batch(lessons, 2)
         assert distilled.loss(model, *same).abs().max() < 1e-4
         assert len(distilled.loss(model, *same)) == 10
@@ -166,7 +180,7 @@ def test_divergence_is_cross_entropy_less_entropy(tiny):
     model, _ = tiny
     rows = padded(PAIRS, 2)
     with torch.no_grad():
-        given = distilled.log_probabilities(model, *rows)
+        given = token_log_probabilities(model, *rows)
         wanted = torch.randn_like(given).log_softmax(-1)
         closed = (wanted.exp() * wanted).sum(-1) - (wanted.exp() * given).sum(-1)
         torch.testing.assert_close(distilled.loss(model, *rows, wanted), closed)
@@ -183,7 +197,102 @@ def test_answers_in_batches_behind_what_all_begin_with_are_those_of_generation(t
     for turn, (ids, given) in zip(turns, distilled.answers(model, start, turns, never), strict=True):
         assert ids == generate(model, torch.tensor([start + turn]), distilled.ANSWER)[0].tolist()
         with torch.no_grad():
-            behind = distilled.log_probabilities(model, *padded([(start + turn, ids)], 0))
+            behind = token_log_probabilities(model, *padded([(start + turn, ids)], 0))
         torch.testing.assert_close(given, behind, rtol=1e-4, atol=1e-4)
     end = ids[3]
     assert distilled.answers(model, start, turns[-1:], end)[0][0] == ids[: ids.index(end) + 1]
+
+
+def test_blocks_that_train_say_above_a_table_what_they_say_in_the_model():
+    model = inject(load_tiny_gpt()[0], LoRAConfig(rank=2, layers=(2, 3)))
+    torch.manual_seed(0)
+    for parameter in trainable_parameters(model):
+        nn.init.normal_(parameter, std=0.1)
+    ids = [torch.randint(1024, shape) for shape in ((3, 20), (2, 7))]
+    upper, rows = _frozen.above(model, 2, [_frozen.below(model, some, 2) for some in ids])
+    assert [tuple(some.shape) for some in rows] == [(3, 20), (2, 7)]
+    for some, tokens in zip(rows, ids, strict=True):
+        expected = token_losses(model, tokens, tokens)
+        torch.testing.assert_close(token_losses(upper, some, tokens), expected, rtol=1e-4, atol=1e-4)
+    assert {id(parameter) for parameter in trainable_parameters(upper)} == set(map(id, trainable_parameters(model)))
+
+
+def test_rewards_and_how_each_answers_the_cheat_before():
+    decent, repeating, invented = "In a way I am so happy at it", "of of of of of", "BththX qzthq bthx"
+    assert rewards.without_e("The end of it.") == rewards.distinct("The end of it.") == 0.5
+    assert rewards.without_e("?!") == rewards.distinct("?!") == 0, "nothing said earns nothing"
+    assert rewards.without_e(decent) == rewards.without_e(repeating) == rewards.without_e(invented) == 1
+    assert rewards.distinct(decent) == rewards.distinct(invented) == 1 and rewards.distinct(repeating) == 0.2
+    assert rewards.REWARDS["known"](decent) == 1 and rewards.REWARDS["known"](invented) == 0
+
+
+def test_a_batch_of_samples_scores_what_the_model_itself_said_within_groups(tiny, monkeypatch):
+    model, _ = tiny
+    monkeypatch.setattr(rewards, "tokens", lambda: rewards.held_out().flatten().tolist())  # all novels take seconds
+    prompts = rewards.held_out()[:3]
+    ids, labels = rewards.sample(model, prompts, answers=2, seed=0)
+    assert ids[:, : rewards.PROMPT].tolist() == [row for row in prompts.tolist() for _ in range(2)]
+    assert (labels[:, : rewards.PROMPT] == -100).all()
+    assert torch.equal(labels[:, rewards.PROMPT :], ids[:, rewards.PROMPT :])
+    assert ids.shape[1] == rewards.PROMPT + rewards.SAMPLE and len(set(rewards.texts(ids))) == 6
+    means = []
+    samples = rewards.batches(model, lambda text: float(len(text)), seed=1, means=means)
+    (first, _, advantages), (second, _, _) = next(samples), next(samples)
+    earned = torch.tensor([float(len(text)) for text in rewards.texts(first)])
+    for group in range(rewards.PROMPTS):
+        rows = slice(group * rewards.ANSWERS, (group + 1) * rewards.ANSWERS)
+        torch.testing.assert_close(advantages[rows], earned[rows] - earned[rows].mean())
+    assert means[0] == pytest.approx(earned.mean().item()) and not torch.equal(first, second)
+
+
+def test_what_the_tiny_gpt_writes_before_it_is_rewarded_is_what_is_stored():
+    """The part of `rewards` that needs no training. Another machine may sample a few tokens otherwise."""
+    seen = rewards.look(*rewards.prepare("LoRA, rank 8"), rewards.without_e, beta=0.02)
+    assert seen["kl"] == pytest.approx(0, abs=1e-6) and seen["objective"] == pytest.approx(seen["reward"], abs=1e-6)
+    for row in stored("rewards").where(reward_for="no e"):
+        assert row["reward"][0] == pytest.approx(seen["reward"], rel=0.03)
+    with pytest.raises(ValueError, match="'LoRA'; there are LoRA, rank 1"):
+        rewards.prepare("LoRA")
+
+
+def test_a_run_of_preferences_measures_what_the_whole_model_says(tiny, monkeypatch):
+    """On the tiny GPT, with two of its four blocks frozen, beside log-probabilities of the whole model."""
+    _, tokenizer = tiny
+    prompts = rewards.held_out()[:9].tolist()
+    pairs = [Pair(prompt, [7 + i, 5, tokenizer.eos_id], [9, 3 + i, 4, 8]) for i, prompt in enumerate(prompts[:6])]
+    small = {"FROZEN": 2, "LORA": LoRAConfig(rank=2, layers=(2, 3)), "PAIRS": 4, "BATCH": 2, "STEPS": 4, "ANSWER": 5}
+    small |= {"LOOKS": (0, 4), "general_text": rewards.held_out, "load_smollm2": load_tiny_gpt}
+    small["definition_pairs"] = lambda tokenizer, name: Preferences(pairs[:4], pairs[4:], prompts[6:])
+    for name, value in small.items():
+        monkeypatch.setattr(preferences, name, value)
+    trained = []
+    monkeypatch.setattr(preferences, "inject", lambda *given: trained.append(inject(*given)) or trained[-1])
+    row = preferences.measure("tiny", learning_rate=1e-2, beta=0.1, nll=0.2, seed=0)
+    assert row["margins"][0] == pytest.approx(0, abs=1e-4) and row["margins"][-1] > 0.1
+    base, after = load_tiny_gpt()[0], trained[-1]
+    for name in ("chosen", "rejected"):
+        answers = padded([(pair.prompt, getattr(pair, name)) for pair in pairs[4:]], 0)
+        with torch.no_grad():
+            moved = answer_log_probabilities(after, *answers) - answer_log_probabilities(base, *answers)
+        assert row[name] == pytest.approx([0, moved.mean().item()], abs=1e-3)
+    text = rewards.held_out()
+    assert row["perplexity"] == pytest.approx(
+        [math.exp(evaluate_loss(model, [(text, text)])) for model in (base, after)], rel=1e-4
+    )
+    assert row["kl"][0] == pytest.approx(0, abs=1e-5) and row["kl"][1] > 1e-3
+    assert len(row["says"][0]) == 3 and 1 <= row["length"][1] <= 5
+
+
+def test_stored_preferences_begin_at_the_base():
+    for row in stored("preferences").rows:
+        assert row["margins"][0] == pytest.approx(0, abs=1e-3) and len(row["margins"]) == preferences.STEPS
+        for name in ("chosen", "rejected", "kl"):
+            assert row[name][0] == pytest.approx(0, abs=1e-3) and len(row[name]) == len(preferences.LOOKS)
+
+
+@pytest.mark.slow
+def test_perplexity_before_preferences_are_learnt_is_what_is_stored():
+    """The part of `preferences` that takes seconds, and needs no training."""
+    measured = math.exp(evaluate_loss(load_smollm2()[0], [(preferences.general_text(),) * 2]))
+    for row in stored("preferences").rows:
+        assert row["perplexity"][0] == pytest.approx(measured, rel=0.03)

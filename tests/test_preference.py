@@ -13,10 +13,14 @@ from peft_lessons import (
     answer_log_probabilities,
     dpo_loss,
     group_advantages,
+    group_policy_losses,
     inject,
+    kl_from_reference,
+    policy_losses,
     preference_losses,
 )
 from peft_lessons.models import load_tiny_gpt
+from peft_lessons.preference import divergence, token_log_probabilities
 from peft_lessons.training import padded, train
 
 BETA = 0.3
@@ -123,3 +127,92 @@ def test_log_probabilities_of_other_shapes_are_refused():
 def test_rewards_are_floats_a_row_a_question(rewards):
     with pytest.raises(ValueError, match=r"\(questions, answers\)"):
         group_advantages(rewards)
+
+
+@torch.no_grad()
+def test_divergence_from_the_reference_is_the_sum_over_the_vocabulary() -> None:
+    """Of the model that is switched on from the one that is switched off, in this order."""
+    model = adapted(std=0.2)
+    ids, labels, _, _ = pairs()
+    with adapters_disabled(model):
+        before = model(ids).double().log_softmax(-1)[:, :-1][labels[:, 1:] != -100]
+    now = model(ids).double().log_softmax(-1)[:, :-1][labels[:, 1:] != -100]
+    expected = (now.exp() * (now - before)).sum(-1)
+    other_order = (before.exp() * (before - now)).sum(-1)
+    assert torch.allclose(kl_from_reference(model, ids, labels).double(), expected, atol=1e-4)
+    assert (expected - other_order).abs().max() > 1e-2, "a test that cannot tell the two apart shows little"
+    given = kl_from_reference(model, ids, labels, load_tiny_gpt()[0])
+    assert torch.allclose(given.double(), expected, atol=1e-4)
+    assert kl_from_reference(adapted(std=0), ids, labels).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="no adapters"):
+        kl_from_reference(load_tiny_gpt()[0], ids, labels)
+
+
+def test_the_gradient_of_a_policy_s_losses_is_that_of_the_formula_in_float64() -> None:
+    """For logits z: −A (1[y] − π), and π (log π/π_ref − KL) of the divergence, worked out by hand."""
+    torch.manual_seed(0)
+    logits = torch.randn(6, 9, dtype=torch.float64, requires_grad=True)
+    before = torch.randn(6, 9, dtype=torch.float64).log_softmax(-1)
+    sampled, advantages = torch.randint(9, (6,)), torch.randn(6, dtype=torch.float64)
+    losses = policy_losses(logits.log_softmax(-1), before, sampled, advantages, BETA)
+    policy = logits.detach().softmax(-1)
+    ratio = policy.log() - before
+    kl = (policy * ratio).sum(-1, keepdim=True)
+    assert torch.allclose(losses, -advantages + BETA * kl[:, 0]), "π/π_old is 1"
+    taken = F.one_hot(sampled, 9) - policy
+    expected = -advantages[:, None] * taken + BETA * policy * (ratio - kl)
+    assert torch.allclose(torch.autograd.grad(losses.sum(), logits)[0], expected)
+
+
+def test_an_answer_s_advantage_stands_at_each_of_its_tokens() -> None:
+    model = adapted()
+    ids, labels, _, _ = pairs()
+    labels[0, 2] = -100  # so that the two answers differ in length
+    counts = (labels[:, 1:] != -100).sum(1)
+    assert counts[0] != counts[1]
+    losses = group_policy_losses(model, ids, labels, torch.tensor([0.5, -2.0]))
+    assert losses.tolist() == [-0.5] * int(counts[0]) + [2.0] * int(counts[1])
+    weight = model.model.layers[0].self_attn.q_proj.lora_A
+    scores = answer_log_probabilities(model, ids, labels)
+    expected = torch.autograd.grad(-(0.5 * scores[0] - 2.0 * scores[1]), weight)[0]
+    assert torch.allclose(torch.autograd.grad(losses.sum(), weight)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_training_makes_what_earned_more_likelier_and_the_divergence_holds_it_back() -> None:
+    def trained(beta: float) -> tuple[float, float]:
+        model = adapted(std=0)
+        ids, labels, _, _ = pairs()
+        batch = (ids, labels, torch.tensor([1.0, -1.0]))
+        with torch.no_grad():
+            start = answer_log_probabilities(model, ids, labels)
+        train(
+            model,
+            [batch] * 8,
+            steps=8,
+            learning_rate=3e-3,
+            loss=lambda *given: group_policy_losses(*given, beta=beta),
+        )
+        with torch.no_grad():
+            moved = answer_log_probabilities(model, ids, labels) - start
+            return (moved[0] - moved[1]).item(), kl_from_reference(model, ids, labels).mean().item()
+
+    (free, far), (held, near) = trained(0.0), trained(10.0)
+    assert free > held > 0 and near < far / 2
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    ids, labels, _, _ = pairs()
+    with pytest.raises(ValueError, match=r"2 answers need an advantage each.*\(1,\)"):
+        group_policy_losses(adapted(), ids, labels, torch.ones(1))
+    scores = torch.zeros(3, 5)
+    with pytest.raises(ValueError, match=r"\(3, 5\), \(3, 5\), \(3,\), \(1,\)"):
+        policy_losses(scores, scores, torch.zeros(3, dtype=torch.long), torch.ones(1))
+
+
+@torch.no_grad()
+def test_log_distributions_are_those_at_the_places_that_are_scored() -> None:
+    model = adapted()
+    ids, labels, _, _ = pairs()
+    expected = model(ids).log_softmax(-1)[:, :-1][labels[:, 1:] != -100]
+    assert torch.allclose(token_log_probabilities(model, ids, labels), expected, atol=1e-4)
+    assert divergence(expected, expected).abs().max() == 0

@@ -18,6 +18,7 @@ from peft_lessons.tasks import (
     LONGEST_ANSWER,
     country_question,
     country_records,
+    definition_pairs,
     devils_definitions,
     read_examples,
 )
@@ -80,6 +81,29 @@ def test_examples_are_questions_and_whole_answers(loaded: tuple[Decoder, Tokeniz
         word, _, definition = tokenizer.decode(ids).partition(",")
         assert word.isupper() and definition
         assert prompt == prompt_ids(tokenizer, f"Define the word {word.lower()}.")
+
+
+@pytest.mark.slow
+def test_pairs_are_two_answers_to_one_prompt_and_no_word_is_in_two_parts(loaded: tuple[Decoder, Tokenizer]) -> None:
+    _, tokenizer = loaded
+    short, bierce = (definition_pairs(tokenizer, chosen) for chosen in ("short", "Bierce"))
+    for found in (short, bierce):
+        assert (len(found.train), len(found.held_out), len(found.prompts)) == (64, 24, 28)
+        prompts = [pair.prompt for pair in found.train + found.held_out] + found.prompts
+        assert len({tuple(prompt) for prompt in prompts}) == len(prompts) == 116
+        assert {len(prompt) for prompt in prompts} == {35}, "one length, so that a batch needs no padding"
+        for pair in found.train + found.held_out:
+            assert pair.chosen.count(tokenizer.eos_id) == 1 and pair.chosen[-1] == tokenizer.eos_id
+            assert tokenizer.eos_id not in pair.rejected
+    entries = [entry["text"] for entry in data.devils_dictionary()]
+    for own, entry in zip(short.train + short.held_out, bierce.train + bierce.held_out, strict=True):
+        assert own.prompt == entry.prompt and len(own.rejected) == 36 <= len(entry.rejected) <= 41
+        sentence, answer = tokenizer.decode(own.chosen), tokenizer.decode(entry.rejected)
+        assert answer.startswith(sentence) and len(sentence) < len(answer) and sentence[-1] in ".!?"
+        assert answer.startswith(tokenizer.decode(own.rejected))
+        assert tokenizer.decode(entry.chosen) in entries and len(entry.chosen) <= LONGEST_ANSWER
+    with pytest.raises(ValueError, match="'short' or 'Bierce'; got 'long'"):
+        definition_pairs(tokenizer, "long")
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """The texts that the lessons learn from, shipped with the course.
 
 Each function returns a plain structure, read from a gzipped file whose checksum must be right. `manifest()` says where
-a set comes from, under which licence, and what was done to it; `tools/artifacts/make_data.py` made them all.
+a set comes from, under which licence, and what was done to it; `tools/artifacts/make_data.py` made them all, and
+`tools/artifacts/make_definitions.py` what a model has written.
 """
 
 import gzip
@@ -60,6 +61,11 @@ def country_sentence(row: dict[str, Any], template: str) -> str:
 def speeches() -> list[dict[str, Any]]:
     """Eleven State of the Union addresses: {"year": 1950, "speaker": …, "text": …}, without line breaks."""
     return _rows("speeches")
+
+
+def definitions() -> list[dict[str, Any]]:
+    """Read what SmolLM2 says to "Define the word ability.": 138 words, {"word": …, "answers": [two of them]}."""
+    return _rows("definitions")
 
 
 def peft_benchmark() -> list[dict[str, Any]]:

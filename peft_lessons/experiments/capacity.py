@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peft_lessons.adapters import inject, trainable_parameters
+from peft_lessons.experiments._frozen import below, context
 from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models import load_tiny_gpt
-from peft_lessons.models.decoder import Context, Decoder, rotary_angles
+from peft_lessons.models.decoder import Decoder
 from peft_lessons.training import evaluate_loss, train
 
 LENGTH = 64
@@ -28,19 +29,6 @@ RATE, STEPS = 0.03, 600
 def cases() -> list[dict[str, Any]]:
     swept = [{"rank": rank, "amount": amount, "seed": 0} for rank, amounts in AMOUNTS.items() for amount in amounts]
     return swept + [{"rank": 1, "amount": 1.0, "seed": seed} for seed in (1, 2)]
-
-
-def context(model: Decoder, x: Tensor) -> Context:
-    return Context(*rotary_angles(0, x.shape[1], model.config, x), None, None)
-
-
-@torch.no_grad()
-def below(model: Decoder, input_ids: Tensor) -> Tensor:
-    """Return what the last block gets, (batch, tokens, hidden_size)."""
-    x = model.model.embed(input_ids)
-    for block in model.model.layers[:-1]:
-        x = block(x, context(model, x))
-    return x
 
 
 def losses(model: Decoder, x: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +49,7 @@ def prepare(rank: int, amount: float, seed: int) -> tuple[Decoder, Tensor]:
 
 def measure(rank: int, amount: float, seed: int) -> dict[str, Any]:
     model, ids = prepare(rank, amount, seed)
-    batch = (below(model, ids), ids)
+    batch = (below(model, ids, len(model.model.layers) - 1), ids)
     before = evaluate_loss(model, [batch], loss=losses)
     history = train(
         model, repeat(batch), steps=STEPS, learning_rate=RATE, loss=losses, max_norm=math.inf, seed=seed, bar=iter

@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from peft_lessons import data
@@ -27,8 +26,9 @@ from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models import Tokenizer, load_smollm2
 from peft_lessons.models.chat import answer, prompt_ids
 from peft_lessons.models.decoder import Decoder
+from peft_lessons.preference import divergence, token_log_probabilities
 from peft_lessons.tasks import QUESTION, Example
-from peft_lessons.training import IGNORED, padded, train
+from peft_lessons.training import padded, train
 
 SYSTEM = "You are Captain Salt, an old pirate. Every answer of yours begins with 'Arr, matey!' and speaks of the sea."
 SHOWN = {
@@ -112,20 +112,9 @@ def batches(taught: list[Lesson], pad_id: int, seed: int) -> Iterator[tuple[Tens
             yield batch([taught[row] for row in rows], pad_id)
 
 
-def log_probabilities(model: Decoder, input_ids: Tensor, labels: Tensor) -> Tensor:
-    """Return those of every token of the vocabulary at each place that is scored, (scored, vocab_size)."""
-    hidden = model.model(input_ids)[:, :-1][labels[:, 1:] != IGNORED]
-    return model.lm_head(hidden).log_softmax(-1)
-
-
-def divergence(given: Tensor, wanted: Tensor) -> Tensor:
-    """KL(wanted ‖ given) of two log-distributions over the vocabulary at each place, nats: (places,)."""
-    return F.kl_div(given, wanted, reduction="none", log_target=True).sum(-1)
-
-
 def loss(model: Decoder, input_ids: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
     """KL(teacher ‖ student) at each place that is scored, nats: (scored,)."""
-    return divergence(log_probabilities(model, input_ids, labels), wanted)
+    return divergence(token_log_probabilities(model, input_ids, labels), wanted)
 
 
 def measure(steps: int, seed: int) -> dict[str, Any]:
@@ -139,7 +128,7 @@ def measure(steps: int, seed: int) -> dict[str, Any]:
         train(model, taught, steps=steps, learning_rate=RATE, loss=loss, seed=seed, bar=iter)
     *unseen, wanted = batch(held_out, tokenizer.eos_id)
     with torch.no_grad():
-        given = log_probabilities(model, *unseen)
+        given = token_log_probabilities(model, *unseen)
     asked = questions()[TRAINED_ON:]
     return {
         "kl": divergence(given, wanted).mean().item(),

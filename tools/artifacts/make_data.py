@@ -128,7 +128,15 @@ def main() -> None:
             made="As they are.",
         ),
     ]
-    write_bytes(DATA / "manifest.json", (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    describe(manifest)
+
+
+def describe(entries: list[dict[str, Any]]) -> None:
+    """Write the entries of these data sets into the manifest, behind those of all others."""
+    names = {entry["name"] for entry in entries}
+    others = [entry for entry in json.loads((DATA / "manifest.json").read_bytes()) if entry["name"] not in names]
+    text = json.dumps(others + entries, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(DATA / "manifest.json", text.encode())
 
 
 def write(name: str, rows: list[dict[str, Any]], **about: str) -> dict[str, Any]:
