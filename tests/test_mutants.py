@@ -273,6 +273,14 @@ EQUIVALENT = {
         "… <= rounding → … < rounding": "nothing differs by just the bound",
         "… > rounding → … >= rounding": "nothing differs by just the bound",
     },
+    "14-advantages": {"… → ….float()…": "float32 already", "1 → -1": "the last of two dimensions"},
+    "14-dpo": {
+        SWAPPED: "the same sum or product",
+        "… → ….T…": "one dimension stays as it is",
+        "… → ….float()…": "float32 already",
+        "… → ….sub_(…": "in place on its own difference",
+        "beta * gap → gap.mul_(beta)": "in place on its own difference",
+    },
 }
 
 
