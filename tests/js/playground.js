@@ -1,11 +1,12 @@
 // Does what the playground's worker does, a list of jobs, and prints what came out; run by tests/test_playground.py.
 
 import { readFileSync, writeFileSync } from "node:fs";
+import { setFlagsFromString } from "node:v8";
 import { rateFactor } from "../../tools/site/playground/engine/adamw.js";
 import { readAdapter } from "../../tools/site/playground/engine/adapter_files.js";
 import { decoder } from "../../tools/site/playground/engine/decoder.js";
 import { generate } from "../../tools/site/playground/engine/generate.js";
-import { Memory, times } from "../../tools/site/playground/engine/memory.js";
+import { Memory, exponential, times } from "../../tools/site/playground/engine/memory.js";
 import { fakeQuantize } from "../../tools/site/playground/engine/quantize.js";
 import { Random } from "../../tools/site/playground/engine/random.js";
 import { Run } from "../../tools/site/playground/engine/run.js";
@@ -13,9 +14,10 @@ import { readSafetensors } from "../../tools/site/playground/engine/safetensors.
 import { spectrum } from "../../tools/site/playground/engine/spectrum.js";
 import { Tokenizer } from "../../tools/site/playground/vendor/tokenizers.js";
 
-const { jobs, config, levels, vocabulary, weights, wasm } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
+setFlagsFromString("--experimental-wasm-relaxed-simd"); // so that node runs simd-fused.wasm, as browsers do
+const { jobs, config, levels, vocabulary, weights, codes } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
 const bytesOf = (path) => new Uint8Array(readFileSync(path)).buffer;
-const memory = await Memory.open(readFileSync(wasm));
+const memory = await Memory.open(codes.map((path) => readFileSync(path)));
 const base = { config, levels, tensors: readSafetensors(bytesOf(weights)) };
 const tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
 
@@ -81,6 +83,15 @@ const DOES = {
     B.values.set(b);
     const [plain, fromRight] = [times(A, B), times(B.T, A.T)];
     return { plain: [...plain.values], transposed: [...fromRight.values] };
+  },
+
+  // Those of the first of two rows, and what lies behind them.
+  powers({ values, factor }) {
+    memory.clear();
+    const rows = memory.matrix(2, values.length);
+    rows.values.fill(7).set(values);
+    exponential(rows, rows, { factor, row: 0 });
+    return { powers: [...rows.values.subarray(0, values.length)], behind: rows.values[values.length] };
   },
 
   spectrum: ({ rows, columns, values }) => spectrum({ rows, columns, values: Float32Array.from(values) }),

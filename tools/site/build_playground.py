@@ -38,7 +38,8 @@ PAGES = (
     "generate",
     "memory",
 )
-REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts")
+REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts", "exponential.ts")
+CODES = ("simd-fused.wasm", "simd.wasm")  # both come from simd.ts; the page takes the first that its browser knows
 
 
 def bundle(entry: Path) -> str:
@@ -120,7 +121,7 @@ def assets() -> dict[str, bytes]:
     """What the page loads, by name, gzipped."""
     found = {
         "worker.js": bundle(HERE / "worker.js").encode(),
-        "multiply.wasm": (HERE / "engine/multiply.wasm").read_bytes(),
+        **{name: (HERE / "engine" / name).read_bytes() for name in CODES},
         "weights": (tiny_gpt.FOLDER / "model.safetensors").read_bytes(),
         "course": json.dumps(course(), ensure_ascii=False).encode(),
     }

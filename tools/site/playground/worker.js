@@ -20,8 +20,8 @@ const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which 
 const encode = (text) => Uint16Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids);
 
 const answers = {
-  async load({ wasm, weights, config, levels, vocabulary, ...rest }) {
-    memory = await Memory.open(wasm);
+  async load({ codes, weights, config, levels, vocabulary, ...rest }) {
+    memory = await Memory.open(codes);
     base = { config, levels, tensors: readSafetensors(weights) };
     tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
     texts = rest.texts;

@@ -286,11 +286,12 @@ const bytes = async (name) => new Response(await load(name)).arrayBuffer();
 const json = async (name) => new Response(await load(name)).json();
 
 async function begins() {
-  const [script, wasm, weights, course] = await Promise.all([bytes("worker.js"), bytes("multiply.wasm"), bytes("weights"), json("course")]);
+  const parts = ["worker.js", "simd-fused.wasm", "simd.wasm", "weights"].map(bytes);
+  const [course, script, fused, plain, weights] = await Promise.all([json("course"), ...parts]);
   worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   worker.onmessage = ({ data: { what, ...rest } }) => told[what](rest);
   worker.onerror = ({ message }) => complain(`The part that trains has stopped: ${message}.`);
-  ask("load", { wasm, weights, ...course }, [weights]);
+  ask("load", { codes: [fused, plain], weights, ...course }, [weights]);
 }
 
 try {
