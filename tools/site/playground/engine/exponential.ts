@@ -1,4 +1,4 @@
-// y = exp(factor · (x − shift)) of `count` numbers that lie one behind the other, in fp32, four at a time. y may be x.
+// Powers of e: y = exp(factor · (x − shift)) of `count` numbers, one behind the other, in fp32, four at a time. y may be x.
 //
 // With n = round(t / ln 2) and r = t − n ln 2, which is at most ln 2 / 2 in size,
 // eᵗ = 2ⁿ eʳ: a polynomial gives eʳ to the last bit but one, and n is added to its exponent. What is below e⁻⁶⁴ becomes 0,
