@@ -139,6 +139,33 @@ def test_the_start_is_the_packages_model(answers, tokens):
     assert found["greedy"] != found["base"]
 
 
+FEW = {"task": "jargon", "method": "lora", "rank": 16, "alpha": 16, "targets": "all", "rate": 0.01, "bits": 32}
+FEW |= {"steps": 20, "seed": 0}
+FEWEST, KEPT = "As few numbers as possible", "Learn, and keep Austen"
+RUINS, RANK = "The rate that ruins", "How much rank was used?"
+MET = {  # of a run, the challenges that it meets, and which guess that shows to be right; no other is met
+    "neither enough": (FEW | {"rank": 4, "alpha": 8}, {}),
+    "wide": (FEW | {"rank": 32, "alpha": 64, "rate": 0.003}, {RANK: 1}),
+    "learnt at a price": (FEW | {"steps": 40, "rank": 8}, {FEWEST: 2}),
+    "learnt and kept": (FEW | {"steps": 40, "rank": 32, "alpha": 64, "rate": 0.003}, {FEWEST: 3, KEPT: None, RANK: 1}),
+    "ruined": (FEW | {"steps": 60, "rank": 4, "alpha": 8, "rate": 0.1}, {RUINS: 2}),
+    "not ruined": (FEW | {"steps": 60, "rank": 4, "alpha": 8, "rate": 0.003}, {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MET)
+def test_a_challenge_is_met_by_what_meets_it(answers, name):
+    """As a finished run of the page shows it, with the texts that the page measures on."""
+    knobs, expected = MET[name]
+    texts = build_playground.course()["texts"]
+    learn, task, austen = texts["jargon"]["learn"], texts["jargon"]["held_out"][:1024], texts["austen"][:1024]
+    job = {"what": "challenge", "knobs": knobs, "ids": learn, "task": task, "austen": austen, "module": MODULE}
+    (found,) = answers(job)
+    met = {title: verdict[0] for title, verdict in found if verdict}
+    assert met == expected
+
+
 def logits_of(model):
     with torch.no_grad():
         output = model(torch.tensor([prompt_ids()]))

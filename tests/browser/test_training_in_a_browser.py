@@ -179,6 +179,34 @@ def test_the_page_answers_while_it_trains(visit):
     assert wrong == []
 
 
+WEBASSEMBLY = 52 * 2**20  # bytes that engine/memory.js sets aside; no heap counts them
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_the_page_is_small(visit):
+    """Three megabytes to download, and while it trains a hundred of memory: numbers and objects of page and worker."""
+    page, _ = visit
+    entries = "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+    loaded = dict(page.evaluate(f"{entries}.map(one => [one.name.split('/').at(-1), one.encodedBodySize])"))
+    cdp = page.context.new_cdp_session(page)
+    workers, told = [], []
+    cdp.on("Target.attachedToTarget", lambda event: workers.append(event["sessionId"]))
+    cdp.on("Target.receivedMessageFromTarget", lambda event: told.append(json.loads(event["message"])))
+    cdp.send("Target.setAutoAttach", {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": False})
+    page.locator("#start").click()
+    said(page, "1[0-9]", "#at")
+    (worker,) = workers
+    asked = json.dumps({"id": 1, "method": "Runtime.getHeapUsage"})
+    cdp.send("Target.sendMessageToTarget", {"sessionId": worker, "message": asked})
+    said(page, "Done")
+    heaps = [cdp.send("Runtime.getHeapUsage"), *(message["result"] for message in told if message.get("id") == 1)]
+    kept = [heap["usedSize"] + heap["backingStorageSize"] for heap in heaps]
+    print(f"{sum(loaded.values()):,} bytes to download: {loaded}; in memory {kept} and {WEBASSEMBLY:,}")
+    assert len(kept) == 2, "the worker has answered, too"
+    assert sum(loaded.values()) < 3e6 and len(loaded) == 6
+    assert sum(kept) + WEBASSEMBLY < 100e6
+
+
 HANDED_OUT = {"task": "jargon", "method": "lora", "rank": "32", "alpha": "64", "targets": "all", "rate": "0.003"}
 HANDED_OUT |= {"bits": "32", "steps": "20", "seed": "3"}
 

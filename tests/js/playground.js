@@ -12,6 +12,8 @@ import { Random } from "../../tools/site/playground/engine/random.js";
 import { Run } from "../../tools/site/playground/engine/run.js";
 import { readSafetensors } from "../../tools/site/playground/engine/safetensors.js";
 import { spectrum } from "../../tools/site/playground/engine/spectrum.js";
+import { CHALLENGES } from "../../tools/site/playground/page/challenges.js";
+import { TARGETS } from "../../tools/site/playground/page/knobs.js";
 import { Tokenizer } from "../../tools/site/playground/vendor/tokenizers.js";
 
 setFlagsFromString("--experimental-wasm-relaxed-simd"); // so that node runs simd-fused.wasm, as browsers do
@@ -48,6 +50,17 @@ const DOES = {
       base: [...generate(run.weightsAt(0), config, prompt, { count })],
       spectrum: [...run.change(module).spectrum],
     };
+  },
+
+  // What each challenge says of a finished run with these knobs: its number among the guesses and words, or nothing.
+  challenge({ knobs, ids, task, austen, module }) {
+    memory.clear();
+    const run = new Run(memory, base, { ...knobs, targets: TARGETS[knobs.targets] }, Uint16Array.from(ids));
+    const point = () => ({ task: run.perplexity(Uint16Array.from(task)), austen: run.perplexity(Uint16Array.from(austen)) });
+    const first = point();
+    while (!run.done) run.step();
+    const done = { settings: knobs, trained: run.trained, first, last: point(), spectrum: run.change(module).spectrum };
+    return CHALLENGES.map(({ title, verdict }) => [title, verdict([done]) ?? null]);
   },
 
   // Files that cannot be opened give the message that they get.
