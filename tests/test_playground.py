@@ -3,7 +3,10 @@
 import json
 import math
 import shutil
+import statistics
 import subprocess
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,6 +122,27 @@ def check_run(found, settings, tokens):
 def test_a_hundred_steps_are_the_packages(answers, tokens, name):
     (found,) = answers(job(CASES[name], tokens))
     check_run(found, CASES[name], tokens)
+
+
+@pytest.mark.slow
+def test_a_step_costs_at_most_three_of_torchs(answers, tokens):
+    """In one thread's processor time, the median of 30: less than two, and three leaves room for a shared core."""
+    (found,) = answers(job(USUAL | {"steps": 30}, tokens))
+    threads, starts = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    model, _ = prepared(USUAL)
+
+    def timed(batches):
+        for batch in batches:
+            starts.append(time.process_time())
+            yield batch
+
+    train(model, timed(windows(tokens[0], batch_size=8, length=64, seed=0)), steps=30, learning_rate=0.01)
+    torch.set_num_threads(threads)
+    ours = statistics.median(found["ms"])
+    theirs = 1000 * statistics.median(after - before for before, after in pairwise(starts))
+    print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times")
+    assert ours < 3 * theirs
 
 
 def test_a_few_steps_are_the_packages(answers, tokens):

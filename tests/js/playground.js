@@ -33,16 +33,19 @@ const DOES = {
     memory.clear();
     const run = new Run(memory, base, settings, Uint16Array.from(ids));
     const start = run.parameters.slice(0, 2).map(({ value }) => [...value.values]);
-    const losses = [];
-    const before = process.cpuUsage();
-    while (!run.done) losses.push(run.step());
-    const { user, system } = process.cpuUsage(before);
+    const [losses, ms] = [[], []];
+    while (!run.done) {
+      const before = process.cpuUsage();
+      losses.push(run.step());
+      const { user, system } = process.cpuUsage(before);
+      ms.push((user + system) / 1000);
+    }
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     return {
       start,
       losses,
-      ms: (user + system) / 1000 / Math.max(1, losses.length),
+      ms,
       trained: run.trained,
       perplexity: run.perplexity(Uint16Array.from(heldOut)),
       logits: logits(run, prompt),
