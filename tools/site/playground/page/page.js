@@ -133,6 +133,7 @@ function newRun(run) {
   for (const id of ["loss", "speed"]) $(id).textContent = "–";
   $("downloads").replaceChildren();
   complain("");
+  soon(drawLoss);
   listRuns();
 }
 
