@@ -5,15 +5,19 @@ import http.server
 import json
 import re
 import threading
+from contextlib import contextmanager
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import contrast
 import pytest
 import torch
+from latency import median_and_p95
 from test_site import AXE, Reader, Silent
 
 from peft_lessons import LoRAConfig, inject, load_adapter
 from peft_lessons.models import load_tiny_gpt
 from peft_lessons.training import train, windows
+from tools.browser import lab
 from tools.site import build_playground
 
 pytestmark = pytest.mark.browser
@@ -29,13 +33,20 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(folder):
+@contextmanager
+def served(folder):
+    """Files at an address of their own: another port is another origin."""
     handler = functools.partial(Silent, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with served(folder) as address:
+        yield address
 
 
 @pytest.fixture(params=["http", "file"])
@@ -120,3 +131,132 @@ def test_a_run_can_be_paused_and_a_link_that_says_nonsense_is_told(visit):
     page.reload()
     page.get_by_text("the link sets rank to 999; possible are 1, 2, 3").wait_for()
     assert wrong == []
+
+
+# What a finger touches and is lower than a finger is wide.
+SMALL = """() => [...document.querySelectorAll('main :is(a, button, select, input, summary, label:has(input))')]
+    .filter(part => part.checkVisibility() && !part.closest('label') === !part.matches('label')
+        && part.getBoundingClientRect().height < 44)
+    .map(part => part.outerHTML.slice(0, 100))"""
+
+
+def test_the_first_screen_has_start_and_what_will_move(visit):
+    page, _ = visit
+    size = page.viewport_size
+    for part in ("h1", "header p:last-child", "#start", "#loss-plot"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= size["height"] and box["x"] + box["width"] <= size["width"], part
+    assert size["width"] > 390 or page.evaluate(SMALL) == []
+
+
+# From a key to the value that it sets, as painted: the key's own time stamp is when the browser got it.
+PRESSED = """(slider) => {
+  const value = slider.closest('form').querySelector('.peft-value');
+  slider.times = [];
+  slider.addEventListener('keydown', ({ timeStamp }) => (slider.pressed = timeStamp));
+  new MutationObserver(() => requestAnimationFrame(() => slider.times.push(performance.now() - slider.pressed)))
+    .observe(slider.closest('form'), { childList: true, characterData: true, subtree: true });
+}"""
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_the_page_answers_while_it_trains(visit):
+    """In 100 ms; half of a step, where the computer is busy: the page's own thread would be kept for a whole one."""
+    page, wrong = visit
+    page.evaluate("location.hash = '#steps=400'")
+    page.locator("#start").click()
+    said(page, "[1-9]", "#at")
+    slider = page.locator("#knobs input[type=range]").first
+    slider.evaluate(PRESSED)
+    for press in range(40):
+        slider.press("ArrowLeft" if press % 4 > 1 else "ArrowRight")
+        page.wait_for_timeout(50)
+    median, slow = median_and_p95(slider.evaluate("slider => slider.times"))
+    step = float(page.locator("#speed").inner_text().removesuffix(" ms"))
+    assert page.locator("#start").inner_text() == "Pause", "it has trained all the while"
+    print(f"a key is answered in {median:.0f} ms, 95 % of them in {slow:.0f}; a step takes {step:.0f} ms")
+    assert slow <= max(100, step / 2)
+    assert wrong == []
+
+
+WEBASSEMBLY = 52 * 2**20  # bytes that engine/memory.js sets aside; no heap counts them
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_the_page_is_small(visit):
+    """Three megabytes to download, and while it trains a hundred of memory: numbers and objects of page and worker."""
+    page, _ = visit
+    entries = "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+    loaded = dict(page.evaluate(f"{entries}.map(one => [one.name.split('/').at(-1), one.encodedBodySize])"))
+    cdp = page.context.new_cdp_session(page)
+    workers, told = [], []
+    cdp.on("Target.attachedToTarget", lambda event: workers.append(event["sessionId"]))
+    cdp.on("Target.receivedMessageFromTarget", lambda event: told.append(json.loads(event["message"])))
+    cdp.send("Target.setAutoAttach", {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": False})
+    page.locator("#start").click()
+    said(page, "1[0-9]", "#at")
+    (worker,) = workers
+    asked = json.dumps({"id": 1, "method": "Runtime.getHeapUsage"})
+    cdp.send("Target.sendMessageToTarget", {"sessionId": worker, "message": asked})
+    said(page, "Done")
+    heaps = [cdp.send("Runtime.getHeapUsage"), *(message["result"] for message in told if message.get("id") == 1)]
+    kept = [heap["usedSize"] + heap["backingStorageSize"] for heap in heaps]
+    print(f"{sum(loaded.values()):,} bytes to download: {loaded}; in memory {kept} and {WEBASSEMBLY:,}")
+    assert len(kept) == 2, "the worker has answered, too"
+    assert sum(loaded.values()) < 3e6 and len(loaded) == 6
+    assert sum(kept) + WEBASSEMBLY < 100e6
+
+
+HANDED_OUT = {"task": "jargon", "method": "lora", "rank": "32", "alpha": "64", "targets": "all", "rate": "0.003"}
+HANDED_OUT |= {"bits": "32", "steps": "20", "seed": "3"}
+
+
+def settings_in(link):
+    return dict(parse_qsl(urlsplit(link).fragment))
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_a_link_holds_all_knobs(visit):
+    page, wrong = visit
+    other = {"task": "devils", "method": "full", "rank": "12", "alpha": "32", "targets": "q,v", "rate": "0.0003"}
+    other |= {"bits": "3", "steps": "200", "seed": "7"}
+    for settings in (HANDED_OUT, other):
+        page.evaluate("hash => { location.hash = hash; }", urlencode(settings))
+        page.wait_for_selector(f"#link[href*='seed={settings['seed']}']")
+        assert settings_in(page.locator("#link").get_attribute("href")) == settings
+    pressed = page.locator("#knobs input[type=radio]:checked")
+    words = pressed.evaluate_all("buttons => buttons.map(button => button.labels[0].textContent)")
+    assert words == ["Devil’s Dictionary", "all weights", "q,v", "3"]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_a_school_hands_out_a_start_in_a_page_of_its_own(visit, tmp_path):
+    """The code that the page gives, in another origin's page: there the knobs stand, a run meets a challenge."""
+    page, _ = visit
+    page.evaluate("hash => { location.hash = hash; }", urlencode(HANDED_OUT))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#embed").click()
+    said(page, "Copied")
+    code = page.evaluate("navigator.clipboard.readText()")
+    (tmp_path / "school.html").write_text(f"<!doctype html><h1>Our school</h1>{code}")
+    with served(tmp_path) as elsewhere, open_page(page.context.browser) as school:
+        school.goto(f"{elsewhere}/school.html")
+        frame = school.frame_locator("iframe")
+        said(frame, "Ready")
+        assert not frame.locator("#embed").is_visible()
+        assert frame.locator("header a").get_attribute("target") == "_blank"
+        assert settings_in(frame.locator("#link").get_attribute("href")) == HANDED_OUT
+        frame.locator("#guess-3").select_option("3 to 8")
+        assert frame.locator(".said").all_inner_texts() == [""] * 4
+        frame.locator("#start").click()
+        said(frame, "Done")
+        said(frame, "✔ As you guessed. .* of 32 directions", ".said >> nth=3")
+        assert frame.locator(".said").all_inner_texts()[:3] == [""] * 3
+
+
+@contextmanager
+def open_page(browser):
+    context = lab.new_context(browser)
+    yield context.new_page()
+    context.close()

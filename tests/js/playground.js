@@ -1,21 +1,25 @@
 // Does what the playground's worker does, a list of jobs, and prints what came out; run by tests/test_playground.py.
 
 import { readFileSync, writeFileSync } from "node:fs";
+import { setFlagsFromString } from "node:v8";
 import { rateFactor } from "../../tools/site/playground/engine/adamw.js";
 import { readAdapter } from "../../tools/site/playground/engine/adapter_files.js";
 import { decoder } from "../../tools/site/playground/engine/decoder.js";
 import { generate } from "../../tools/site/playground/engine/generate.js";
-import { Memory, times } from "../../tools/site/playground/engine/memory.js";
+import { Memory, exponential, times } from "../../tools/site/playground/engine/memory.js";
 import { fakeQuantize } from "../../tools/site/playground/engine/quantize.js";
 import { Random } from "../../tools/site/playground/engine/random.js";
 import { Run } from "../../tools/site/playground/engine/run.js";
 import { readSafetensors } from "../../tools/site/playground/engine/safetensors.js";
 import { spectrum } from "../../tools/site/playground/engine/spectrum.js";
+import { CHALLENGES } from "../../tools/site/playground/page/challenges.js";
+import { TARGETS } from "../../tools/site/playground/page/knobs.js";
 import { Tokenizer } from "../../tools/site/playground/vendor/tokenizers.js";
 
-const { jobs, config, levels, vocabulary, weights, wasm } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
+setFlagsFromString("--experimental-wasm-relaxed-simd"); // so that node runs simd-fused.wasm, as browsers do
+const { jobs, config, levels, vocabulary, weights, codes } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
 const bytesOf = (path) => new Uint8Array(readFileSync(path)).buffer;
-const memory = await Memory.open(readFileSync(wasm));
+const memory = await Memory.open(codes.map((path) => readFileSync(path)));
 const base = { config, levels, tensors: readSafetensors(bytesOf(weights)) };
 const tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
 
@@ -29,16 +33,19 @@ const DOES = {
     memory.clear();
     const run = new Run(memory, base, settings, Uint16Array.from(ids));
     const start = run.parameters.slice(0, 2).map(({ value }) => [...value.values]);
-    const losses = [];
-    const before = process.cpuUsage();
-    while (!run.done) losses.push(run.step());
-    const { user, system } = process.cpuUsage(before);
+    const [losses, ms] = [[], []];
+    while (!run.done) {
+      const before = process.cpuUsage();
+      losses.push(run.step());
+      const { user, system } = process.cpuUsage(before);
+      ms.push((user + system) / 1000);
+    }
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     return {
       start,
       losses,
-      ms: (user + system) / 1000 / Math.max(1, losses.length),
+      ms,
       trained: run.trained,
       perplexity: run.perplexity(Uint16Array.from(heldOut)),
       logits: logits(run, prompt),
@@ -46,6 +53,17 @@ const DOES = {
       base: [...generate(run.weightsAt(0), config, prompt, { count })],
       spectrum: [...run.change(module).spectrum],
     };
+  },
+
+  // What each challenge says of a finished run with these knobs: its number among the guesses and words, or nothing.
+  challenge({ knobs, ids, task, austen, module }) {
+    memory.clear();
+    const run = new Run(memory, base, { ...knobs, targets: TARGETS[knobs.targets] }, Uint16Array.from(ids));
+    const point = () => ({ task: run.perplexity(Uint16Array.from(task)), austen: run.perplexity(Uint16Array.from(austen)) });
+    const first = point();
+    while (!run.done) run.step();
+    const done = { settings: knobs, trained: run.trained, first, last: point(), spectrum: run.change(module).spectrum };
+    return CHALLENGES.map(({ title, verdict }) => [title, verdict([done]) ?? null]);
   },
 
   // Files that cannot be opened give the message that they get.
@@ -81,6 +99,15 @@ const DOES = {
     B.values.set(b);
     const [plain, fromRight] = [times(A, B), times(B.T, A.T)];
     return { plain: [...plain.values], transposed: [...fromRight.values] };
+  },
+
+  // Those of the first of two rows, and what lies behind them.
+  powers({ values, factor }) {
+    memory.clear();
+    const rows = memory.matrix(2, values.length);
+    rows.values.fill(7).set(values);
+    exponential(rows, rows, { factor, row: 0 });
+    return { powers: [...rows.values.subarray(0, values.length)], behind: rows.values[values.length] };
   },
 
   spectrum: ({ rows, columns, values }) => spectrum({ rows, columns, values: Float32Array.from(values) }),

@@ -9,12 +9,13 @@ import base64
 import gzip
 import json
 import re
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from peft_lessons import data
-from peft_lessons.models import tiny_gpt
+from peft_lessons.models import load_tiny_gpt, tiny_gpt
 from peft_lessons.quantization import normal_codebook
 
 HERE = Path(__file__).parent / "playground"
@@ -38,7 +39,8 @@ PAGES = (
     "generate",
     "memory",
 )
-REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts")
+REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts", "exponential.ts")
+CODES = ("simd-fused.wasm", "simd.wasm")  # both come from simd.ts; the page takes the first that its browser knows
 
 
 def bundle(entry: Path) -> str:
@@ -103,8 +105,10 @@ def _middle(text: str) -> str:
     return text[text.index("\n", len(text) // 2) + 1 :][:HELD_OUT_LETTERS]
 
 
+@cache
 def course() -> dict[str, Any]:
-    """What the worker needs beside weights and code, as JSON."""
+    """What the worker needs beside weights and code, as JSON; its texts are tokens, which cost a visitor no time."""
+    encode = load_tiny_gpt()[1].encode
     config, vocabulary = (
         json.loads((tiny_gpt.FOLDER / name).read_text(encoding="utf-8")) for name in ("config.json", "tokenizer.json")
     )
@@ -112,7 +116,10 @@ def course() -> dict[str, Any]:
         "config": config,
         "vocabulary": vocabulary,
         "levels": {bits: normal_codebook(bits).levels for bits in BITS},
-        "texts": texts(),
+        "texts": {
+            name: encode(text) if isinstance(text, str) else {part: encode(letters) for part, letters in text.items()}
+            for name, text in texts().items()
+        },
     }
 
 
@@ -120,7 +127,7 @@ def assets() -> dict[str, bytes]:
     """What the page loads, by name, gzipped."""
     found = {
         "worker.js": bundle(HERE / "worker.js").encode(),
-        "multiply.wasm": (HERE / "engine/multiply.wasm").read_bytes(),
+        **{name: (HERE / "engine" / name).read_bytes() for name in CODES},
         "weights": (tiny_gpt.FOLDER / "model.safetensors").read_bytes(),
         "course": json.dumps(course(), ensure_ascii=False).encode(),
     }

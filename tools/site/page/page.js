@@ -65,6 +65,14 @@ function enliven(place) {
   else show(place, KINDS[kind], JSON.parse(place.querySelector("script")?.textContent ?? "{}"));
 }
 
+// One after the other, so that the first can be used while the last is still being made.
+async function enlivenAll(places) {
+  for (const place of places) {
+    enliven(place);
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
 // Below the map: the progress as a file, out of this browser and into it.
 function keeping(place) {
   const box = make("form", place, { className: "peft-theme peft-box peft-keeping" });
@@ -174,7 +182,7 @@ const asked = new URLSearchParams(location.search).get("question");
 if (asked) {
   stage(asked);
 } else {
-  document.querySelectorAll(".peft-live").forEach(enliven);
+  enlivenAll([...document.querySelectorAll(".peft-live")]);
   for (const table of document.querySelectorAll(".bd-article table")) {
     if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // so that keys scroll it, too
   }

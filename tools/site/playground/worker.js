@@ -20,8 +20,8 @@ const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which 
 const encode = (text) => Uint16Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids);
 
 const answers = {
-  async load({ wasm, weights, config, levels, vocabulary, ...rest }) {
-    memory = await Memory.open(wasm);
+  async load({ codes, weights, config, levels, vocabulary, ...rest }) {
+    memory = await Memory.open(codes);
     base = { config, levels, tensors: readSafetensors(weights) };
     tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
     texts = rest.texts;
@@ -75,7 +75,7 @@ const answers = {
 
 function begin(settings, ownText, tensors) {
   const [learn, task] = taskTexts(settings.task, ownText);
-  heldOut = { task, austen: encode(texts.austen).subarray(0, HELD_OUT) };
+  heldOut = { task, austen: Uint16Array.from(texts.austen.slice(0, HELD_OUT)) };
   memory.clear();
   run = new Run(memory, base, settings, learn);
   if (tensors) run.fill(tensors);
@@ -85,7 +85,7 @@ function begin(settings, ownText, tensors) {
 
 // The ids to learn from, and those of the held-out part, of a task.
 function taskTexts(task, ownText) {
-  if (task !== "own") return [encode(texts[task].learn), encode(texts[task].held_out).subarray(0, HELD_OUT)];
+  if (task !== "own") return [texts[task].learn, texts[task].held_out.slice(0, HELD_OUT)].map((ids) => Uint16Array.from(ids));
   const ids = encode(ownText);
   if (ids.length < FEWEST)
     throw new Error(`your text has ${ids.length} tokens; it takes at least ${FEWEST}, some ${4 * FEWEST} letters`);

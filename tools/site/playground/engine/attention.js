@@ -4,7 +4,7 @@
 //     S = Q Kᵀ / √d        P = softmax(S)        O = P V
 //     dV = Pᵀ dO        dP = dO Vᵀ        dS = P · (dP − Σⱼ P · dP) / √d        dQ = dS K        dK = dSᵀ Q
 
-import { into } from "./memory.js";
+import { exponential, into } from "./memory.js";
 
 export function attention(q, k, v, length, config) {
   const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
@@ -54,13 +54,15 @@ export function attention(q, k, v, length, config) {
 }
 
 // Each row over the positions that it sees; 0 elsewhere.
-function softmax({ values, rows }, length, factor) {
+function softmax(P, length, factor) {
+  const { values, rows } = P;
   for (let row = 0, at = 0; row < rows; row++, at += length) {
     const seen = at + (row % length) + 1;
     let largest = -Infinity;
     for (let j = at; j < seen; j++) if (values[j] > largest) largest = values[j];
+    exponential(P, P, { factor, shift: largest, row });
     let sum = 0;
-    for (let j = at; j < seen; j++) sum += values[j] = Math.exp(factor * (values[j] - largest));
+    for (let j = at; j < seen; j++) sum += values[j];
     const share = 1 / sum;
     for (let j = at; j < seen; j++) values[j] *= share;
     values.fill(0, seen, at + length);
@@ -98,8 +100,10 @@ export function rotate({ values, rows, columns }, length, d, { cos, sin }, turn,
     const angle = (start + (row % length)) * half;
     for (let head = row * columns; head < (row + 1) * columns; head += d)
       for (let i = 0; i < half; i++) {
-        const [c, s] = [cos[angle + i], turn * sin[angle + i]];
-        const [a, b] = [values[head + i], values[head + half + i]];
+        const c = cos[angle + i];
+        const s = turn * sin[angle + i];
+        const a = values[head + i];
+        const b = values[head + half + i];
         values[head + i] = a * c - b * s;
         values[head + half + i] = b * c + a * s;
       }

@@ -5,7 +5,7 @@
 
 import { attention } from "./attention.js";
 import { linear } from "./linear.js";
-import { plus } from "./memory.js";
+import { exponential, plus } from "./memory.js";
 
 // Hidden states (rows, hidden) of token ids. With `learns` false nothing is kept for a backward pass, and there is none.
 export function decoder(model, ids, length, learns = true) {
@@ -72,8 +72,8 @@ function rmsNorm(x, g, epsilon) {
       const s = scales[i];
       let mean = 0;
       for (let j = 0; j < columns; j++) mean += gain[j] * dys[at + j] * xs[at + j];
-      mean /= columns;
-      for (let j = 0; j < columns; j++) dxs[at + j] = s * gain[j] * dys[at + j] - xs[at + j] * s ** 3 * mean;
+      const along = (s ** 3 * mean) / columns;
+      for (let j = 0; j < columns; j++) dxs[at + j] = s * gain[j] * dys[at + j] - along * xs[at + j];
       if (dg) for (let j = 0; j < columns; j++) dg[j] += dys[at + j] * xs[at + j] * s;
     }
     if (dg) g.gradient.values.set(dg);
@@ -89,19 +89,22 @@ function swiglu(layer, x) {
   const { memory, rows, columns } = a;
   const [sigma, product] = [memory.matrix(rows, columns), memory.matrix(rows, columns)];
   const [as, us, ss, ps] = [a.values, u.values, sigma.values, product.values];
+  exponential(sigma, a, { factor: -1 });
   for (let i = 0; i < as.length; i++) {
-    ss[i] = 1 / (1 + Math.exp(-as[i]));
+    ss[i] = 1 / (1 + ss[i]);
     ps[i] = as[i] * ss[i] * us[i];
   }
   const [y, backY] = linear(layer.down_proj, product);
 
   function back(dy) {
     const dp = backY(dy);
-    const [da, du] = [memory.matrix(rows, columns), memory.matrix(rows, columns)];
-    const [dps, das, dus] = [dp.values, da.values, du.values];
+    const [da, du] = [dp, sigma]; // in the places of what is not needed again
+    const dps = dp.values;
     for (let i = 0; i < as.length; i++) {
-      dus[i] = dps[i] * as[i] * ss[i];
-      das[i] = dps[i] * us[i] * ss[i] * (1 + as[i] * (1 - ss[i]));
+      const silu = as[i] * ss[i];
+      const slope = ss[i] + silu * (1 - ss[i]);
+      ss[i] = dps[i] * silu;
+      dps[i] *= us[i] * slope;
     }
     return plus(backA(da), backU(du));
   }

@@ -3,7 +3,7 @@
 //     z = E h        loss = mean over tokens of  log Σ exp z − z[wanted]        dz = (softmax(z) − onehot(wanted)) / tokens
 
 import { decoder } from "./decoder.js";
-import { into, times } from "./memory.js";
+import { exponential, into, times } from "./memory.js";
 
 // Of windows (texts of `length` ids, one behind the other): the mean loss. If `learns`, leaves the gradients as well.
 export function nextTokenLoss(model, windows, length, learns = true) {
@@ -23,15 +23,17 @@ export function nextTokenLoss(model, windows, length, learns = true) {
 }
 
 // The mean loss; `z` (tokens, vocabulary) becomes its own gradient.
-export function crossEntropy({ values, rows, columns }, wanted) {
+export function crossEntropy(z, wanted) {
+  const { values, rows, columns } = z;
   let total = 0;
   for (let row = 0, at = 0; row < rows; row++, at += columns) {
     const end = at + columns;
     const right = values[at + wanted[row]];
     let largest = -Infinity;
     for (let j = at; j < end; j++) if (values[j] > largest) largest = values[j];
+    exponential(z, z, { shift: largest, row });
     let sum = 0;
-    for (let j = at; j < end; j++) sum += values[j] = Math.exp(values[j] - largest);
+    for (let j = at; j < end; j++) sum += values[j];
     total += largest + Math.log(sum) - right;
     const share = 1 / (sum * rows);
     for (let j = at; j < end; j++) values[j] *= share;

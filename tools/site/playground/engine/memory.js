@@ -1,20 +1,21 @@
-// Matrices in one WebAssembly memory, where the product finds them, and that product.
+// Matrices in one WebAssembly memory, where simd.ts finds them, and what it does with them.
 //
 // Room is given out one piece behind the other and taken back all at once: what a step has computed is gone after it.
 
 const PANEL = 8 * 4 * 2048 + 64; // bytes for eight columns of as many rows as any product here sums over
 
 export class Memory {
-  static async open(wasm, megabytes = 96) {
+  // With the first of `codes` that this browser understands. LoRA of rank 64 takes 48 megabytes.
+  static async open(codes, megabytes = 52) {
     const memory = new WebAssembly.Memory({ initial: megabytes * 16 });
-    const { instance } = await WebAssembly.instantiate(wasm, { env: { memory, abort: () => {} } });
-    return new Memory(memory.buffer, instance.exports.multiply);
+    const code = codes.find((one) => WebAssembly.validate(one));
+    if (!code) throw new Error("this browser has no SIMD in WebAssembly: try a newer one");
+    const { instance } = await WebAssembly.instantiate(code, { env: { memory, abort: () => {} } });
+    return new Memory(memory.buffer, instance.exports);
   }
 
-  constructor(buffer, product) {
-    this.buffer = buffer;
-    this.product = product;
-    this.used = PANEL;
+  constructor(buffer, simd) {
+    Object.assign(this, { buffer, simd, used: PANEL });
   }
 
   // A new matrix, whose numbers are whatever lay there.
@@ -87,13 +88,20 @@ export function into(C, A, B, add = false) {
   if (B.rows !== A.columns || C.rows !== A.rows || C.columns !== B.columns || C.right !== 1)
     throw new RangeError(`no product: ${A.rows} × ${A.columns} by ${B.rows} × ${B.columns} into ${C.rows} × ${C.columns}`);
   const [a, b] = [A, B].map(({ at, down, right }) => [at, 4 * down, 4 * right]);
-  C.memory.product(C.at, 4 * C.down, ...a, ...b, ...sizes, add, 0);
+  C.memory.simd.multiply(C.at, 4 * C.down, ...a, ...b, ...sizes, add, 0);
   return C;
 }
 
+// y = exp(factor · (x − shift)) of each number, or of one row; y may be x.
+export function exponential(y, x, { factor = 1, shift = 0, row }) {
+  const count = row === undefined ? x.rows * x.columns : x.columns;
+  const skipped = 4 * count * (row ?? 0);
+  x.memory.simd.exponential(y.at + skipped, x.at + skipped, count, factor, shift, 0);
+}
+
+// x + y, where y was.
 export function plus(x, y) {
-  const sum = x.memory.matrix(x.rows, x.columns);
-  const [s, a, b] = [sum.values, x.values, y.values];
-  for (let i = 0; i < s.length; i++) s[i] = a[i] + b[i];
-  return sum;
+  const [from, to] = [x.values, y.values];
+  for (let i = 0; i < to.length; i++) to[i] += from[i];
+  return y;
 }

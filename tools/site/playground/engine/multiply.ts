@@ -1,7 +1,6 @@
 // The one product of matrices under everything: C = A B, or C + A B, in fp32.
 //
-// AssemblyScript; `npm run wasm` makes multiply.wasm, which the page loads. Addresses and strides are in bytes: element
-// (i, k) of A lies at a + i·ai + k·ak, so that a transposed matrix is one whose strides change places. C's rows are
+// Element (i, k) of A lies at a + i·ai + k·ak, so that a transposed matrix is one whose strides change places. C's rows are
 // contiguous, ci apart. No size need be a multiple of anything.
 //
 // Eight columns of B at a time are copied into `panel`, 32 bytes a row, which the L1 cache holds while all rows of A pass
@@ -45,15 +44,15 @@ function four(
   for (; panel < end; panel += 32, a0 += ak, a1 += ak, a2 += ak, a3 += ak) {
     const b0 = v128.load(panel), b1 = v128.load(panel + 16);
     const x0 = v128.load_splat<f32>(a0), x1 = v128.load_splat<f32>(a1);
-    c00 = f32x4.add(c00, f32x4.mul(x0, b0));
-    c01 = f32x4.add(c01, f32x4.mul(x0, b1));
-    c10 = f32x4.add(c10, f32x4.mul(x1, b0));
-    c11 = f32x4.add(c11, f32x4.mul(x1, b1));
+    c00 = multiplyAdd(x0, b0, c00);
+    c01 = multiplyAdd(x0, b1, c01);
+    c10 = multiplyAdd(x1, b0, c10);
+    c11 = multiplyAdd(x1, b1, c11);
     const x2 = v128.load_splat<f32>(a2), x3 = v128.load_splat<f32>(a3);
-    c20 = f32x4.add(c20, f32x4.mul(x2, b0));
-    c21 = f32x4.add(c21, f32x4.mul(x2, b1));
-    c30 = f32x4.add(c30, f32x4.mul(x3, b0));
-    c31 = f32x4.add(c31, f32x4.mul(x3, b1));
+    c20 = multiplyAdd(x2, b0, c20);
+    c21 = multiplyAdd(x2, b1, c21);
+    c30 = multiplyAdd(x3, b0, c30);
+    c31 = multiplyAdd(x3, b1, c31);
   }
   write(c, c00, c01, width, add, row);
   write(c + ci, c10, c11, width, add, row);
@@ -66,8 +65,8 @@ function one(c: usize, a: usize, ak: usize, panel: usize, k: usize, width: usize
   const end = panel + 32 * k;
   for (; panel < end; panel += 32, a += ak) {
     const x = v128.load_splat<f32>(a);
-    c0 = f32x4.add(c0, f32x4.mul(x, v128.load(panel)));
-    c1 = f32x4.add(c1, f32x4.mul(x, v128.load(panel + 16)));
+    c0 = multiplyAdd(x, v128.load(panel), c0);
+    c1 = multiplyAdd(x, v128.load(panel + 16), c1);
   }
   write(c, c0, c1, width, add, row);
 }
@@ -87,4 +86,12 @@ function write(c: usize, c0: v128, c1: v128, width: usize, add: bool, row: usize
   v128.store(row, c0);
   v128.store(row + 16, c1);
   for (let q: usize = 0; q < 4 * width; q += 4) store<f32>(c + q, load<f32>(row + q) + (add ? load<f32>(c + q) : 0));
+}
+
+// x y + z
+// @ts-ignore: decorator
+@inline
+export function multiplyAdd(x: v128, y: v128, z: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(x, y, z);
+  return f32x4.add(f32x4.mul(x, y), z);
 }

@@ -36,8 +36,8 @@ export const CHALLENGES = [
     task: "LoRA of rank 4, α 8, on all linear layers, 60 steps: which is the lowest rate that leaves the model worse than it was?",
     guesses: ["0.01 or lower", "0.03", "0.1", "0.3 or higher"],
     verdict(runs) {
-      const usual = ({ settings: { method, rank, alpha, targets } }) =>
-        method === "lora" && rank === 4 && alpha === 8 && targets === "all";
+      const usual = ({ settings: { method, rank, alpha, targets, steps } }) =>
+        method === "lora" && rank === 4 && alpha === 8 && targets === "all" && steps === 60;
       const ruined = runs.filter((run) => onJargon(run) && usual(run) && (run.failed || run.last.task > run.first.task));
       if (!ruined.length) return undefined;
       const rate = Math.min(...ruined.map((run) => run.settings.rate));

@@ -7,7 +7,7 @@ import { TARGETS, WORDS, inWords, knobs, linkOf, settingsOf } from "./knobs.js";
 import { picture } from "./pictures.js";
 import { plot } from "./plots.js";
 
-const GHOSTS = 6; // earlier runs that stay in the drawings
+const GHOSTS = 6; // earlier runs that the drawings show
 const $ = (id) => document.getElementById(id);
 const assets = JSON.parse($("assets").textContent); // where each lies: beside the page, or in it
 
@@ -76,7 +76,7 @@ const told = {
       ? `${points.length} values, from ${points[0][1].toPrecision(3)} to ${points.at(-1)[1].toPrecision(3)}.`
       : "ΔW is zero so far.";
     shown.spectrum([{ points, kind: "now", dots: true }], words);
-    tests.judge(runs.filter((run) => run.done || run.failed));
+    tests.judge(runs.filter(({ done }) => done));
   },
 
   text({ strength, text, tokens, ms }) {
@@ -99,15 +99,15 @@ const told = {
     if (during !== "open" && message.startsWith("the loss is")) Object.assign(current(), { failed: true, done: true });
     complain(during === "open" ? `These files cannot be opened: ${message}.` : `${message}.`);
     listRuns();
+    tests.judge(runs.filter(({ done }) => done));
   },
 };
 
 // ---- what the reader does
 
 const controls = knobs($("knobs"), () => {
-  const { task, method, targets, ...rest } = controls.read();
-  $("own").hidden = task !== "own";
-  $("link").href = linkOf({ task, method, targets, ...rest });
+  $("own").hidden = controls.read().task !== "own";
+  $("link").href = linkOf(controls.read());
   $("changed").hidden = !current() || same(current().asked, controls.read());
 });
 
@@ -126,16 +126,20 @@ function begin(next) {
 const settled = (knobs) => ({ ...knobs, targets: TARGETS[knobs.targets] });
 
 function newRun(run) {
+  if (current()?.losses.length === 0) runs.pop(); // never begun
   runs.push({ losses: [], points: [], ms: [], ...run });
-  const previous = runs.filter((one) => one.losses.length || one === current());
-  runs.splice(0, runs.length, ...previous.slice(-GHOSTS - 1));
   $("changed").hidden = true;
   $("at").textContent = `0 of ${run.settings.steps}`;
   for (const id of ["loss", "speed"]) $(id).textContent = "–";
   $("downloads").replaceChildren();
   complain("");
+  soon(drawLoss);
   listRuns();
 }
+
+// Code for another page, in which this one stands with the knobs as they are now.
+const embedding = () =>
+  `<iframe src="${$("link").href.replaceAll("&", "&amp;")}" title="${document.title}" width="100%" height="800" style="border: 0"></iframe>`;
 
 const actions = {
   start() {
@@ -163,6 +167,10 @@ const actions = {
     if (current()?.settings.method === "full")
       return complain("All weights have been trained: there is no adapter to save. Train LoRA for one.");
     ask("save");
+  },
+  async embed() {
+    await navigator.clipboard.writeText(embedding());
+    say("Copied: the code shows this page in yours, with these knobs.");
   },
   write,
 };
@@ -225,14 +233,14 @@ const shown = {
 const tests = challenges($("challenges"));
 
 function drawLoss() {
-  const series = runs.map((run) => ({ points: run.losses, kind: run === current() ? "now" : "ghost" }));
+  const series = runs.slice(-GHOSTS - 1).map((run) => ({ points: run.losses, kind: run === current() ? "now" : "ghost" }));
   const { losses } = current();
   shown.loss(series, losses.length ? `Step ${losses.length}: ${losses.at(-1)[1].toFixed(3)} nats.` : "No step yet.");
 }
 
 function drawPlane() {
   const path = (run) => run.points.map(({ task, austen }) => [task, austen]);
-  const comparable = runs.filter((run) => run.settings.task === current().settings.task);
+  const comparable = runs.filter((run) => run.settings.task === current().settings.task).slice(-GHOSTS - 1);
   const series = comparable.map((run) => ({ points: path(run), kind: run === current() ? "now" : "ghost", dots: true }));
   const { first, last } = current();
   const words = last && `Task ${first.task.toFixed(1)} to ${last.task.toFixed(1)}, Austen ${first.austen.toFixed(1)} to ${last.austen.toFixed(1)}.`;
@@ -286,16 +294,25 @@ const bytes = async (name) => new Response(await load(name)).arrayBuffer();
 const json = async (name) => new Response(await load(name)).json();
 
 async function begins() {
-  const [script, wasm, weights, course] = await Promise.all([bytes("worker.js"), bytes("multiply.wasm"), bytes("weights"), json("course")]);
+  const parts = ["worker.js", "simd-fused.wasm", "simd.wasm", "weights"].map(bytes);
+  const [course, script, fused, plain, weights] = await Promise.all([json("course"), ...parts]);
   worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));
   worker.onmessage = ({ data: { what, ...rest } }) => told[what](rest);
   worker.onerror = ({ message }) => complain(`The part that trains has stopped: ${message}.`);
-  ask("load", { wasm, weights, ...course }, [weights]);
+  ask("load", { codes: [fused, plain], weights, ...course }, [weights]);
 }
 
-try {
-  controls.write(settingsOf(location.hash));
-} catch (error) {
-  complain(`${error.message}.`);
+function follow() {
+  try {
+    controls.write(settingsOf(location.hash));
+  } catch (error) {
+    complain(`${error.message}.`);
+  }
 }
+addEventListener("hashchange", follow);
+follow();
+// In another page's frame it leads out of it; a file on this computer cannot stand in another page.
+const framed = window !== top;
+if (framed) for (const link of document.querySelectorAll("header a")) link.target = "_blank";
+$("embed").hidden = framed || location.protocol === "file:";
 begins().catch((error) => complain(`The page could not be loaded: ${error.message}.`));
