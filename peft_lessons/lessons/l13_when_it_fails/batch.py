@@ -1,4 +1,4 @@
-"""Is this batch sound?
+"""Would you train on it?
 
 Batches come from somebody else's code, for a training loop that shifts labels itself. Write `sound(ids, labels, end)`:
 True if you would train on the batch, False if not. `ids` and `labels` are (batch, tokens) of int64.

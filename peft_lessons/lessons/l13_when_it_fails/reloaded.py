@@ -1,4 +1,4 @@
-"""Is this the adapter that I trained?
+"""May it take the place of the run?
 
 The run is over, its model still in memory, its adapter in a file, and from the file somebody has made a second model.
 Write `survived(trained, loaded, ids)`: True if the second one may replace the first. Both are called as `model(ids)`
@@ -29,7 +29,7 @@ from peft_lessons import adapters_disabled
 
 
 def survived(trained, loaded, ids):
-    """True if the loaded model computes what the trained one does, and not by its base alone"""
+    """True if `loaded` may replace `trained`"""
     return ...
 '''
 
@@ -45,7 +45,7 @@ from peft_lessons import adapters_disabled
 
 
 def survived(trained, loaded, ids):
-    """True if the loaded model computes what the trained one does, and not by its base alone"""
+    """True if `loaded` may replace `trained`"""
     with torch.no_grad():
         before, after = trained(ids), loaded(ids)
         with adapters_disabled(loaded):

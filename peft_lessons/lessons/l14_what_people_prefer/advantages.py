@@ -1,4 +1,4 @@
-"""How much better than its group?
+"""Better than which answers?
 
 A model answers each of several questions a few times, and each answer earns a reward. Write `my_advantages(rewards)`:
 from `rewards` (questions, answers) a tensor of the same shape that says by how much each answer is better than the mean

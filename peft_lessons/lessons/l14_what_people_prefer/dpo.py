@@ -1,4 +1,4 @@
-"""The loss of DPO.
+"""From four log-probabilities to a loss.
 
 Write `my_dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)`. Each of the four is a tensor
 (pairs,): log π(y|x), the log-probability of a whole answer, summed over its tokens. The first two are the model's, the
@@ -22,7 +22,9 @@ TITLE = "The loss of DPO"
 MINUTES = 6
 
 STARTER = '''\
-def my_dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+def my_dpo_loss(
+    chosen, rejected, reference_chosen, reference_rejected, beta
+):
     """L of each pair, from the log-probabilities of its answers"""
     return ...
 '''
@@ -35,7 +37,9 @@ HINTS = [
 ]
 
 SOLUTION = '''\
-def my_dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+def my_dpo_loss(
+    chosen, rejected, reference_chosen, reference_rejected, beta
+):
     """L of each pair, from the log-probabilities of its answers"""
     gap = (chosen - reference_chosen) - (rejected - reference_rejected)
     return -torch.nn.functional.logsigmoid(beta * gap)
@@ -105,10 +109,6 @@ WRONG = {
         _WRONG.format(f"-torch.log(torch.sigmoid(beta * {_GAP}))"),
         "are NaN or infinite",
     ),
-    "swaps chosen and reference": (
-        _WRONG.format(f"-{_LOG}(beta * ((reference_chosen - chosen) - (reference_rejected - rejected)))"),
-        "the sign: this makes the rejected answer likelier",
-    ),
 }
 
 
@@ -129,5 +129,5 @@ def check(student: Callable[..., Any]) -> None:
 
 
 def _case(four: list[list[float]], beta: float, words: str) -> Case:
-    tensors = [torch.tensor(one) for one in four]
-    return Case((*tensors, beta), dpo_loss(*tensors, beta), f"{words}, with {four} and β = {beta},")
+    a, b, c, d = (torch.tensor(one) for one in four)
+    return Case((a, b, c, d, beta), dpo_loss(a, b, c, d, beta), f"{words}, with {four} and β = {beta},")
