@@ -27,7 +27,7 @@ EXPORTS = {
     ),
     "experts": ("LoRAExperts",),
     "checkpoints.files": ("load_adapter", "save_adapter"),
-    "checkpoints.gguf": ("export_gguf",),
+    "checkpoints.gguf": ("export_gguf", "export_merged_gguf"),
     "quantization.simulated": ("FakeQuantizedLinear", "fake_quantize"),
     "methods.lora_plus": ("lora_plus_groups",),
     "methods.partial": ("full_fine_tuning", "head_only", "last_layers"),

@@ -122,11 +122,16 @@ def take_up(arguments: Arguments) -> int:
 
 
 def export(arguments: Arguments) -> int:
-    from peft_lessons import export_gguf
+    from peft_lessons import export_gguf, export_merged_gguf
     from peft_lessons.files import user_path
 
-    file = export_gguf(user_path(arguments.adapter), user_path(arguments.file), arguments.base or None)
-    print(f"{file}: {file.stat().st_size:,} bytes, an adapter for llama.cpp.")
+    adapter, file, base = user_path(arguments.adapter), user_path(arguments.file), arguments.base or None
+    if arguments.merged:
+        export_merged_gguf(adapter, file, arguments.merged, base)
+    else:
+        export_gguf(adapter, file, base)
+    kind = "a model with the adapter merged into it" if arguments.merged else "an adapter"
+    print(f"{file}: {file.stat().st_size:,} bytes, {kind} for llama.cpp.")
     return 0
 
 
@@ -230,7 +235,7 @@ COMMANDS = (
     Command(
         "export",
         export,
-        "write a LoRA adapter as a GGUF file for llama.cpp, Ollama and LM Studio",
+        "write a LoRA adapter, or a model merged with it, as a GGUF file for llama.cpp, Ollama and LM Studio",
         "export my_adapter my_adapter.gguf",
         (
             ("adapter", "the adapter's folder, ours or peft's"),
@@ -239,6 +244,7 @@ COMMANDS = (
                 "[base]",
                 "its base, where the adapter names none that is here: the folder of its config.json, or its GGUF",
             ),
+            ("--merged FORMAT", "write the whole model with the adapter in it: F32, F16, Q8_0, Q4_0 or Q4_1"),
         ),
     ),
     Command(
