@@ -14,6 +14,7 @@ myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # a lesson may go from a title to a smaller heading
 nb_execution_mode = "off"  # the notebooks are shown as they are stored
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # an exercise may have formulas
 # A quiz's text form comes last: what it is for is nbval. Its Markdown has the options, with the answers folded.
 nb_mime_priority_overrides = [("html", "text/html", 1), ("html", "text/markdown", 2), ("html", "text/plain", 3)]
 

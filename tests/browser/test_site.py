@@ -60,6 +60,15 @@ def site(tmp_path_factory):
     return out
 
 
+def test_formulas_are_marked_as_such(site):
+    """In what a lesson says and in an exercise's task too, where nothing but code may keep its dollars."""
+    code = re.compile(r"<(pre|code|script|style|template)\b.*?</\1>|<[^>]+>", re.DOTALL)
+    pages = sorted((site / "lessons").glob("*.html"))
+    raw = {page.stem: re.findall(r"\$[^$\s][^$]{0,40}\$", code.sub(" ", page.read_text("utf-8"))) for page in pages}
+    assert len(raw) == len(lessons()) and not any(raw.values()), raw
+    assert '<span class="math">\\(A\\)</span>' in (site / "lessons/02_what_fine_tuning_costs.html").read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def address(site):
     handler = functools.partial(Silent, directory=site)

@@ -166,7 +166,7 @@ def finish(made: Path) -> None:
     for page in made.rglob("*.html"):
         content = page.read_text(encoding="utf-8")
         if "course.js" in content and page.name != "search.html":
-            page.write_text(late(content), encoding="utf-8")
+            page.write_text(late(typeset(content, page.relative_to(made))), encoding="utf-8")
     styles.prune(made)
     (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
 
@@ -177,6 +177,26 @@ SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex")
 # What runs at the end would hold up the style sheets, and what runs in the head the text.
 PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')
 IN_HEAD = re.compile(r'<script (?=src="[^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)')
+
+
+SAID = re.compile(r'(<div class="peft-say">)(.*?)(</div>)', re.DOTALL)
+# What myst writes into a page with formulas: MathJax looks at these places alone.
+ONLY_FORMULAS = '<script>window.MathJax = {"options": {"processHtmlClass": "math"}}</script>'
+FORMULA = re.compile(r"\$([^$<>]+)\$")
+
+
+def typeset(page: str, path: Path) -> str:
+    """Return a page on which formulas in what a lesson says are marked as Sphinx marks those of its text.
+
+    A page without any other formula gets MathJax, too.
+    """
+    marked = SAID.sub(
+        lambda said: said[1] + FORMULA.sub(r'<span class="math">\\(\1\\)</span>', said[2]) + said[3], page
+    )
+    if marked != page and "_static/mathjax.js" not in page:
+        script = f'<script src="{"../" * (len(path.parts) - 1)}_static/mathjax.js"></script>'
+        marked = marked.replace("</head>", f"{ONLY_FORMULAS}\n{script}\n</head>", 1)
+    return marked
 
 
 def late(page: str) -> str:
