@@ -4,10 +4,9 @@ Write `my_dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta)
 (pairs,): log π(y|x), the log-probability of a whole answer, summed over its tokens. The first two are the model's, the
 others those of the reference, where training began. Return the loss of each pair, (pairs,):
 
-$$L = -\\log \\sigma\\!\\left(\\beta \\left[\\log\\frac{\\pi(y_w|x)}{\\pi_{ref}(y_w|x)}
-- \\log\\frac{\\pi(y_l|x)}{\\pi_{ref}(y_l|x)}\\right]\\right)$$
+$$L = -\\log \\sigma(\\beta\\,[r_w - r_l]), \\quad r = \\log\\frac{\\pi(y|x)}{\\pi_{ref}(y|x)}$$
 
-with y_w the chosen answer and y_l the rejected one. It must stay finite where a pair is far off.
+r_w is that of the chosen answer and r_l that of the rejected one. L must stay finite where a pair is far off.
 """
 
 from collections.abc import Callable
