@@ -18,6 +18,7 @@ from typing import Any
 from peft_lessons import __version__, course
 
 Arguments = argparse.Namespace
+FOLDER = "safetensors"  # what `export --merged` calls a model's folder, beside the formats of GGUF
 
 
 def lab(arguments: Arguments) -> int:
@@ -122,16 +123,18 @@ def take_up(arguments: Arguments) -> int:
 
 
 def export(arguments: Arguments) -> int:
-    from peft_lessons import export_gguf, export_merged_gguf
+    from peft_lessons import export_gguf, export_merged_folder, export_merged_gguf
     from peft_lessons.files import user_path
 
     adapter, file, base = user_path(arguments.adapter), user_path(arguments.file), arguments.base or None
-    if arguments.merged:
-        export_merged_gguf(adapter, file, arguments.merged, base)
+    if arguments.merged == FOLDER:
+        written, what = export_merged_folder(adapter, file, base), "a merged model for transformers and vLLM"
+    elif arguments.merged:
+        written, what = export_merged_gguf(adapter, file, arguments.merged, base), "a merged model for llama.cpp"
     else:
-        export_gguf(adapter, file, base)
-    kind = "a model with the adapter merged into it" if arguments.merged else "an adapter"
-    print(f"{file}: {file.stat().st_size:,} bytes, {kind} for llama.cpp.")
+        written, what = export_gguf(adapter, file, base), "an adapter for llama.cpp"
+    parts = written.iterdir() if written.is_dir() else [written]
+    print(f"{file}: {sum(part.stat().st_size for part in parts):,} bytes, {what}.")
     return 0
 
 
@@ -235,16 +238,19 @@ COMMANDS = (
     Command(
         "export",
         export,
-        "write a LoRA adapter, or a model merged with it, as a GGUF file for llama.cpp, Ollama and LM Studio",
+        "write a LoRA adapter, or a model merged with it, for llama.cpp and Ollama, or for transformers",
         "export my_adapter my_adapter.gguf",
         (
             ("adapter", "the adapter's folder, ours or peft's"),
-            ("file", "the new file (GGUF)"),
+            ("file", f"the new file (GGUF), or with --merged {FOLDER} the new folder"),
             (
                 "[base]",
                 "its base, where the adapter names none that is here: the folder of its config.json, or its GGUF",
             ),
-            ("--merged FORMAT", "write the whole model with the adapter in it: F32, F16, Q8_0, Q4_0 or Q4_1"),
+            (
+                "--merged FORMAT",
+                f"write the whole model with the adapter in it: F32, F16, Q8_0, Q4_0, Q4_1 or {FOLDER}",
+            ),
         ),
     ),
     Command(
@@ -254,7 +260,10 @@ COMMANDS = (
         "serve --adapter bierce=my_adapter",
         (
             ("[model]", "the model's GGUF file; else SmolLM2"),
-            ("--adapter NAME=FOLDER …", "a LoRA adapter and its name; may be given several times"),
+            (
+                "--adapter NAME=FOLDER …",
+                "a LoRA adapter, its folder or GGUF file, under a name; may be given several times",
+            ),
             ("--port NUMBER", "where to listen; else 8080"),
         ),
     ),

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_lessons import course, llama_server
-from peft_lessons.accounting import decoder_shape
+from peft_lessons.accounting import ModelShape, decoder_shape
 from peft_lessons.checkpoints.files import read_adapter
 from peft_lessons.checkpoints.gguf import write_adapter
 from peft_lessons.checks import check_count
@@ -62,9 +62,10 @@ class Service:
 def serving(
     adapters: Mapping[str, str | Path] | None = None, model: str | Path | None = None, port: int = 0
 ) -> Iterator[Service]:
-    """Serve inside this context: a GGUF file, SmolLM2's unless told otherwise, with LoRA adapters from their folders.
+    """Serve inside this context: a GGUF file, SmolLM2's unless told otherwise, with LoRA adapters.
 
-    Port 0 is any that is free.
+    An adapter comes from its folder, ours or peft's, or from a GGUF file such as `export_gguf` writes. Port 0 is any
+    that is free.
 
     Raises:
         FileNotFoundError: for a missing file or folder, and when llama.cpp is not installed.
@@ -79,7 +80,7 @@ def serving(
 def serve(model: str, adapters: Sequence[str], port: str) -> int:
     """Serve until Ctrl+C, as `peft-lessons serve` does, and start llama.cpp again should it crash.
 
-    Adapters are NAME=FOLDER. Returns the exit status.
+    Adapters are NAME=FOLDER or NAME=FILE.gguf. Returns the exit status.
 
     Raises:
         ValueError: for an adapter without a name or folder, and for a port that is no number.
@@ -89,7 +90,7 @@ def serve(model: str, adapters: Sequence[str], port: str) -> int:
     for one in adapters:
         name, _, folder = one.partition("=")
         if not name or not folder or name in folders:
-            raise ValueError(f"an adapter is NAME=FOLDER, each name once; got {one!r:.80}")
+            raise ValueError(f"an adapter is NAME=FOLDER or NAME=FILE.gguf, each name once; got {one!r:.80}")
         folders[name] = user_path(folder)
     if port and not port.isdecimal():
         raise ValueError(f"port is a number from 0 to {LAST_PORT}, got {port!r:.20}")
@@ -121,10 +122,7 @@ def _running(
         raise FileNotFoundError(f"llama.cpp is not installed. Run:\n{install}")
     shape = decoder_shape(config_of(GGUFFile(path)))
     with tempfile.TemporaryDirectory(prefix="peft-lessons-") as temporary:
-        files = [
-            str(write_adapter(read_adapter(folder), Path(temporary) / f"{name}.gguf", shape, name))
-            for name, folder in adapters.items()
-        ]
+        files = [str(_adapter_file(Path(source), Path(temporary), shape, name)) for name, source in adapters.items()]
         _require_free(port)
         llama_cpp = _LlamaCpp(str(path.absolute()), files, port)
         try:
@@ -132,6 +130,15 @@ def _running(
             yield Service(address, llama_cpp.key, tuple(adapters)), llama_cpp
         finally:
             llama_cpp.end()
+
+
+def _adapter_file(source: Path, temporary: Path, shape: ModelShape, name: str) -> Path:
+    """Return an adapter as a GGUF file, which is written into `temporary` unless it is one."""
+    if source.suffix != ".gguf":
+        return write_adapter(read_adapter(source), temporary / f"{name}.gguf", shape, name)
+    if (kind := GGUFFile(source).metadata.get("general.type")) != "adapter":
+        raise ValueError(f"{source} says that its type is {kind!r:.40}, and an adapter is wanted: see export_gguf")
+    return source.absolute()
 
 
 def _require_free(port: int) -> None:

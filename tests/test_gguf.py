@@ -22,7 +22,6 @@ from peft_lessons import (
     adapters_disabled,
     cli,
     export_gguf,
-    export_merged_gguf,
     inject,
     load_adapter,
     merge,
@@ -448,42 +447,6 @@ def test_the_command(tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out == f"{file}: {file.stat().st_size:,} bytes, an adapter for llama.cpp.\n"
     assert cli.main(["export", str(tmp_path), str(file)]) == 2
     assert "holds no adapter_config.json" in capsys.readouterr().err
-
-
-def test_a_merged_model_is_what_the_adapter_and_its_base_compute(tmp_path: Path, capsys) -> None:
-    """Of LoRA, and of DoRA, for which llama.cpp has no place beside a model."""
-    base = save_gguf(*load_tiny_gpt(), tmp_path / "base.gguf", weights="F32")
-    ids = torch.randint(1024, (2, 20), generator=torch.Generator().manual_seed(0))
-    for config in (LoRAConfig(rank=4, alpha=8), DoRAConfig(rank=4, alpha=8)):
-        folder = trained(config, tmp_path / type(config).__name__)
-        expected = load_adapter(load_tiny_gpt()[0], folder)(ids)
-        file = tmp_path / f"{type(config).__name__}.gguf"
-        merged, tokenizer = load_gguf(export_merged_gguf(folder, file, "F32", base))
-        torch.testing.assert_close(merged(ids), expected, rtol=1e-4, atol=1e-4)
-        assert (merged(ids) - load_tiny_gpt()[0](ids)).abs().max() > 0.1
-        assert tokenizer.decode(tokenizer.encode("It was a truth")) == "It was a truth"
-        assert cli.main(["export", str(folder), str(file), str(base), "--merged", "Q8_0"]) == 0
-        assert capsys.readouterr().out == (
-            f"{file}: {file.stat().st_size:,} bytes, a model with the adapter merged into it for llama.cpp.\n"
-        )
-        assert (load_gguf(file)[0](ids) - expected).abs().max() < 0.2 * (expected.max() - expected.min())
-
-
-def test_what_cannot_be_merged_is_refused_and_leaves_the_old_file(tmp_path: Path, capsys) -> None:
-    folder, file = trained(LoRAConfig(rank=2), tmp_path / "adapter"), tmp_path / "merged.gguf"
-    base = save_gguf(*load_tiny_gpt(), tmp_path / "base.gguf", weights="F32")
-    file.write_text("old")
-    with pytest.raises(ValueError, match="as its base: say where that is"):
-        export_merged_gguf(folder, file)
-    with pytest.raises(ValueError, match="weights is 'Q5_K'; possible: F32, F16, Q4_0, Q4_1, Q8_0"):
-        export_merged_gguf(folder, file, "Q5_K", base)
-    with pytest.raises(FileNotFoundError):
-        export_merged_gguf(folder, file, base=tmp_path / "nowhere.gguf")
-    with pytest.raises(ValueError):
-        export_merged_gguf(DEVILS_ADAPTER, file, base=base)
-    assert cli.main(["export", str(folder), str(file), "--merged", "Q8_0"]) == 2
-    assert "say where that is" in capsys.readouterr().err
-    assert file.read_text() == "old"
 
 
 def test_a_large_model_needs_no_weights(tmp_path: Path) -> None:

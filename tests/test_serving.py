@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import nn
 
-from peft_lessons import LoRAConfig, cli, inject, load_adapter, merge, save_adapter
+from peft_lessons import LoRAConfig, cli, export_gguf, inject, load_adapter, merge, save_adapter
 from peft_lessons.llama_server import HOST
 from peft_lessons.models import Decoder, generate, load_gguf, load_tiny_gpt, save_gguf
 from peft_lessons.serving import Service, serving
@@ -148,6 +148,15 @@ def test_what_requests_get_that_name_no_adapter(service: Service) -> None:
         request(service, "/lora-adapters", json.dumps([{"id": 0, "scale": scale}]).encode())
         assert text(service) == expected
         assert (text(service, {"first": 1.0}), text(service, {"first": 0.0})) == (on, off)
+
+
+@pytest.mark.slow
+def test_an_adapter_may_come_as_a_file(service: Service, folder: Path, tmp_path: Path) -> None:
+    """Such as one that somebody else wrote for llama.cpp."""
+    file = export_gguf(folder / "first", tmp_path / "written.gguf", base=folder / "tiny.gguf")
+    with serving({"file": file, "folder": folder / "second"}, folder / "tiny.gguf") as one:
+        assert text(one, {"file": 1.0}) == text(service, {"first": 1.0})
+        assert text(one, {"folder": 1.0}) == text(service, {"second": 1.0})
 
 
 @pytest.mark.slow
@@ -363,11 +372,14 @@ def test_what_cannot_be_served_is_named(folder: Path, tmp_path: Path, capsys) ->
     (tmp_path / "text.gguf").write_text("hello")
     assert "is not a GGUF file" in said(capsys, str(tmp_path / "text.gguf"))
     assert "holds no adapter_config.json" in said(capsys, model, "--adapter", f"a={tmp_path}")
-    assert "an adapter is NAME=FOLDER, each name once; got 'a'" in said(capsys, model, "--adapter", "a")
+    assert "an adapter is NAME=FOLDER or NAME=FILE.gguf, each name once; got 'a'" in said(
+        capsys, model, "--adapter", "a"
+    )
     assert "each name once" in said(capsys, model, *(f"--adapter=a={folder / 'first'}",) * 2)
     assert "an adapter's name is 1 to 64" in said(capsys, model, "--adapter", f"../a={folder / 'first'}")
     assert "port is a number from 0 to 65535, got '-1'" in said(capsys, model, "--port=-1")
     assert "port is a number up to 65535, got 70000" in said(capsys, model, "--port", "70000")
+    assert "its type is 'model', and an adapter is wanted" in said(capsys, model, "--adapter", f"a={model}")
     other = LoRAConfig(rank=2, targets=("0",))
     save_adapter(inject(nn.Sequential(nn.Linear(8, 8)), other), other, tmp_path / "other")
     assert "0 is no matrix of this base" in said(capsys, model, "--adapter", f"a={tmp_path / 'other'}")

@@ -38,6 +38,7 @@ from peft_lessons.accounting.plan import (
     parameter_break_even_rank,
     trained_parameters,
 )
+from peft_lessons.accounting.serving import Serving, cache_bytes, serving_memory
 from peft_lessons.accounting.shapes import MODELS, Experts, Latent, ModelShape, decoder_shape, model_shape
 from peft_lessons.accounting.storage import BF16, FP32, INT8, NF4, NF4_DOUBLE, STORAGES, Storage, Stored
 
@@ -72,12 +73,14 @@ __all__ = [
     "Optimizer",
     "Plan",
     "Precision",
+    "Serving",
     "Storage",
     "Stored",
     "TensorMemory",
     "activations",
     "adapter_bytes",
     "adapter_file_bytes",
+    "cache_bytes",
     "decoder_shape",
     "flops_break_even_rank",
     "lay_out",
@@ -86,6 +89,7 @@ __all__ = [
     "model_states",
     "parameter_break_even_rank",
     "safetensors_bytes",
+    "serving_memory",
     "shape_from_config",
     "step_flops",
     "stored_tensors",

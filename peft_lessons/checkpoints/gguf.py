@@ -1,4 +1,4 @@
-"""A LoRA adapter, or a model merged with one, as a file for llama.cpp and what is built on it: Ollama, LM Studio.
+"""A LoRA adapter as a file for llama.cpp and what is built on it, such as Ollama.
 
 llama.cpp computes W x + scale · (α / r) B (A x), with the scale that a request asks for, the rank r of each pair and
 one α in the file. Where an adapter's own scaling is another one (√r in place of r, an α of its own for some modules), B
@@ -15,28 +15,22 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from peft_lessons.adapters import merge
-from peft_lessons.checkpoints.files import StoredAdapter, load_adapter, read_adapter
+from peft_lessons.checkpoints.files import StoredAdapter, read_adapter
 from peft_lessons.checkpoints.peft_names import layout_of
 from peft_lessons.checkpoints.schema import PREFIX
 from peft_lessons.checkpoints.weights import plain_name, unfit
 from peft_lessons.exact import exact
 from peft_lessons.files import user_path
 from peft_lessons.methods.lora import LoRAConfig
-from peft_lessons.models.decoder import Decoder
 from peft_lessons.models.gguf import GGUFFile, write_gguf
 from peft_lessons.models.gguf_blocks import F32
-from peft_lessons.models.hub import cached_config, load_from_hub
+from peft_lessons.models.hub import cached_config
 from peft_lessons.models.llama_gguf import (
     ARCHITECTURE,
     config_of,
     in_their_row_order,
     llama_cpp_name,
-    load_gguf,
-    save_gguf,
 )
-from peft_lessons.models.smollm2 import load_smollm2
-from peft_lessons.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the planner is imported where it is needed: it takes as long as all else
     from peft_lessons.accounting import ModelShape
@@ -71,48 +65,6 @@ def export_gguf(folder: str | Path, file: str | Path, base: ModelShape | str | P
     """
     stored = read_adapter(folder)
     return write_adapter(stored, Path(file), base_shape(stored, base), Path(folder).resolve().name)
-
-
-def export_merged_gguf(
-    folder: str | Path, file: str | Path, weights: str = "Q8_0", base: str | Path | None = None
-) -> Path:
-    """Write a whole model, with the adapter in `folder` merged into it, as a GGUF file, whole or not at all.
-
-    Any method goes whose update folds into the weights. `weights` is the format of the matrices: "F32", "F16", "Q8_0",
-    "Q4_0" or "Q4_1". Of 4-bit formats take another than the base's own: on its own grid most of an update is rounded
-    away. `base` is a Llama's GGUF file or the folder of a Hugging Face model; left out, it is the course's SmolLM2,
-    for adapters that name it.
-
-    Raises:
-        FileNotFoundError: for a missing file.
-        ValueError: for another format, for an adapter that does not fit or cannot be merged, and for one that names
-            another base when none is given.
-
-    Examples:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from peft_lessons import LoRAConfig, export_merged_gguf, inject, save_adapter
-        >>> from peft_lessons.models import load_tiny_gpt, save_gguf
-        >>> model, tokenizer = load_tiny_gpt()
-        >>> with tempfile.TemporaryDirectory() as name:
-        ...     folder, config = Path(name), LoRAConfig(rank=2)
-        ...     base = save_gguf(model, tokenizer, folder / "base.gguf", weights="F32")
-        ...     _ = save_adapter(inject(model, config), config, folder / "adapter")
-        ...     export_merged_gguf(folder / "adapter", folder / "merged.gguf", base=base).name
-        'merged.gguf'
-    """
-    model, tokenizer = _loaded(base, read_adapter(folder))
-    return save_gguf(merge(load_adapter(model, folder)), tokenizer, file, weights)
-
-
-def _loaded(base: str | Path | None, stored: StoredAdapter) -> tuple[Decoder, Tokenizer]:
-    if base is not None:
-        path = user_path(str(base))
-        return load_gguf(path) if path.suffix == ".gguf" else load_from_hub(path)
-    named = str(stored.settings.get("base_model_name_or_path"))
-    if not named.rpartition("/")[2].startswith("SmolLM2-135M"):
-        raise ValueError(f"the adapter names {named!r} as its base: say where that is, a GGUF file or a folder")
-    return load_smollm2()
 
 
 def write_adapter(stored: StoredAdapter, file: Path, shape: ModelShape, name: str) -> Path:

@@ -1,7 +1,7 @@
 """Language models: one decoder, and the weights to put into it."""
 
 from peft_lessons.models.decoder import Decoder, DecoderConfig, KeyValueCache, generate, generate_steps
-from peft_lessons.models.hub import load_from_hub
+from peft_lessons.models.hub import load_from_hub, save_for_transformers
 from peft_lessons.models.llama_gguf import load_gguf, save_gguf
 from peft_lessons.models.smollm2 import load_smollm2
 from peft_lessons.models.smollm2_4bit import load_smollm2_in_4_bits
@@ -20,5 +20,6 @@ __all__ = [
     "load_smollm2",
     "load_smollm2_in_4_bits",
     "load_tiny_gpt",
+    "save_for_transformers",
     "save_gguf",
 ]

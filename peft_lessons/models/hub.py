@@ -1,10 +1,12 @@
-"""Llama-style checkpoints in Hugging Face's layout, from their hub or from a folder.
+"""Llama-style checkpoints in Hugging Face's layout: from their hub or a folder, and into a folder.
 
 A folder holds `config.json`, weights in safetensors (one file, or several with an index), `tokenizer.json` and, where
 the end token is not one that `config.json` names, `tokenizer_config.json`. Pickled weights are never read.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ import torch
 from torch import Tensor
 
 from peft_lessons.exact import exact
+from peft_lessons.files import write_together
 from peft_lessons.models.decoder import Decoder, DecoderConfig
+from peft_lessons.models.llama_gguf import check_savable
 from peft_lessons.models.tokenizer import Tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-FILES = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-
+TOKENIZER, TOKENIZER_SETTINGS = "tokenizer.json", "tokenizer_config.json"
+FILES = ["config.json", "*.safetensors", INDEX, TOKENIZER, TOKENIZER_SETTINGS, "chat_template.jinja"]
+ARCHITECTURE = "LlamaForCausalLM"
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
@@ -45,6 +50,65 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
     return model.to(device), _read_tokenizer(folder)
 
 
+@exact()
+def save_for_transformers(model: Decoder, tokenizer: Tokenizer, folder: str | Path) -> Path:
+    """Write a model and its tokenizer as transformers reads them, and vLLM; all files or none. Returns the folder.
+
+    Weights keep their dtype; those of quantized layers are dequantized. `AutoModelForCausalLM.from_pretrained(folder)`
+    then gives the same logits, and so does `load_from_hub(folder)`.
+
+    Raises:
+        TypeError: for a model that is no `Decoder`.
+        ValueError: for a model with adapters: merge them first.
+
+    Examples:
+        >>> import tempfile
+        >>> from peft_lessons.models import load_tiny_gpt, save_for_transformers
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(file.name for file in save_for_transformers(*load_tiny_gpt(), folder).iterdir())
+        ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
+    """
+    from safetensors.torch import save_file
+
+    check_savable(model)
+    tensors = {
+        f"{name}.weight": module.weight.detach().cpu().contiguous()
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "weight", None), Tensor)
+    }
+    if model.config.tie_word_embeddings:
+        tensors.pop("lm_head.weight", None)
+    eos_token = tokenizer.tokenizer.id_to_token(tokenizer.eos_id)
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": eos_token,
+        **({"bos_token": tokenizer.bos_token} if tokenizer.bos_token else {}),
+        **({"chat_template": tokenizer.chat_template} if tokenizer.chat_template is not None else {}),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": model.config.max_position_embeddings,
+    }
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    described = asdict(model.config) | {
+        "architectures": [ARCHITECTURE],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_id,
+        "dtype": dtype,
+        "torch_dtype": dtype,  # what transformers called it before its version 5
+    }
+    write_together(
+        Path(folder),
+        {
+            "config.json": lambda file: _write_json(file, described),
+            WEIGHTS: lambda file: save_file(tensors, file, metadata={"format": "pt"}),
+            TOKENIZER: lambda file: tokenizer.tokenizer.save(str(file)),
+            TOKENIZER_SETTINGS: lambda file: _write_json(file, settings),
+        },
+    )
+    return Path(folder)
+
+
 def read_config(folder: str | Path) -> DecoderConfig:
     """Read the config in a folder.
 
@@ -53,8 +117,8 @@ def read_config(folder: str | Path) -> DecoderConfig:
     """
     path = Path(folder) / "config.json"
     settings = _read_json(path)
-    if settings.get("architectures") != ["LlamaForCausalLM"]:
-        raise ValueError(f"{path} describes {settings.get('architectures')}; supported: ['LlamaForCausalLM']")
+    if settings.get("architectures") != [ARCHITECTURE]:
+        raise ValueError(f"{path} describes {settings.get('architectures')}; supported: {[ARCHITECTURE]}")
     if wrong := [f"{name}={settings.get(name)!r}" for name in SIZES if not _is_count(settings.get(name))]:
         raise ValueError(f"{path} must say whole numbers above 0 for {', '.join(SIZES)}; got {', '.join(wrong)}")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
@@ -113,11 +177,11 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer_config.json"
+    path = folder / TOKENIZER_SETTINGS
     settings = _read_json(path) if path.is_file() else {}
     template = folder / "chat_template.jinja"
     return Tokenizer.from_file(
-        folder / "tokenizer.json",
+        folder / TOKENIZER,
         eos_token=_token(settings, "eos_token") or _eos_id(folder),
         bos_token=_token(settings, "bos_token"),
         chat_template=template.read_text(encoding="utf-8") if template.is_file() else _chat_template(settings, folder),
@@ -169,6 +233,10 @@ def _token(settings: dict[str, Any], name: str) -> str:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -194,10 +194,7 @@ def save_gguf(model: Decoder, tokenizer: Tokenizer, path: str | Path, weights: s
     """
     if weights not in FILE_TYPES:
         raise ValueError(f"weights is {weights!r}; possible: {', '.join(FILE_TYPES)}")
-    if not isinstance(model, Decoder):
-        raise TypeError(f"only a Decoder is written, such as load_from_hub gives; got {type(model).__name__}")
-    if adapted := [name for name, _ in named_adapters(model)]:
-        raise ValueError(f"the model has adapters ({adapted[0]} …): merge(model) first, or export_gguf(folder, file)")
+    check_savable(model)
     metadata = {
         "general.architecture": ARCHITECTURE,
         "general.type": "model",
@@ -211,6 +208,14 @@ def save_gguf(model: Decoder, tokenizer: Tokenizer, path: str | Path, weights: s
         rows = in_their_row_order(name, weight, model.config)
         tensors[f"{llama_cpp_name(name)}.weight"] = (rows, _kept_as(name, rows, BY_NAME[weights]))
     return write_gguf(path, metadata, tensors)
+
+
+def check_savable(model: object) -> None:
+    """TypeError for what is no `Decoder`, ValueError for one that still has adapters."""
+    if not isinstance(model, Decoder):
+        raise TypeError(f"only a Decoder is written, such as load_from_hub gives; got {type(model).__name__}")
+    if adapted := [name for name, _ in named_adapters(model)]:
+        raise ValueError(f"the model has adapters ({adapted[0]} …): merge(model) first, or export_gguf(folder, file)")
 
 
 def _metadata(config: DecoderConfig) -> dict[str, Any]:
