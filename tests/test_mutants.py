@@ -281,6 +281,20 @@ EQUIVALENT = {
         "… → ….sub_(…": "in place on its own difference",
         "beta * gap → gap.mul_(beta)": "in place on its own difference",
     },
+    "15-request": {},
+    "15-rows": {
+        "1 → -1 [2]": "the last of two dimensions",
+        "halves.transpose(1, 2) → halves.transpose_(1, 2)": "in place on its own view",
+        "halves.transpose(1, 2) → halves.transpose(2, 1)": "the same two dimensions",
+        "rows → -rows [2]": "in `rows.shape`: the same shape",
+        "rows → -rows [3]": "in `rows.shape`: the same shape",
+        "rows → rows + 1 […": "in `rows.shape`: the same shape",
+        "rows → rows - 1 […": "in `rows.shape`: the same shape",
+        "rows → rows.bfloat16() […": "in `rows.shape`: the same shape",
+        "rows → rows.half() […": "in `rows.shape`: the same shape",
+        "rows → rows.float() […": "in `rows.shape`: the same shape",
+        "2 → -2 [2]": "the same dimension of four",
+    },
 }
 
 
