@@ -330,6 +330,16 @@ def test_table_in_both_forms(monkeypatch):
         table(rows, ["method", "trainable"], caption="c")
 
 
+def test_a_column_of_sentences_begins_at_the_left(monkeypatch):
+    """JupyterLab ends the text of all cells at the right, which suits numbers."""
+    rows = [["LoRA", "a sentence that has more than a few words", 1], ["full", "short", 2]]
+    html, _ = shown(monkeypatch, lambda: table(rows, ["method", "says", "count"], caption="c"))
+    left = ' style="text-align: left"'
+    assert f'<th scope="col">method</th><th scope="col"{left}>says</th><th scope="col">count</th>' in html
+    assert f"<tr><td>full</td><td{left}>short</td><td>2</td></tr>" in html
+    assert figures.html_table([], ["method", "says"]).count('<th scope="col">') == 2
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

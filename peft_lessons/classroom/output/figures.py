@@ -59,6 +59,7 @@ STYLE: dict[Any, Any] = {
 }
 # What `number` prints for a `Measured` value: the check of stored outputs replaces it.
 MEASURED = re.compile(r"≈ −?[0-9][0-9.,]*(?:e[+−][0-9]+)?")
+SHORT = 24  # characters: a table's column with a longer cell is read as sentences
 LARGEST_SVG = 60_000  # bytes; what is drawn in a larger one becomes pixels, its words do not
 
 
@@ -201,11 +202,22 @@ def image_tag(source: bytes, media_type: str, alt: str, width: int | None = None
 
 
 def html_table(cells: Iterable[Sequence[str]], header: Sequence[str], caption: str = "") -> str:
-    """Cells of text as an HTML table, everything escaped."""
+    """Cells of text as an HTML table, everything escaped. Columns of sentences begin at the left, others end right."""
+    rows = [_checked(row, header) for row in cells]
+    starts = [
+        ' style="text-align: left"' * any(len(cell) > SHORT for cell in column) for column in zip(*rows, strict=True)
+    ]
+    starts = starts or [""] * len(header)
     title = f"<caption>{inline_html(caption)}</caption>" if caption else ""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' if name else "<td></td>" for name in header)
+    head = "".join(
+        f'<th scope="col"{start}>{html.escape(name)}</th>' if name else "<td></td>"
+        for name, start in zip(header, starts, strict=True)
+    )
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _checked(row, header)) + "</tr>" for row in cells
+        "<tr>"
+        + "".join(f"<td{start}>{html.escape(cell)}</td>" for cell, start in zip(row, starts, strict=True))
+        + "</tr>"
+        for row in rows
     )
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

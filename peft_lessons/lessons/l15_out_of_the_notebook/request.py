@@ -1,9 +1,9 @@
 """One request, two adapters.
 
-`listed` is what the server says of its adapters, such as [{"id": 1, "task_name": "json", "scale": 0.0}, …], in any
-order. `scales` says by name what a customer wants, such as {"devil": 0.6, "json": 0.4}; each of its names is listed.
-Write `mixed_request(question, scales, listed)`: the body of a request, whose "lora" is a list with an entry
-{"id": …, "scale": …} for each adapter that is wanted. An adapter that "lora" does not name is off.
+`listed` is what the server says of its adapters, such as `[{"id": 1, "task_name": "json", "scale": 0.0}, …]`, in any
+order. `scales` says by name what a customer wants, such as `{"devil": 0.6, "json": 0.4}`; each of its names is listed.
+Write `mixed_request(question, scales, listed)`: the body of a request, whose `"lora"` is a list with an entry
+`{"id": …, "scale": …}` for each adapter that is wanted. An adapter that `"lora"` does not name is off.
 """
 
 from collections.abc import Callable, Mapping
