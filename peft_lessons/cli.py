@@ -128,7 +128,7 @@ def export(arguments: Arguments) -> int:
 
     adapter, file, base = user_path(arguments.adapter), user_path(arguments.file), arguments.base or None
     if arguments.merged == FOLDER:
-        written, what = export_merged_folder(adapter, file, base), "a merged model for transformers and vLLM"
+        written, what = export_merged_folder(adapter, file, base), "a merged model for transformers"
     elif arguments.merged:
         written, what = export_merged_gguf(adapter, file, arguments.merged, base), "a merged model for llama.cpp"
     else:

@@ -79,7 +79,7 @@ def test_transformers_reads_the_folder_and_gives_what_peft_merges(tmp_path: Path
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     assert cli.main(["export", str(folder), str(out), str(tiny_gpt.FOLDER), "--merged", "safetensors"]) == 0
     size = sum(len(content) for content in before.values())
-    assert capsys.readouterr().out == f"{out}: {size:,} bytes, a merged model for transformers and vLLM.\n"
+    assert capsys.readouterr().out == f"{out}: {size:,} bytes, a merged model for transformers.\n"
     assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 

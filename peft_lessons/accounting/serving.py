@@ -6,7 +6,8 @@ For L layers with k key/value heads of width d, each token of each conversation 
     L · (r + d_rotary) numbers                     in latent attention, which keeps what both are made from (§2.1 of
                                                    arXiv:2405.04434)
 
-What is computed in passing, and what a server keeps in reserve, is not counted.
+What is computed in passing, and what a server keeps in reserve, is not counted. Nor is that layers with a sliding
+window forget: of them this counts too much, once a conversation is longer than the window.
 """
 
 from dataclasses import dataclass

@@ -11,6 +11,8 @@ from peft_lessons.models.llama_gguf import load_gguf, save_gguf
 from peft_lessons.models.smollm2 import load_smollm2
 from peft_lessons.models.tokenizer import Tokenizer
 
+SMOLLM2 = "SmolLM2-135M-Instruct"
+
 
 def export_merged_gguf(
     folder: str | Path, file: str | Path, weights: str = "Q8_0", base: str | Path | None = None
@@ -46,7 +48,8 @@ def export_merged_gguf(
 def export_merged_folder(folder: str | Path, out: str | Path, base: str | Path | None = None) -> Path:
     """Write a whole model, with the adapter in `folder` merged into it, into the folder `out`, all of it or nothing.
 
-    transformers and vLLM read it as they read a model of the hub: settings, weights in fp32 as safetensors, tokenizer.
+    transformers reads it as it reads a model of the hub: settings, weights in fp32 as safetensors, tokenizer. vLLM
+    takes folders of the same kind; it was not tried.
     `folder` and `base` are those of `export_merged_gguf`.
 
     Raises:
@@ -80,6 +83,6 @@ def _loaded(folder: str | Path, base: str | Path | None) -> tuple[Decoder, Token
         path = user_path(str(base))
         return load_gguf(path) if path.suffix == ".gguf" else load_from_hub(path)
     named = str(stored.settings.get("base_model_name_or_path"))
-    if not named.rpartition("/")[2].startswith("SmolLM2-135M"):
+    if named.rpartition("/")[2] != SMOLLM2:
         raise ValueError(f"the adapter names {named!r} as its base: say where that is, a GGUF file or a folder")
     return load_smollm2()

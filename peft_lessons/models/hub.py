@@ -52,7 +52,7 @@ def load_from_hub(model_id: str | Path, device: str | torch.device = "cpu") -> t
 
 @exact()
 def save_for_transformers(model: Decoder, tokenizer: Tokenizer, folder: str | Path) -> Path:
-    """Write a model and its tokenizer as transformers reads them, and vLLM; all files or none. Returns the folder.
+    """Write a model and its tokenizer as transformers reads them, all files or none. Returns the folder.
 
     Weights keep their dtype; those of quantized layers are dequantized. `AutoModelForCausalLM.from_pretrained(folder)`
     then gives the same logits, and so does `load_from_hub(folder)`.

@@ -1,8 +1,8 @@
 """Llama-shaped models in llama.cpp's files: what tensors are called there, and in which order their rows lie.
 
-llama.cpp rotates neighbours (2i, 2i + 1) of each head, Hugging Face's models and this decoder (i, i + head_dim / 2).
-So the rows of queries and keys lie in another order there. A file with rows in the wrong order loads, and the model
-then writes fluent nonsense.
+In Llamas llama.cpp rotates neighbours (2i, 2i + 1) of each head, Hugging Face's models and this decoder (i, i +
+head_dim / 2). So the rows of queries and keys lie in another order there. (In Qwen, Gemma and others it rotates as
+here.) A file with rows in the wrong order loads, and the model then writes nonsense.
 """
 
 from collections.abc import Iterator
@@ -121,6 +121,8 @@ def load_gguf(path: str | Path) -> tuple[Decoder, Tokenizer]:
         'It was a truth'
     """
     file = GGUFFile(path)
+    if "rope_freqs.weight" in file.tensors or "llama.rope.scaling.type" in file.metadata:
+        raise ValueError(f"{file.path} scales its rotary frequencies, which is not supported here")
     config, tensors = config_of(file), {}
     for name in file.tensors:
         ours, tensor = hugging_face_name(name.removesuffix(".weight")), file.tensor(name)
@@ -129,16 +131,14 @@ def load_gguf(path: str | Path) -> tuple[Decoder, Tokenizer]:
 
 
 def config_of(file: GGUFFile) -> DecoderConfig:
-    """Return the shape of the Llama in a file.
+    """Return the shape of the Llama in a file, whether or not this decoder computes all that the file asks for.
 
     Raises:
-        ValueError: for another architecture, for settings that this decoder has not, and for one that is missing.
+        ValueError: for another architecture, and for a setting that is missing or that its tensors cannot have.
     """
     said = file.metadata
     if (architecture := said.get("general.architecture")) != ARCHITECTURE:
         raise ValueError(f"{file.path} holds a model of the architecture {architecture!r:.60}; possible: 'llama'")
-    if "rope_freqs.weight" in file.tensors or "llama.rope.scaling.type" in said:
-        raise ValueError(f"{file.path} scales its rotary frequencies, which is not supported here")
 
     vocab_size, width = (*file.info("token_embd.weight").shape, 0)[:2]
 
@@ -177,7 +177,7 @@ def save_gguf(model: Decoder, tokenizer: Tokenizer, path: str | Path, weights: s
     `weights` is the format of the matrices: "F32", "F16", "Q8_0", "Q4_0" or "Q4_1". With 4 bits the embedding and the
     head are kept in 8, as in SmolLM2's own file. Rows that are no whole blocks of 32 are kept in F16, norms in F32.
     Q4_1 writes what was read from a Q4_1 file as it was, without a loss. For the same reason it is the wrong format for
-    an adapter that was merged into SmolLM2: what is below half a step falls back to the base's own level.
+    an adapter that was merged into SmolLM2: what is below half a step falls back to the base's own code.
 
     Raises:
         TypeError: for a model that is no `Decoder`.

@@ -174,6 +174,8 @@ def _read(returned: Any, case: Case) -> Any:
         raise Incorrect(f"you return {describe(returned)}; the body is a dictionary")
     if missing := [key for key in case.expected if key not in returned]:
         raise Incorrect(f"the body lacks {missing[0]!r}")
+    if returned.get("stream") or returned.get("n", 1) != 1:
+        raise Incorrect("the notebook reads one whole answer: leave out `stream` and `n`")
     lora = returned["lora"]
     if not isinstance(lora, list | tuple):
         raise Incorrect(f'"lora" is {describe(lora)}; it should be a list with an entry for each adapter')

@@ -1,9 +1,9 @@
 """In whose order do the rows lie?
 
 The rows of a query or key matrix, and of its adapter's B, lie head by head, d of them for each head. In each head this
-decoder, as Hugging Face's models, turns row i together with row i + d/2; llama.cpp turns rows 2i and 2i + 1 together.
-Write `to_neighbours(rows, heads)`: from `rows` (heads · d, r), in our order, the same rows in llama.cpp's. In each head
-the first row stays first.
+decoder, as Hugging Face's models, turns row i together with row i + d/2; in Llamas llama.cpp turns rows 2i and 2i + 1
+together. Write `to_neighbours(rows, heads)`: from `rows` (heads · d, r), in our order, the same rows in llama.cpp's, so
+that our pair i, i + d/2 becomes its pair 2i, 2i + 1.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def to_neighbours(rows, heads):
 
 HINTS = [
     "With d = 8 a head lies 0 1 2 3 | 4 5 6 7 here, with partners below each other. Wanted is 0 4 1 5 2 6 3 7.",
-    "`rows.reshape(heads, 2, d // 2, r)` has the halves as its second dimension. Which two dimensions change places?",
+    "`d = len(rows) // heads`, `r = rows.shape[1]`: where does `rows.reshape(heads, 2, d // 2, r)` put the halves?",
     "`.transpose(1, 2)` puts the halves inside; `.reshape(heads * d, r)` lays the rows in a line again.",
 ]
 
@@ -108,6 +108,7 @@ def check(student: Callable[..., Any]) -> None:
 
 
 def _case(heads: int, d: int, r: int, dtype: torch.dtype = torch.float32) -> Case:
-    rows: Tensor = (torch.arange(heads * d).unsqueeze(1) + torch.arange(r) / 8).to(dtype)
+    shuffled = torch.randperm(heads * d, generator=torch.Generator().manual_seed(d))
+    rows: Tensor = (shuffled.unsqueeze(1) + torch.arange(r) / 8).to(dtype)
     words = f"{heads} head{'s' * (heads > 1)} of {d} rows" + " in bfloat16" * (dtype == torch.bfloat16)
     return Case((rows, heads), to_neighbours(rows, heads), words)
