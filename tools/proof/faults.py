@@ -1413,6 +1413,13 @@ SITE = (
     ),
 )
 
+# Instead of a worker.
+IN_THE_PAGE = """const engine = new TextDecoder().decode(script);
+  window.tell = (data) => setTimeout(() => worker.onmessage({ data }));
+  const textContent = `window.hear = ((postMessage) => { let onmessage; ${engine}; return onmessage; })(window.tell);`;
+  document.head.append(element("script", { textContent }));
+  worker = { postMessage: (data) => setTimeout(() => window.hear({ data })) };"""
+
 PLAYGROUND = (
     Fault(
         "in the page that trains, a sign of attention's gradient is wrong",
@@ -1455,6 +1462,48 @@ PLAYGROUND = (
         "await fetch(assets[name])",
         'await fetch(new URL(assets[name], "https://cdn.example.org"))',
         ("browser: training_in_a_browser and visitor and http",),
+    ),
+    Fault(
+        "the page that trains hears nothing before a run is over",
+        "tools/site/playground/worker.js",
+        "      await breath();\n",
+        "",
+        ("browser: training_in_a_browser and paused and http",),
+    ),
+    Fault(
+        "the page that trains makes the steps in its own thread",
+        "tools/site/playground/page/page.js",
+        'worker = new Worker(URL.createObjectURL(new Blob([script], { type: "text/javascript" })));',
+        IN_THE_PAGE,
+        ("browser: training_in_a_browser and answers",),
+    ),
+    Fault(
+        "the page that trains keeps every picture of a run",
+        "tools/site/playground/page/page.js",
+        "    shown.delta(delta);\n",
+        "    shown.delta(delta);\n    (current().pictures ??= []).push(delta);\n",
+        ("browser: training_in_a_browser and no_more_memory",),
+    ),
+    Fault(
+        "the page that trains keeps what it has trained after each step",
+        "tools/site/playground/engine/run.js",
+        "    return loss;\n",
+        "    (this.past ??= []).push(this.parameters.map(({ value }) => value.values.slice()));\n    return loss;\n",
+        ("browser: training_in_a_browser and no_more_memory",),
+    ),
+    Fault(
+        "in the page that trains, a new run leaves the last one's matrices where they were",
+        "tools/site/playground/worker.js",
+        "  memory.clear();\n",
+        "",
+        ("browser: training_in_a_browser and no_more_memory",),
+    ),
+    Fault(
+        "the page that trains sets twice the memory aside",
+        "tools/site/playground/engine/memory.js",
+        "megabytes = 52",
+        "megabytes = 104",
+        ("browser: training_in_a_browser and small",),
     ),
 )
 

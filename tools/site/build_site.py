@@ -73,13 +73,11 @@ def terms_script() -> str:
     return f"""(() => {{
 {shared}
 const terms = finder({json.dumps(as_data())});
-document.addEventListener("DOMContentLoaded", () => {{
-  if (!location.pathname.includes("/lessons/")) return;
-  const used = new Set();
-  for (const prose of document.querySelectorAll(".bd-article section > :is(p, ul, ol, table)"))
-    mark(prose, terms, (term) => !used.has(term) && used.add(term));
-  showMeanings();
-}});
+if (!location.pathname.includes("/lessons/")) return;
+const used = new Set();
+for (const prose of document.querySelectorAll(".bd-article section > :is(p, ul, ol, table)"))
+  mark(prose, terms, (term) => !used.has(term) && used.add(term));
+showMeanings();
 }})();
 """
 
@@ -163,20 +161,21 @@ def finish(made: Path) -> None:
         alive.write_figure(file, made)
     for text in sources():
         shutil.copy(text.with_suffix(".ipynb"), made / "lessons")
+    (made / "_static/scripts/fontawesome.js").unlink()  # the theme's fonts have the same icons
+    options = (made / "_static/documentation_options.js").read_text(encoding="utf-8")
     for page in made.rglob("*.html"):
         content = page.read_text(encoding="utf-8")
-        if "course.js" in content and page.name != "search.html":
-            page.write_text(late(typeset(content, page.relative_to(made))), encoding="utf-8")
-    styles.prune(made)
+        if "course.js" in content:
+            page.write_text(late(typeset(content, page.relative_to(made)), options), encoding="utf-8")
+    styles.shrink(made)
     (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
 
 
-SCRIPT = r'\s*<(?:script|link)\b[^>]*(?:src|href)="([^"]*(?:{names})\.js[^"]*)"[^>]*>(?:</script>)?'
-HEAVY = re.compile(SCRIPT.format(names="mathjax|fontawesome"))
-SEARCH = re.compile(SCRIPT.format(names="searchtools|language_data|searchindex"))
-# What runs at the end would hold up the style sheets, and what runs in the head the text.
-PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')
-IN_HEAD = re.compile(r'<script (?=src="[^"]*/(?:doctools|sphinx_highlight|sphinx-book-theme|terms)\.js)')
+SCRIPT = re.compile(r'\s*<script\b[^>]*\bsrc="([^"?]*)([^"]*)"[^>]*></script>')
+PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')  # of scripts that come last
+# The theme's "auto" is a light page until its script has asked the system.
+THEME = 'localStorage.getItem("theme") || "auto"'
+ASKED = THEME.replace('"auto"', '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")')
 
 
 SAID = re.compile(r'(<div class="peft-say">)(.*?)(</div>)', re.DOTALL)
@@ -199,14 +198,29 @@ def typeset(page: str, path: Path) -> str:
     return marked
 
 
-def late(page: str) -> str:
-    """Return a page whose formulas and icons, two megabytes of scripts, page.js loads after all else.
+def late(page: str, options: str) -> str:
+    """Return a page whose text waits for no script, and whose widgets for one; page.js loads all others after them.
 
-    The theme would load the index of the search in every page, too, to search while one types; search.html has it.
+    Sphinx's options of its scripts, a few words, stand in the page. The theme would load the index of the search in
+    every page, to search while one types: here only the page of the search has it.
     """
-    listed = json.dumps(list(dict.fromkeys(HEAVY.findall(page))))
-    light = IN_HEAD.sub("<script defer ", PRELOAD.sub("", SEARCH.sub("", HEAVY.sub("", page))))
-    return light.replace("</body>", f'<script type="application/json" id="peft-late">{listed}</script></body>', 1)
+    unwanted = () if 'id="search-results"' in page else ("searchtools.js", "language_data.js", "searchindex.js")
+    listed = []
+
+    def placed(script: re.Match[str]) -> str:
+        name = script[1].rpartition("/")[2]
+        if name == "course.js":
+            return script[0]
+        if name == "documentation_options.js":
+            return f"\n<script>{options}</script>"
+        if name not in (*unwanted, "fontawesome.js"):
+            listed.append(script[1] + script[2])
+        return ""
+
+    light = SCRIPT.sub(placed, PRELOAD.sub("", page)).replace(THEME, ASKED)
+    listed.sort(key=lambda source: "mathjax" in source)  # two megabytes
+    told = f'<script type="application/json" id="peft-late">{json.dumps(listed)}</script>'
+    return light.replace("</body>", f"{told}</body>", 1)
 
 
 def offline_script(made: Path) -> str:

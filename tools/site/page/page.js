@@ -171,8 +171,11 @@ function copier(parent, words, text) {
   });
 }
 
-// What is heavy comes last: formulas and the theme's icons. The copies for reading without a network come after them.
+// What moves the theme comes after all that is alive, and formulas last. Then the copies for reading without a network.
 function late() {
+  for (const table of document.querySelectorAll(".bd-article table")) {
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // so that keys scroll it, too
+  }
   const scripts = JSON.parse(document.getElementById("peft-late")?.textContent ?? "[]");
   for (const src of scripts) document.head.append(element("script", { src, async: false }));
   if (window.isSecureContext && location.protocol.startsWith("http")) navigator.serviceWorker?.register(address("sw.js"));
@@ -183,9 +186,6 @@ if (asked) {
   stage(asked);
 } else {
   enlivenAll([...document.querySelectorAll(".peft-live")]);
-  for (const table of document.querySelectorAll(".bd-article table")) {
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // so that keys scroll it, too
-  }
   document.querySelectorAll("[data-copy]").forEach((place) => copier(place, "Copy", () => place.dataset.copy));
 }
 if (document.readyState === "complete") late();
