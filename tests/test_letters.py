@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from peft_lessons import (
     adapters_disabled,
     data,
-    inject,
     load_adapter,
     load_adapters,
     merge,
@@ -28,7 +27,6 @@ from peft_lessons.models import (
     DiffusionConfig,
     DiffusionTransformer,
     draw,
-    flow_batches,
     flow_evaluation,
     flow_matching_loss,
     letter_ids,
@@ -36,13 +34,13 @@ from peft_lessons.models import (
     load_letters,
 )
 from peft_lessons.models.letters import FOLDER
-from peft_lessons.tasks import LETTER_ADAPTERS, LETTER_LORA, TRAINED_LETTERS, letters_of, typeface, typeface_names
-from peft_lessons.training import evaluate_loss, train
-from tools.artifacts import make_letters, train_letters
+from peft_lessons.tasks import LETTER_ADAPTERS, TRAINED_LETTERS, letters_of, typeface, typeface_names
+from peft_lessons.training import evaluate_loss
+from tools.artifacts import make_letters, train_letter_adapters, train_letters
 
 ABOUT = json.loads((FOLDER / "about.json").read_text(encoding="utf-8"))
 SEEN = json.loads((FOLDER / "typefaces.json").read_text(encoding="utf-8"))
-FAMILIES = {row["family"]: row for row in data.typefaces()}
+FAMILIES = {row["family"]: row for row in reversed(data.typefaces())}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +87,10 @@ def test_damage_is_an_error_that_names_what_mends_it(
 def test_the_script_describes_this_model(base: DiffusionTransformer) -> None:
     assert base.config == train_letters.CONFIG
     about = ABOUT["training"]
-    assert about["cycles"] == list(train_letters.CYCLES) and about["batch_size"] == train_letters.BATCH_SIZE
+    assert (
+        about["steps"] <= sum(about["cycles"]) == sum(train_letters.CYCLES)
+        and about["batch_size"] == train_letters.BATCH_SIZE
+    )
     assert about["learning_rate"] == train_letters.LEARNING_RATE and about["seed"] == train_letters.SEED
     assert ABOUT["letters"] == 52 * sum(len(package["typefaces"]) for package in SEEN.values())
 
@@ -226,6 +227,7 @@ def test_what_is_no_letter_is_left_out() -> None:
 def tiny_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The training script on three typefaces and a model that takes moments."""
     monkeypatch.setattr(train_letters, "FOLDER", tmp_path / "model")
+    monkeypatch.setattr(train_letters, "compiled", flow_matching_loss)
     (tmp_path / "model").mkdir()
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     monkeypatch.setattr(train_letters, "CONFIG", DiffusionConfig(num_labels=52, patch_size=8, time_features=4, **sizes))
@@ -263,6 +265,12 @@ def test_training_is_reproducible_and_goes_on_where_it_stopped(
     assert train_letters.main([str(folder)]) == 0
     assert (folder / "model/model.safetensors").read_bytes() == made["whole"]
     assert train_letters.main([]) == 2
+
+    (folder / "training-1/step-00000008.safetensors").unlink()
+    assert train_letters.main([str(folder), "--now"]) == 0
+    about = json.loads((folder / "model/about.json").read_text())
+    assert about["training"]["steps"] == 14 and [step for step, _ in about["training_losses"]][-1] == 14
+    assert (folder / "model/model.safetensors").read_bytes() != made["whole"]
 
 
 def test_the_running_average() -> None:
@@ -320,7 +328,7 @@ def test_shipped_adapters_draw_letters_that_they_have_not_learnt(name: str, base
         theirs = PeftModel.from_pretrained(load_letters(), LETTER_ADAPTERS[name]).eval()
         torch.testing.assert_close(theirs(noise, times, labels), adapted, rtol=0, atol=1e-3)
     before, after = (evaluate_loss(one, held_out, flow_matching_loss) for one in (base, model))
-    assert after < 0.93 * before
+    assert after < (1 - FALL) * before
     expected = draw(model, letter_ids("CfqZ"), steps=4)
     torch.testing.assert_close(draw(merge(model), letter_ids("CfqZ"), steps=4), expected, rtol=0, atol=1e-3)
 
@@ -335,42 +343,31 @@ def test_the_shipped_adapters_mix() -> None:
             assert not torch.equal(draw(model, letter_ids("Qy"), steps=4), mixed)
 
 
-def adapt(name: str, seed: int, steps: int, batch_size: int) -> tuple[list[float], float, float]:
-    """Train LoRA on 19 letters; returns the training losses, and the loss on the other 33 before and after."""
-    model, split = load_letters(), letters_of(name)
-    held_out = flow_evaluation(*split.held_out, draws=4)
-    torch.manual_seed(seed)
-    inject(model, LETTER_LORA)
-    history = train(
-        model,
-        flow_batches(*split.train, batch_size=batch_size, seed=seed, shift=1),
-        steps=steps,
-        learning_rate=3e-3,
-        seed=seed,
-        loss=flow_matching_loss,
-        evaluate=lambda model: evaluate_loss(model, held_out, flow_matching_loss),
-    )
-    assert all(parameter.isfinite().all() for parameter in trainable_parameters(model))
-    (_, before), (_, after) = history.evaluations
-    return history.losses, before, after
+STORED = json.loads(train_letter_adapters.STORED.read_text(encoding="utf-8"))
 
 
-def test_the_first_steps_of_an_adaptation_are_the_stored_ones() -> None:
-    losses, before, _ = adapt("dkg", seed=0, steps=4, batch_size=8)
-    assert losses == pytest.approx(ABOUT_FIRST_STEPS, rel=2e-3)
-    assert before == pytest.approx(ABOUT_BEFORE, rel=2e-3)
+@pytest.mark.parametrize("name", LETTER_ADAPTERS)
+def test_the_stored_adaptations_begin_as_they_do_here(name: str) -> None:
+    def stop_after_three(step: int) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    _, history = train_letter_adapters.adapt(name, after_step=stop_after_three)
+    assert history.losses == pytest.approx(STORED[name]["losses"][:3], rel=1e-3)
+    assert history.evaluations[0][1] == pytest.approx(STORED[name]["held_out_before"], rel=1e-3)
+    assert len(STORED[name]["losses"]) == train_letter_adapters.STEPS
+    assert STORED[name]["held_out_after"] < (1 - FALL) * STORED[name]["held_out_before"]
 
 
-ABOUT_FIRST_STEPS = [0.0, 0.0, 0.0, 0.0]
-ABOUT_BEFORE = 0.0
-
-FALL = 0.05
+FALL = 0.05  # of the loss on letters that were not trained, at least
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("family", ["dkg"])
-def test_held_out_letters_of_a_family_become_likelier(family: str, seed: int) -> None:
-    """Forty small steps; the recipe of the shipped adapters takes 150 of twice the size."""
-    _, before, after = adapt(FAMILIES[family]["name"], seed, steps=40, batch_size=16)
+@pytest.mark.parametrize("family", ["dkg", "Dancing Script", "Lobster", "Kristi", "Courier Prime"])
+def test_the_loss_on_held_out_letters_of_a_family_falls(family: str, seed: int) -> None:
+    """Forty small steps on 19 letters; the recipe of the shipped adapters takes 150 of twice the size."""
+    model, history = train_letter_adapters.adapt(FAMILIES[family]["name"], seed, steps=40, batch_size=16)
+    (_, before), (_, after) = history.evaluations
+    assert all(parameter.isfinite().all() for parameter in trainable_parameters(model))
     assert after < (1 - FALL) * before

@@ -154,8 +154,9 @@ class DiffusionTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         for table in (self.positions, self.labels.weight):
             nn.init.normal_(table, std=0.2)
-        for module in (*(block.modulation for block in self.layers), self.modulation, self.patch_out):
-            nn.init.zeros_(module.weight)
+        for name, parameter in self.named_parameters():
+            if name.endswith("modulation.weight") or name == "patch_out.weight":
+                nn.init.zeros_(parameter)
 
     @classmethod
     def from_tensors(cls, config: DiffusionConfig, tensors: Mapping[str, Tensor]) -> "DiffusionTransformer":

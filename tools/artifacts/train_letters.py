@@ -4,7 +4,8 @@
 
 FOLDER is where tools/artifacts/make_letters.py left letters.safetensors. There, too, the state of training is kept:
 stop whenever you like, the same command goes on, and a cycle that is added is trained alone. Seeded: the same torch on
-the same kind of processor with the same number of threads gives the same bytes.
+the same kind of processor with the same number of threads gives the same bytes. With --now it trains nothing, and
+writes what the newest checkpoint holds; `about.json` says how many steps that were.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,7 +32,8 @@ from peft_lessons.models.diffusion import (
 )
 from peft_lessons.models.letters import FOLDER, LETTERS
 from peft_lessons.tasks import typeface, typeface_names
-from peft_lessons.training import evaluate_loss, train
+from peft_lessons.training import History, evaluate_loss, train
+from peft_lessons.training_state import files_in
 
 CONFIG = DiffusionConfig(num_labels=len(LETTERS))
 CYCLES = (2400,)  # steps; in each, the rate rises and falls to zero (warm restarts, arXiv:1608.03983): all end clean
@@ -58,6 +61,13 @@ class Averaged(nn.Module):
         """Take in the weights after so many steps: over the first few, the average is one of few."""
         share = max(1 / AVERAGED_OVER, 9 / (10 + steps))
         torch._foreach_lerp_(list(self.buffers()), list(self.model.parameters()), share)
+
+    def restore(self, folder: Path) -> History:
+        """Take the average that the newest checkpoint in a folder holds; returns how training went up to there."""
+        with safe_open(files_in(folder)[-1], "pt") as file:
+            for name, buffer in self.named_buffers():
+                buffer.copy_(file.get_tensor(f"model.{name}"))
+            return History(**json.loads(file.metadata()["run"])["history"])
 
     def averaged(self) -> DiffusionTransformer:
         state = {name: buffer for (name, _), buffer in zip(self.model.named_parameters(), self.buffers(), strict=True)}
@@ -91,58 +101,66 @@ def training_letters(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) != 1:
+    folders = [one for one in arguments if one != "--now"]
+    if len(folders) != 1:
         print(__doc__, file=sys.stderr)
         return 2
-    folder = Path(arguments[0])
+    folder = Path(folders[0])
     images, labels = training_letters(folder)
     print(f"{len(images):,} letters to learn from", flush=True)
     torch.manual_seed(SEED)
-    drawer = DiffusionTransformer(CONFIG)
-    evaluation, before, seconds = held_out(), 0, 0.0
-    losses: list[float] = []
-    evaluations: list[tuple[int, float]] = []
+    drawer, evaluation, run = DiffusionTransformer(CONFIG), held_out(), History()
     for cycle, steps in enumerate(CYCLES):
-        model = Averaged(drawer)
-        history = train(
-            model,
-            flow_batches(images, labels, batch_size=BATCH_SIZE, seed=SEED + cycle, shift=SHIFT),
-            steps=steps,
-            learning_rate=LEARNING_RATE,
-            warmup=WARMUP,
-            seed=SEED + cycle,
-            loss=loss,
-            after_step=model.add,
-            evaluate=lambda model: evaluate_loss(model, evaluation, measured_loss),
-            evaluate_every=steps // EVALUATIONS,
-            checkpoint=folder / f"training-{cycle}",
-            checkpoint_every=steps // POINTS,
-            bar=lambda steps: tqdm(steps, mininterval=30),
-        )
+        model, place = Averaged(drawer), folder / f"training-{cycle}"
+        if "--now" in arguments:
+            history = model.restore(place)
+        else:
+            history = train(
+                model,
+                flow_batches(images, labels, batch_size=BATCH_SIZE, seed=SEED + cycle, shift=SHIFT),
+                steps=steps,
+                learning_rate=LEARNING_RATE,
+                warmup=WARMUP,
+                seed=SEED + cycle,
+                loss=loss,
+                after_step=model.add,
+                evaluate=lambda model: evaluate_loss(model, evaluation, measured_loss),
+                evaluate_every=steps // EVALUATIONS,
+                checkpoint=place,
+                checkpoint_every=steps // POINTS,
+                bar=lambda steps: tqdm(steps, mininterval=30),
+            )
+        run.evaluations += [(len(run.losses) + step, value) for step, value in history.evaluations]
+        run.losses += history.losses
+        run.seconds += history.seconds
+        print(f"{len(run.losses)} of {sum(CYCLES)} steps: {run.seconds:.0f} s, {run.evaluations}", flush=True)
         if history.interrupted:
-            print(f"stopped after {before + len(history.losses)} of {sum(CYCLES)} steps; the same command goes on")
             return 1
-        losses += history.losses
-        evaluations += [(before + step, value) for step, value in history.evaluations]
-        before, seconds = before + steps, seconds + history.seconds
         drawer = model.averaged().train()
-        print(f"cycle {cycle}: {seconds:.0f} s; held-out typefaces: {evaluations}", flush=True)
-    drawer = drawer.bfloat16().float().eval()  # what is measured is what is shipped
+        if len(history.losses) < steps:
+            break
+    describe(drawer.bfloat16().float().eval(), run, len(images), evaluation)
+    return 0
+
+
+def describe(drawer: DiffusionTransformer, run: History, letters: int, evaluation: list[tuple[Tensor, ...]]) -> None:
+    """Write the model, as it is measured, and how it came to be."""
     measured = evaluate_loss(drawer, evaluation, flow_matching_loss)
-    print(f"averaged and rounded {measured:.4f}")
-    length = sum(CYCLES) // (POINTS * len(CYCLES))
+    print(f"averaged and rounded: {measured:.4f}")
     state = {name: tensor.bfloat16().contiguous() for name, tensor in drawer.state_dict().items()}
     files = {
         "config.json": to_json(asdict(CONFIG)),
         "model.safetensors": save(state, metadata={"format": "pt"}),
     }
+    length = sum(CYCLES) // (POINTS * len(CYCLES))
     files["about.json"] = to_json(
         {
             "licence": "the course's own, as its code; the typefaces' licences are in typefaces.json",
             "parameters": sum(parameter.numel() for parameter in drawer.parameters()),
-            "letters": len(images),
+            "letters": letters,
             "training": {
                 "cycles": list(CYCLES),
+                "steps": len(run.losses),
                 "batch_size": BATCH_SIZE,
                 "learning_rate": LEARNING_RATE,
                 "warmup": WARMUP,
@@ -150,20 +168,19 @@ def main(arguments: Sequence[str]) -> int:
                 "averaged_over": AVERAGED_OVER,
                 "seed": SEED,
                 "threads": torch.get_num_threads(),
-                "seconds": round(seconds),
+                "seconds": round(run.seconds),
             },
             "training_losses": [
-                [start + length, round(sum(losses[start : start + length]) / length, 4)]
-                for start in range(0, sum(CYCLES) - length + 1, length)
+                [start + length, round(sum(run.losses[start : start + length]) / length, 4)]
+                for start in range(0, len(run.losses) - length + 1, length)
             ],
-            "held_out_losses": [[step, round(value, 4)] for step, value in evaluations],
+            "held_out_losses": [[step, round(value, 4)] for step, value in run.evaluations],
             "held_out_loss": round(measured, 4),
             "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
         }
     )
     for name, content in files.items():
         write_bytes(FOLDER / name, content)
-    return 0
 
 
 def to_json(content: dict) -> bytes:
