@@ -156,9 +156,8 @@ def test_letters_are_pictures() -> None:
         assert pictures.shape == (52, 32, 32) and pictures.min() == -1 and pictures.max() == 1
         first = row["letters"]["A"]
         assert pictures[0, 16, 15].item() == pytest.approx(int(first[16 * 32 + 15], 16) / 7.5 - 1)
-        ink = pictures > 0
-        standing = [letter for letter in "HIMTnmhr" if not ink[LETTERS.index(letter), 25:].any()]
-        assert len(standing) >= 6, f"{row['name']}: on one baseline"
+        lowest = [(pictures[LETTERS.index(letter)] > 0).any(1).nonzero().max().item() for letter in "AEHIM"]
+        assert max(lowest) - min(lowest) <= 5, f"{row['name']}: on one baseline, as far as a hand keeps to one"
     with pytest.raises(ValueError, match=r"no typeface is called 'Arial'; there are dkg, "):
         typeface("Arial")
 
@@ -307,10 +306,10 @@ def likeness(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def test_it_draws_letters(base: DiffusionTransformer) -> None:
-    """Most drawings are more like the letter that was asked for than like any of the other 51."""
+    """About every second drawing is most like the average of the letter that was asked for, of all 52 averages."""
     ids = letter_ids(LETTERS)
     found = likeness(draw(base, ids, steps=12, seed=1)).argmax(1)
-    assert (found == ids).float().mean() > 0.6  # by chance 1 in 52
+    assert (found == ids).float().mean() > 0.4  # by chance 1 in 52
 
 
 @pytest.mark.parametrize("name", LETTER_ADAPTERS)
@@ -359,15 +358,15 @@ def test_the_stored_adaptations_begin_as_they_do_here(name: str) -> None:
     assert STORED[name]["held_out_after"] < (1 - FALL) * STORED[name]["held_out_before"]
 
 
-FALL = 0.05  # of the loss on letters that were not trained, at least
+FALL = 0.08  # of the loss on letters that were not trained, at least
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("family", ["dkg", "Dancing Script", "Lobster", "Kristi", "Courier Prime"])
 def test_the_loss_on_held_out_letters_of_a_family_falls(family: str, seed: int) -> None:
-    """Forty small steps on 19 letters; the recipe of the shipped adapters takes 150 of twice the size."""
-    model, history = train_letter_adapters.adapt(FAMILIES[family]["name"], seed, steps=40, batch_size=16)
+    """Thirty small steps on 19 letters; the recipe of the shipped adapters takes 150 of twice the size."""
+    model, history = train_letter_adapters.adapt(FAMILIES[family]["name"], seed, steps=30, batch_size=16, draws=3)
     (_, before), (_, after) = history.evaluations
     assert all(parameter.isfinite().all() for parameter in trainable_parameters(model))
     assert after < (1 - FALL) * before

@@ -253,7 +253,7 @@ def different(typefaces: list[Typeface], held_out: list[Typeface]) -> list[Typef
     distances = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
     kept = list(range(len(held_out)))
     for i in range(len(held_out), len(everything)):
-        if distances[i, kept].min() >= ALIKE:
+        if not kept or distances[i, kept].min() >= ALIKE:
             kept.append(i)
     return [everything[i] for i in kept[len(held_out) :]]
 

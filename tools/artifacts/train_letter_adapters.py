@@ -31,11 +31,15 @@ def adapt(
     seed: int = SEED,
     steps: int = STEPS,
     batch_size: int = BATCH_SIZE,
+    draws: int = 8,
     after_step: Callable[[int], object] | None = None,
 ) -> tuple[DiffusionTransformer, History]:
-    """Adapt the base to the typeface called `name`; the evaluations are the loss on its other 33 letters."""
+    """Adapt the base to the typeface called `name`; the evaluations are the loss on its other 33 letters.
+
+    Each of these is measured `draws` times, with noise of its own.
+    """
     model, letters = load_letters(), letters_of(name)
-    held_out = flow_evaluation(*letters.held_out)
+    held_out = flow_evaluation(*letters.held_out, draws=draws)
     torch.manual_seed(seed)
     inject(model, LETTER_LORA)
     history = train(
