@@ -1,4 +1,4 @@
-"""Train the model that draws letters; writes peft_lessons/models/letters. About an hour on two free cores.
+"""Train the model that draws letters; writes peft_lessons/models/letters. A quarter of an hour on two free cores.
 
     OMP_WAIT_POLICY=passive python -m tools.artifacts.train_letters FOLDER
 

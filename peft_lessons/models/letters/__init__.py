@@ -1,4 +1,4 @@
-"""A model that draws the 52 letters in a thousand typefaces: a diffusion transformer small enough to train adapters on
+"""A model that draws the 52 letters in 900 typefaces: a diffusion transformer small enough to train adapters on
 in seconds.
 
 Trained by `tools/artifacts/train_letters.py` on typefaces that `tools/artifacts/make_letters.py` renders. The files
