@@ -1,12 +1,18 @@
-"""Training examples, as (prompt ids, answer ids): the shipped texts, split once and for all, and files of your own."""
+"""Training examples: the shipped texts as (prompt ids, answer ids), split once and for all, and files of your own; and
+the letters of typefaces, as pictures with labels."""
 
 import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from peft_lessons import data
+from peft_lessons.methods.lora import LoRAConfig
 from peft_lessons.models.chat import prompt_ids
+from peft_lessons.models.letters import LETTERS, letter_ids
 from peft_lessons.models.tokenizer import Tokenizer
 
 Example = tuple[list[int], list[int]]
@@ -15,6 +21,14 @@ Example = tuple[list[int], list[int]]
 ADAPTERS = Path(__file__).parent / "models" / "adapters"
 DEVILS_ADAPTER = ADAPTERS / "devils_dictionary"
 COUNTRY_ADAPTER = ADAPTERS / "country_records"
+
+# made by tools/artifacts/train_letter_adapters.py: one for each of three typefaces
+LETTER_ADAPTERS = {
+    name: ADAPTERS / f"letters_{folder}"
+    for name, folder in {"dkg": "dkg", "Dancing Script": "dancing_script", "Courier Prime": "courier_prime"}.items()
+}
+LETTER_LORA = LoRAConfig(rank=8, alpha=16, targets=("qkv", "proj", "up", "down", "modulation"))
+TRAINED_LETTERS = "ABEGHMRSabdeghnopst"  # what an adapter learns a typeface from; the other 33 show what it learnt
 
 LONGEST_ANSWER = 64  # tokens: a few long entries would make every batch slow
 REJECTED = 36  # tokens of an answer that was too long
@@ -176,3 +190,44 @@ def _example(question: str, answer: str, tokenizer: Tokenizer) -> Example:
     """Return the ids of a question, as a chat if the model is one for that, and of its answer with the end token."""
     prompt = prompt_ids(tokenizer, question) if tokenizer.chat_template else tokenizer.encode(question)
     return prompt, [*tokenizer.encode(answer), tokenizer.eos_id]
+
+
+Pictures = tuple[Tensor, Tensor]  # (pictures, size, size) from −1, paper, to 1, ink, and their labels (pictures,)
+
+
+class Letters(NamedTuple):
+    """Letters of a typeface to learn from, and those that are held out."""
+
+    train: Pictures
+    held_out: Pictures
+
+
+def typeface_names() -> list[str]:
+    """The typefaces that the drawing model has not seen."""
+    return [row["name"] for row in data.typefaces()]
+
+
+def typeface(name: str) -> Tensor:
+    """Read all letters of a typeface, in the order of `LETTERS`: (52, size, size) from −1, paper, to 1, ink.
+
+    Raises ValueError for a name that is not there.
+    """
+    rows = {row["name"]: row["letters"] for row in data.typefaces()}
+    if name not in rows:
+        raise ValueError(f"no typeface is called {name!r}; there are {', '.join(rows)}")
+    digits = [[int(digit, 16) for digit in rows[name][letter]] for letter in LETTERS]
+    pictures = torch.tensor(digits, dtype=torch.float32) / 7.5 - 1
+    side = round(pictures.shape[1] ** 0.5)
+    return pictures.unflatten(1, (side, side))
+
+
+def letters_of(name: str, trained: str = TRAINED_LETTERS) -> Letters:
+    """Split a typeface into the letters `trained` and all others.
+
+    Raises ValueError for a name that is not there, and unless some letters are trained and some are not.
+    """
+    pictures = typeface(name)
+    learnt, others = letter_ids(trained), letter_ids(letter for letter in LETTERS if letter not in trained)
+    if not len(learnt) or not len(others):
+        raise ValueError(f"some letters must be trained, and some held out; got {trained!r}")
+    return Letters((pictures[learnt], learnt), (pictures[others], others))

@@ -24,6 +24,7 @@ ROWS = {
     "countries": data.countries,
     "speeches": data.speeches,
     "definitions": data.definitions,
+    "typefaces": data.typefaces,
 }
 
 

@@ -1,8 +1,8 @@
-"""The texts that the lessons learn from, shipped with the course.
+"""The texts and letters that the lessons learn from, shipped with the course.
 
 Each function returns a plain structure, read from a gzipped file whose checksum must be right. `manifest()` says where
 a set comes from, under which licence, and what was done to it; `tools/artifacts/make_data.py` made them all, and
-`tools/artifacts/make_definitions.py` what a model has written.
+`tools/artifacts/make_definitions.py` what a model has written, `tools/artifacts/make_letters.py` the letters.
 """
 
 import gzip
@@ -66,6 +66,14 @@ def speeches() -> list[dict[str, Any]]:
 def definitions() -> list[dict[str, Any]]:
     """Read what SmolLM2 says to "Define the word ability.": 138 words, {"word": …, "answers": [two of them]}."""
     return _rows("definitions")
+
+
+def typefaces() -> list[dict[str, Any]]:
+    """Read typefaces that the drawing model has not seen: {"name": "dkg", "family": …, "kind": …, "letters": …}.
+
+    `letters` holds a picture for each of A–Z and a–z: 32 × 32 hexadecimal digits, row by row, 0 paper and f ink.
+    """
+    return _rows("typefaces")
 
 
 def peft_benchmark() -> list[dict[str, Any]]:

@@ -469,6 +469,27 @@ MODELS = (
         ("unit: checksums",),
     ),
     Fault(
+        "Euler steps lead back to noise",
+        "peft_lessons/models/diffusion.py",
+        "return x + step * model(",
+        "return x - step * model(",
+        ("unit: euler",),
+    ),
+    Fault(
+        "the gates of a new block are open",
+        "peft_lessons/models/diffusion.py",
+        'name.endswith("modulation.weight") or ',
+        "",
+        ("unit: identity",),
+    ),
+    Fault(
+        "typefaces of any licence are drawn",
+        "tools/artifacts/make_letters.py",
+        "if LICENCES[licence] not in plain:",
+        "if not plain:",
+        ("unit: licence",),
+    ),
+    Fault(
         "rotary positions turn the second half back",
         "peft_lessons/models/decoder.py",
         "b * cos + a * sin",
