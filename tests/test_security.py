@@ -265,7 +265,8 @@ def code_of(path):
 def test_only_the_hub_is_asked_and_only_to_load_a_model():
     """Neither the package nor a lesson sends anything to another computer.
 
-    server.py asks the JupyterLab it started, serving.py whether a port of this computer is free.
+    server.py asks the JupyterLab it started, serving.py whether a port of this computer is free; served.py and lesson
+    15 ask the server that serving.py started, which listens on 127.0.0.1 alone.
     """
     found = set()
     for path in [*(ROOT / "peft_lessons").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb")]:
@@ -280,7 +281,9 @@ def test_only_the_hub_is_asked_and_only_to_load_a_model():
                 for name in names
                 if name.split(".")[0] in NETWORK or name.startswith(("urllib.request", "torch.hub"))
             }
-    assert {name.partition(":")[0] for name in found} == {"hub.py", "server.py", "serving.py"}, found
+    assert {name.partition(":")[0] for name in found} == {
+        *("hub.py", "server.py", "serving.py", "served.py", "15_out_of_the_notebook.ipynb"),
+    }, found
 
 
 def test_the_server_listens_on_this_computer_alone_and_asks_for_a_token():
