@@ -68,6 +68,9 @@ def four_bit(linear: nn.Linear, quant_type: str = "nf4", double: bool = False) -
         compute_dtype=torch.float32, compress_statistics=double, quant_type=quant_type,
     )  # fmt: skip
     layer.load_state_dict(copy.deepcopy(linear.state_dict()))
+    # Where the processor has AVX512-BF16, a frozen layer in eval mode would rearrange its codes and compute in bf16,
+    # and one that still trains its bias would not: no two of them would be equal.
+    layer.support_avx512bf16_for_cpu = False
     return layer.to("cpu")
 
 
