@@ -31,8 +31,8 @@ def test_each_case_has_its_row(name):
     assert "minutes" in found.about
 
 
-# Each case of these trains SmolLM2 for minutes, or the tiny GPT for so many steps that machines come to differ. `load` is
-# times and nothing else; what `served` says is another machine's choice at close calls, and test_serving.py and
+# Each case of these trains SmolLM2 for minutes, or the tiny GPT for so many steps that machines come to differ. `load`
+# is times and nothing else; what `served` says is another machine's choice at close calls, and test_serving.py and
 # test_llama_cpp.py compare it with ours.
 LONG = (
     *("bits", "capacity", "distilled", "few_shot", "laptop", "load", "preferences", "rewards", "served", "spectrum"),
