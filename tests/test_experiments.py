@@ -1,5 +1,6 @@
 """Stored results are complete, and what they say is what a run gives."""
 
+import importlib.util
 import json
 import math
 import os
@@ -31,9 +32,8 @@ def test_each_case_has_its_row(name):
     assert "minutes" in found.about
 
 
-# Each case of these trains SmolLM2 for minutes, or the tiny GPT for so many steps that machines come to differ. `load`
-# is times and nothing else; what `served` says is another machine's choice at close calls, and test_serving.py and
-# test_llama_cpp.py compare it with ours.
+# Each case of these trains SmolLM2 for minutes, or the tiny GPT for so many steps that machines come to differ; those
+# of `load` and `served` are times and texts, and have tests of their own below.
 LONG = (
     *("bits", "capacity", "distilled", "few_shot", "laptop", "load", "preferences", "rewards", "served", "spectrum"),
 )
@@ -51,6 +51,42 @@ def test_a_case_measured_again_gives_what_is_stored(name):
     for key, value in measured.items():
         if key not in VARYING:
             assert value == pytest.approx(row[key], rel=0.03), key
+
+
+CLOSE = 0.5  # nats: what rounding the inputs of products to 8 bits moves, as in test_gguf.py
+
+
+def test_where_server_and_notebook_part_it_was_a_close_call():
+    rows = stored("served").rows
+    assert all((row["says"] == row["here"]) == (not row["lead"]) for row in rows)
+    assert all(0 <= lead < CLOSE for row in rows for lead in row["lead"])
+
+
+with_llama_cpp = pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp, which brings llama.cpp, is not installed"
+)
+
+
+@with_llama_cpp
+@pytest.mark.slow
+@pytest.mark.parametrize("adapters", ["devil", "both"])
+def test_the_server_answers_again_as_the_notebook_does(adapters):
+    """With an adapter, and with a sum of two, up to a close call."""
+    measured = experiment("served").measure(asked="devil", adapters=adapters, rows="neighbours")
+    assert measured["here"].startswith("FRIEND, n.") and measured["says"]
+    assert all(lead < CLOSE for lead in measured["lead"]), measured
+
+
+@with_llama_cpp
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in experiment("load").cases() if case["adapters"] != "none"], ids=str)
+def test_every_request_of_the_load_is_answered(case, monkeypatch):
+    """A few of them, each by as many tokens as all others: `measure` refuses fewer."""
+    monkeypatch.setattr(experiment("load"), "REQUESTS", 5)
+    measured = experiment("load").measure(**case)
+    waits = measured["waits"]
+    assert len(waits) == 5 and max(waits) <= measured["whole"] <= sum(waits) + 1
+    assert stored("load").one(**case).keys() == case.keys() | measured.keys()
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def ask(service: Service, body: dict[str, Any]) -> dict[str, Any]:
 
 def body(question: str, **more: Any) -> dict[str, Any]:
     """What a request for the likeliest answer says."""
-    return {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": NEW, **more}
+    return {"messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": NEW} | more
 
 
 def as_they_lie(adapter: Path, file: Path) -> Path:
