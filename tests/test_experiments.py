@@ -10,7 +10,7 @@ import torch
 
 from peft_lessons import adapters_disabled, experiments, load_adapter
 from peft_lessons import cli as command_line
-from peft_lessons.experiments import Results, bits, experiment, laptop, names, run, store, stored, zoo
+from peft_lessons.experiments import Results, bits, experiment, laptop, load, names, run, store, stored, zoo
 from peft_lessons.experiments._definitions import perplexity
 from peft_lessons.models.decoder import generate
 from peft_lessons.tasks import COUNTRY_ADAPTER, country_records
@@ -79,11 +79,19 @@ def test_the_server_answers_again_as_the_notebook_does(adapters):
 
 @with_llama_cpp
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in experiment("load").cases() if case["adapters"] != "none"], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"by": "notebook", "clients": 1, "adapters": "mixed"},
+        {"by": "llama.cpp", "clients": load.CLIENTS, "adapters": "mixed"},
+        {"by": "llama.cpp", "clients": load.CLIENTS, "adapters": "merged"},
+    ],
+    ids=str,
+)
 def test_every_request_of_the_load_is_answered(case, monkeypatch):
     """A few of them, each by as many tokens as all others: `measure` refuses fewer."""
-    monkeypatch.setattr(experiment("load"), "REQUESTS", 5)
-    measured = experiment("load").measure(**case)
+    monkeypatch.setattr(load, "REQUESTS", 5)
+    measured = load.measure(**case)
     waits = measured["waits"]
     assert len(waits) == 5 and max(waits) <= measured["whole"] <= sum(waits) + 1
     assert stored("load").one(**case).keys() == case.keys() | measured.keys()
