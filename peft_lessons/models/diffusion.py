@@ -87,7 +87,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # (batch, tokens, 3 · hidden_size) → three of (batch, heads, tokens, hidden_size / heads)
         queries, keys, values = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        # For so few tokens, twice as quick to train, compiled in bf16, as torch's fused kernel.
+        scores = queries @ keys.transpose(-2, -1) * queries.shape[-1] ** -0.5
+        mixed = scores.softmax(-1).to(values.dtype) @ values
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 

@@ -402,6 +402,10 @@ def test_what_was_visited_is_there_without_a_network(browser, address):
     reader.context.set_offline(True)
     page.goto(f"{address}/lessons/04_why_low_rank.html")
     page.wait_for_selector(".peft-live[data-kind=Sweep][data-alive] svg")
+    page.goto(f"{address}/playground.html#steps=2")
+    page.locator("#status", has_text="Ready.").wait_for()
+    page.locator("#start").click()
+    page.locator("#status", has_text="Done").wait_for()
     reader.context.close()
 
 

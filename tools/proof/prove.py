@@ -38,7 +38,7 @@ def workers(gib_each: float) -> str:
 
 
 def pytest(*arguments: str) -> tuple[str, ...]:
-    return ("-m", "pytest", "-p", "no:nbval", *arguments)
+    return ("-m", "pytest", "-p", "no:nbval", "--durations", "30", "--durations-min", "2", *arguments)
 
 
 QUICK: dict[str, tuple[str, ...]] = {
