@@ -19,7 +19,8 @@ SWEEP = """sweep(
     lambda rank: Frame(series={"y": [rank, 2]}, readouts={"rank": str(rank)}),
     settings={"rank": (1, 2, 4)}, x=[1, 2], x_label="x", y_label="y", title="t", caption="c", alt="a",
 )"""
-CELLS = [SETUP, 'quiz("00-wrong-answer")', 'quiz("01-goal")', SWEEP, "progress_map()", 'review("02")', 'hand = draw_letters("Aa")']
+CELLS = [SETUP, 'quiz("00-wrong-answer")', 'quiz("01-goal")', SWEEP, "progress_map()", 'review("02")']
+CELLS += ['hand = draw_letters("Aa")']
 LOST = {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": "0" * 32}}
 DRAWING = "<svg class='drawn' width='9' height='9'></svg>"  # what JupyterLab removes where it does not trust
 
