@@ -74,7 +74,7 @@ def draw(lesson, number):
     lesson.page.mouse.down()
     lesson.page.mouse.move(box["x"] + 100, box["y"] + 200, steps=8)
     lesson.page.mouse.up()
-    lesson.cell(number).get_by_text("1 of 2 letters drawn. They are kept with your progress.").wait_for()
+    lesson.cell(number).get_by_text("1 of 2 letters drawn. What you draw is kept with your progress.").wait_for()
 
 
 def close(lesson):
@@ -130,7 +130,7 @@ def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used):
     answer(used, 1, KEY)
     assert "Saved view" not in form.inner_text()
     used.run_cell(6)
-    used.cell(6).get_by_text("1 of 2 letters drawn. They are kept with your progress.").wait_for()
+    used.cell(6).get_by_text("1 of 2 letters drawn. What you draw is kept with your progress.").wait_for()
     assert used.cell(6).locator(".peft-task").inner_text().endswith("small a"), "A is there, a is next"
     used.save()
     assert len([state for state in states(used).values() if state["model_name"] == "AnyModel"]) == 6

@@ -235,7 +235,9 @@ function render({ model, el }) {
       choice.shown = digits;
     }
     const count = done < asked.length ? `${done} of ${counted(asked.length, "letter")} drawn.` : "All letters are drawn: run the next cell.";
-    const where = saved ? "Saved view: run this cell to draw." : model.get("kept").notice || "They are kept with your progress.";
+    const { number, notice } = model.get("kept");
+    const kept = number === model.get("drawn").number ? notice || "What you draw is kept with your progress." : "The last change is not kept yet.";
+    const where = saved ? "Saved view: run this cell to draw." : kept;
     status.textContent = `${count} ${where}`;
   };
 
