@@ -1507,7 +1507,7 @@ PLAYGROUND = (
     ),
     Fault(
         "the page that trains keeps what it has trained after each step",
-        "tools/site/playground/engine/run.js",
+        "tools/site/playground/engine/training.js",
         "    return loss;\n",
         "    (this.past ??= []).push(this.parameters.map(({ value }) => value.values.slice()));\n    return loss;\n",
         ("browser: training_in_a_browser and no_more_memory",),
