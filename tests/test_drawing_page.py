@@ -1,4 +1,5 @@
-"""The page that learns a handwriting computes what the package computes: its engine runs in node, the package is the oracle."""
+"""The page that learns a handwriting computes what the package computes: its engine runs in node, the package is the
+oracle."""
 
 import json
 import statistics
@@ -10,7 +11,7 @@ import torch
 from javascript import node_answer
 from peft import PeftModel
 
-from peft_lessons import inject, load_adapter, trainable_parameters
+from peft_lessons import inject, load_adapter
 from peft_lessons.adapters import named_adapters
 from peft_lessons.models import draw, flow_batches, flow_matching_loss, letter_ids, load_letters
 from peft_lessons.models.letters import FOLDER

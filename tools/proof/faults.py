@@ -1479,7 +1479,7 @@ PLAYGROUND = (
     ),
     Fault(
         "the page that trains asks another host",
-        "tools/site/playground/page/page.js",
+        "tools/site/playground/page/assets.js",
         "await fetch(assets[name])",
         'await fetch(new URL(assets[name], "https://cdn.example.org"))',
         ("browser: training_in_a_browser and visitor and http",),

@@ -73,30 +73,30 @@ function block(layer, x, said, { num_attention_heads: heads }) {
 // dx = (u − mean(u) − n mean(u n)) / √(…), and over the rows of a picture dshift = Σ dy, dscale = Σ dy n
 function modulatedNorm(x, shift, scale, epsilon = 1e-6) {
   const { memory, rows, columns } = x;
-  const [y, normed, inverse] = [memory.matrix(rows, columns), memory.matrix(rows, columns), new Float64Array(rows)];
-  const [xs, ys, ns] = [x.values, y.values, normed.values];
+  const y = memory.matrix(rows, columns);
+  const [means, shares] = [new Float64Array(rows), new Float64Array(rows)];
+  const [xs, ys] = [x.values, y.values];
   eachRow(rows, columns, [shift, scale], (row, at, b, s) => {
     let sum = 0;
     let squares = 0;
     for (let j = at; j < at + columns; j++) sum += xs[j];
-    const mean = sum / columns;
+    const mean = (means[row] = sum / columns);
     for (let j = at; j < at + columns; j++) squares += (xs[j] - mean) ** 2;
-    const share = (inverse[row] = 1 / Math.sqrt(squares / columns + epsilon));
-    for (let j = 0; j < columns; j++) {
-      ns[at + j] = (xs[at + j] - mean) * share;
-      ys[at + j] = ns[at + j] * (1 + s[j]) + b[j];
-    }
+    const share = (shares[row] = 1 / Math.sqrt(squares / columns + epsilon));
+    for (let j = 0; j < columns; j++) ys[at + j] = (xs[at + j] - mean) * share * (1 + s[j]) + b[j];
   });
 
   function back(dy, [dShift, dScale]) {
     const dx = memory.matrix(rows, columns);
     const [dys, dxs] = [dy.values, dx.values];
     eachRow(rows, columns, [scale, dShift, dScale], (row, at, s, db, ds) => {
+      const mean = means[row];
+      const share = shares[row];
       let sum = 0;
       let along = 0;
       for (let j = 0; j < columns; j++) {
         const d = dys[at + j];
-        const n = ns[at + j];
+        const n = (xs[at + j] - mean) * share;
         const u = d * (1 + s[j]);
         dxs[at + j] = u;
         db[j] += d;
@@ -104,10 +104,9 @@ function modulatedNorm(x, shift, scale, epsilon = 1e-6) {
         sum += u;
         along += u * n;
       }
-      const mean = sum / columns;
+      const middle = sum / columns;
       const part = along / columns;
-      const share = inverse[row];
-      for (let j = at; j < at + columns; j++) dxs[j] = share * (dxs[j] - mean - ns[j] * part);
+      for (let j = at; j < at + columns; j++) dxs[j] = share * (dxs[j] - middle - (xs[j] - mean) * share * part);
     });
     return dx;
   }

@@ -8,7 +8,8 @@ import { Training } from "./training.js";
 const SHIFT = 1; // pixels
 // Where each lies in a block.
 const LINEARS = { qkv: "attention.", proj: "attention.", up: "mlp.", down: "mlp.", modulation: "" };
-export const TARGETS = Object.keys(LINEARS);
+const OTHERS = ["patch_in", "time_in", "time_out", "modulation", "patch_out"];
+export const TARGETS = Object.keys(LINEARS); // the last layer's modulation as well
 
 export class DrawingRun extends Training {
   // `base` is { config, tensors }; `settings` are { rank, alpha, rate, batch, steps, seed }; `pictures` is a list of size²
@@ -25,15 +26,13 @@ export class DrawingRun extends Training {
   }
 
   // As `draw` in flow.js, with so much of what was learnt: 0 is the base, 1 what was trained.
-  *draw(labels, strength, options) {
+  draw(labels, noise, { strength, steps }) {
     const { linears } = this.model;
-    const before = linears.map(({ scaling }) => scaling);
+    const trained = linears.map(({ scaling }) => scaling);
     for (const layer of linears) layer.scaling *= strength;
-    try {
-      yield* draw(this.model, labels, options);
-    } finally {
-      linears.forEach((layer, i) => (layer.scaling = before[i]));
-    }
+    const pictures = draw(this.model, labels, noise, steps);
+    linears.forEach((layer, i) => (layer.scaling = trained[i]));
+    return pictures;
   }
 
   files() {
@@ -52,8 +51,8 @@ function buildModel(memory, config, tensors) {
   const layers = Array.from({ length: config.num_hidden_layers }, (_, place) =>
     Object.fromEntries(Object.entries(LINEARS).map(([name, part]) => [name, linear(`layers.${place}.${part}${name}`)])),
   );
-  const [patch_in, time_in, time_out, modulation, patch_out] = ["patch_in", "time_in", "time_out", "modulation", "patch_out"].map(linear);
+  const others = Object.fromEntries(OTHERS.map((name) => [name, linear(name)]));
   const [positions, labels] = ["positions", "labels.weight"].map(parameter);
-  const linears = [...layers.flatMap(Object.values), modulation];
-  return { memory, config, layers, linears, patch_in, time_in, time_out, modulation, patch_out, positions, labels };
+  const linears = [...layers.flatMap(Object.values), others.modulation];
+  return { memory, config, layers, linears, ...others, positions, labels };
 }

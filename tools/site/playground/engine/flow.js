@@ -54,17 +54,11 @@ function moved(picture, down, right, size) {
   });
 }
 
-// The pictures (labels, size²) of `labels` that the model draws in `steps` from the noise of `seed`, `together` at a time,
-// each with the place of its first: what is drawn first can be looked at first.
-export function* draw(model, labels, { steps, seed = 0, together = 13 }) {
-  const pixels = model.config.image_size ** 2;
-  const noise = new Random(seed).normal(labels.length * pixels);
-  for (let first = 0; first < labels.length; first += together) {
-    const some = labels.slice(first, first + together);
-    const x = noise.slice(first * pixels, (first + some.length) * pixels);
-    for (let step = 0; step < steps; step++) eulerStep(model, x, some, step / steps, 1 / steps);
-    yield { first, pictures: x };
-  }
+// The pictures (labels, size²) of `labels` that the model draws in `steps` from `noise`, as many numbers.
+export function draw(model, labels, noise, steps) {
+  const x = noise.slice();
+  for (let step = 0; step < steps; step++) eulerStep(model, x, labels, step / steps, 1 / steps);
+  return x;
 }
 
 function eulerStep(model, x, labels, time, length) {
