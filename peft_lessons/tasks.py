@@ -3,6 +3,7 @@ the letters of typefaces, as pictures with labels."""
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,8 +216,13 @@ def typeface(name: str) -> Tensor:
     rows = {row["name"]: row["letters"] for row in data.typefaces()}
     if name not in rows:
         raise ValueError(f"no typeface is called {name!r}; there are {', '.join(rows)}")
-    digits = [[int(digit, 16) for digit in rows[name][letter]] for letter in LETTERS]
-    pictures = torch.tensor(digits, dtype=torch.float32) / 7.5 - 1
+    return pictures_in(rows[name][letter] for letter in LETTERS)
+
+
+def pictures_in(digits: Iterable[str]) -> Tensor:
+    """Read pictures that are written with a hexadecimal digit a pixel, row by row: (pictures, size, size) from −1,
+    paper, to 1, ink."""
+    pictures = torch.tensor([[int(digit, 16) for digit in one] for one in digits], dtype=torch.float32) / 7.5 - 1
     side = round(pictures.shape[1] ** 0.5)
     return pictures.unflatten(1, (side, side))
 

@@ -36,7 +36,8 @@ def test_widgets_and_figures_are_those_of_the_text(lesson):
     """Each call at the beginning of a line shows one; claims and facts stand elsewhere as well, so there are more."""
     text = (NOTEBOOKS / lesson.notebook).with_suffix(".md").read_text(encoding="utf-8")
     found = counted(NOTEBOOKS / lesson.notebook)
-    assert found["widgets"] == len(re.findall(r"^(?:sweep|live_figure|predict|compare)\(", text, re.MULTILINE))
+    widget = r"^(?:sweep|live_figure|predict|compare|\w+ = draw_letters)\("
+    assert found["widgets"] == len(re.findall(widget, text, re.MULTILINE))
     assert found["figures"] == len(re.findall(r"^figure\(", text, re.MULTILINE))
     assert found["checks"] >= len(re.findall(r"^claim\(|(?<!\breveal\()\w+=fact\(", text, re.MULTILINE))
 
@@ -56,10 +57,11 @@ def test_only_outputs_count(tmp_path: Path):
         },
         {"cell_type": "code", "source": ["x = 1\n", "compare(x)"], "outputs": [output("Ask: b\n  on: [Figure] c")]},
         {"cell_type": "code", "source": "compare(x)", "outputs": []},
+        {"cell_type": "code", "source": "hand = draw_letters()", "outputs": [output("Draw by hand: A B")]},
     ]
     path = tmp_path / "lesson.ipynb"
     path.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    assert counted(path) == {"checks": 2, "figures": 1, "widgets": 2}
+    assert counted(path) == {"checks": 2, "figures": 1, "widgets": 3}
     with pytest.raises(FileNotFoundError):
         contents(tmp_path)
 

@@ -9,6 +9,7 @@ from peft_lessons.classroom.output.quiet import quietly
 from peft_lessons.classroom.output.show import show
 from peft_lessons.classroom.progress.saved_training import trained_once
 from peft_lessons.classroom.widgets.compare import compare
+from peft_lessons.classroom.widgets.hand import draw_letters
 from peft_lessons.classroom.widgets.live_figure import live_figure
 from peft_lessons.classroom.widgets.predict import predict, reveal
 from peft_lessons.classroom.widgets.progress_map import progress_map
@@ -21,6 +22,7 @@ __all__ = [
     "Measured",
     "claim",
     "compare",
+    "draw_letters",
     "evidence",
     "exercise",
     "fact",

@@ -44,6 +44,7 @@ PARTS = {
     "quiz": Part(11, asks="itself", seconds=45),
     "review": Part(3, asks="itself"),
     "exercise": Part(7, asks="itself"),
+    "draw_letters": Part(22, seconds=180),
     "progress_map": Part(16),
 }
 WITHOUT_OUTPUT = ("Frame", "Measured", "fact", "label_lines", "new_figure", "progress_bar", "quietly", "trained_once")

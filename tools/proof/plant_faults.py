@@ -108,6 +108,7 @@ AREAS = {
     "peft_lessons/lessons/": "exercises mutants quiz talks",
     "peft_lessons/classroom/widgets/quiz": "quiz security",
     "peft_lessons/classroom/widgets/progress": "progress security",
+    "peft_lessons/classroom/widgets/ink.js": "hand",
     "peft_lessons/classroom/widgets/theme.css": "quiz",
     "peft_lessons/classroom/widgets/sliders": "sweep live_figure security",
     "peft_lessons/classroom/widgets/parts": "sweep live_figure compare",

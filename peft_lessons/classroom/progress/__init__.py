@@ -28,8 +28,8 @@ CREATE TABLE events (
     time TEXT NOT NULL,     -- UTC, ISO 8601
     lesson TEXT NOT NULL,   -- "03"
     item TEXT NOT NULL,     -- "03-merge"
-    kind TEXT NOT NULL,     -- "quiz", "review", "exercise", "hint", "solution", "guess", "export"
-    outcome TEXT NOT NULL,  -- "correct", "incorrect", "not attempted", "shown"
+    kind TEXT NOT NULL,     -- "quiz", "review", "exercise", "hint", "solution", "guess", "hand", "export"
+    outcome TEXT NOT NULL,  -- "correct", "incorrect", "not attempted", "shown", "drawn", "cleared"
     detail TEXT NOT NULL    -- what the kind needs to restore its state
 )
 """
@@ -81,9 +81,14 @@ def store_path() -> Path:
 def record(item: str, kind: str, outcome: str, detail: str = "") -> str:
     """Append what happened now. Return "", or the sentence that tells the student that it could not be saved.
 
-    The lesson is the item's first part: "03" of "03-merge". A kernel says that sentence once, then stays silent.
+    A kernel says that sentence once, then stays silent.
     """
-    return note([Event(datetime.now(UTC).isoformat(), item.split("-")[0], item, kind, outcome, detail)])
+    return note([happening(item, kind, outcome, detail)])
+
+
+def happening(item: str, kind: str, outcome: str, detail: str = "") -> Event:
+    """Return what happens now as an event. The lesson is the item's first part: "03" of "03-merge"."""
+    return Event(datetime.now(UTC).isoformat(), item.split("-")[0], item, kind, outcome, detail)
 
 
 def note(happened: Iterable[Event]) -> str:

@@ -15,7 +15,7 @@ from peft_lessons.lessons.questions import question_ids
 # What is counted in an output's text form. The text of `compare` is what a model wrote, so its calls count.
 KINDS = {
     "checks": re.compile(r"^    measured .*; expected ", re.MULTILINE),
-    "widgets": re.compile(r"\A\[(Sweep|LiveFigure)\] |\APredict "),
+    "widgets": re.compile(r"\A\[(Sweep|LiveFigure)\] |\A(?:Predict|Draw by hand:) "),
     "figures": re.compile(r"\A\[Figure\] "),
 }
 COLUMNS = ("lesson", *KINDS, "exercises", "questions", "reading", "running")
