@@ -225,6 +225,7 @@ PAGES = (
             "model.js",
             "memory.js",
             *ROOTS,
+            "gelu.ts",
         ),
         weights=letters.FOLDER / "model.safetensors",
         course=letters_course,

@@ -236,8 +236,9 @@ KEPT = (".html", ".js", ".css", ".json", ".svg", ".webp", ".woff2")
 
 
 def _kept(path: Path) -> bool:
-    """Whether a file is copied at the first visit: not the reference, nor the playground with its model."""
-    elsewhere = path.parts[0] in ("_modules", "_sources", "api") or path.parts[0].startswith("playground")
+    """Whether a file is copied at the first visit: not the reference, nor the pages that train with their models."""
+    training = tuple(page.name for page in build_playground.PAGES)
+    elsewhere = path.parts[0] in ("_modules", "_sources", "api") or path.parts[0].startswith(training)
     return path.suffix in KEPT and not elsewhere
 
 

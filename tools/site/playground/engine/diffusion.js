@@ -7,11 +7,9 @@
 
 import { attention } from "./attention.js";
 import { linear } from "./linear.js";
-import { exponential, plus } from "./memory.js";
+import { plus } from "./memory.js";
 
 const FASTEST = 1000; // radians that the quickest of the time's waves turns from t = 0 to t = 1
-const SQUASH = Math.sqrt(8 / Math.PI);
-const CUBIC = 0.044715;
 
 // The velocities (batch, size²) of pictures (batch, size²) at `times`, on their way to `labels`. With `learns` false
 // nothing is kept for a backward pass, and there is none.
@@ -136,25 +134,14 @@ function gated(x, a, gate) {
   return [y, back];
 }
 
-// gelu(u) = u σ(t) with t = √(8/π) (u + 0.044715 u³), its tanh form (arXiv:1606.08415), and
-// gelu′(u) = σ + u σ (1 − σ) t′
 function gelu(u) {
   const { memory, rows, columns } = u;
-  const [sigma, g] = [memory.matrix(rows, columns), memory.matrix(rows, columns)];
-  const [us, ss, gs] = [u.values, sigma.values, g.values];
-  for (let i = 0; i < us.length; i++) ss[i] = us[i] * (1 + CUBIC * us[i] * us[i]);
-  exponential(sigma, sigma, { factor: -SQUASH });
-  for (let i = 0; i < us.length; i++) {
-    ss[i] = 1 / (1 + ss[i]);
-    gs[i] = us[i] * ss[i];
-  }
+  const [g, slope] = [memory.matrix(rows, columns), memory.matrix(rows, columns)];
+  memory.simd.gelu(g.at, slope.at, u.at, rows * columns);
 
   function back(dg) {
-    const ds = dg.values; // becomes du
-    for (let i = 0; i < us.length; i++) {
-      const slope = SQUASH * (1 + 3 * CUBIC * us[i] * us[i]);
-      ds[i] *= ss[i] + gs[i] * (1 - ss[i]) * slope;
-    }
+    const [dgs, slopes] = [dg.values, slope.values]; // dg becomes du
+    for (let i = 0; i < dgs.length; i++) dgs[i] *= slopes[i];
     return dg;
   }
   return [g, back];
