@@ -369,7 +369,9 @@ window.first = Promise.all([words, widget, whole]).then(([at, [alive, before]]) 
 """
 
 
-@pytest.mark.parametrize("path", ["index.html", "lessons/03_lora_from_scratch.html", "playground.html", "handwriting.html"])
+@pytest.mark.parametrize(
+    "path", ["index.html", "lessons/03_lora_from_scratch.html", "playground.html", "handwriting.html"]
+)
 def test_the_first_words_and_the_first_widget_wait_for_little(browser, address, path):
     """For words within a second and a widget within two, on a line of 200 bytes a millisecond and 150 ms to an answer.
 

@@ -42,7 +42,9 @@ def _image(model: DiffusionTransformer, words: str) -> str:
     picture.save(content, "PNG")
     encoded = base64.b64encode(content.getvalue()).decode()
     width, height = (SCALE * side for side in picture.size)
-    return f'<img alt="{words}" width="{width}" height="{height}" src="data:image/png;base64,{encoded}">'
+    # the theme puts no white behind a picture of this class
+    size = f'width="{width}" height="{height}"'
+    return f'<img class="dark-light" alt="{words}" {size} src="data:image/png;base64,{encoded}">'
 
 
 def word(letters: Tensor) -> Tensor:

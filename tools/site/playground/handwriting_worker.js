@@ -8,7 +8,7 @@ import { readSafetensors } from "./engine/safetensors.js";
 
 const MEGABYTES = 88; // what a step of 16 pictures takes
 const TOGETHER = 13; // letters, drawn in less than a second
-const BETWEEN = 1500; // ms of training before so many letters are drawn anew
+const BETWEEN = 2000; // ms of training before so many letters are drawn anew
 const QUICK = 8; // Euler steps, while it trains
 const START = { rank: 8, alpha: 16, seed: 0 };
 

@@ -77,10 +77,12 @@ function modulatedNorm(x, shift, scale, epsilon = 1e-6) {
   eachRow(rows, columns, [shift, scale], (row, at, b, s) => {
     let sum = 0;
     let squares = 0;
-    for (let j = at; j < at + columns; j++) sum += xs[j];
+    for (let j = at; j < at + columns; j++) {
+      sum += xs[j];
+      squares += xs[j] * xs[j]; // in fp64, where their difference below is safe
+    }
     const mean = (means[row] = sum / columns);
-    for (let j = at; j < at + columns; j++) squares += (xs[j] - mean) ** 2;
-    const share = (shares[row] = 1 / Math.sqrt(squares / columns + epsilon));
+    const share = (shares[row] = 1 / Math.sqrt(squares / columns - mean * mean + epsilon));
     for (let j = 0; j < columns; j++) ys[at + j] = (xs[at + j] - mean) * share * (1 + s[j]) + b[j];
   });
 
