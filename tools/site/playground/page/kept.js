@@ -24,10 +24,16 @@ export function kept(asked, changed) {
 function stored(asked) {
   try {
     const found = JSON.parse(localStorage.getItem(PLACE)) ?? {};
-    return Object.fromEntries(Object.entries(found).filter(([letter]) => asked.includes(letter)));
+    return Object.fromEntries(Object.entries(found).filter(([letter, one]) => asked.includes(letter) && possible(one)));
   } catch {
     return {}; // a page from a file may have no storage
   }
+}
+
+// Whether it is as hand.js makes it; what is damaged counts as if it were not there.
+function possible({ strokes, pen, picture }) {
+  const points = strokes.flat();
+  return pen > 0 && /^[0-9a-f]{1024}$/.test(picture) && points.length > 0 && points.flat().every(Number.isFinite);
 }
 
 // Gives what the reader should know of it.
