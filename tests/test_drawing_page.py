@@ -13,14 +13,14 @@ from peft import PeftModel
 
 from peft_lessons import inject, load_adapter
 from peft_lessons.adapters import named_adapters
-from peft_lessons.models import draw, flow_batches, flow_matching_loss, letter_ids, load_letters
+from peft_lessons.models import draw, flow_batches, flow_evaluation, flow_matching_loss, letter_ids, load_letters
 from peft_lessons.models.letters import FOLDER
 from peft_lessons.tasks import LETTER_LORA, letters_of
-from peft_lessons.training import train
+from peft_lessons.training import evaluate_loss, train
 from tools.site import build_playground
 
 ENGINE = build_playground.HERE / "engine"
-SETTINGS = {"rank": 8, "alpha": 16, "rate": 3e-3, "batch": 16, "steps": 100, "seed": 0}
+SETTINGS = {"rank": 8, "alpha": 16, **build_playground.HAND, "steps": 100, "seed": 0}
 TYPEFACE = "dkg"
 
 
@@ -172,3 +172,16 @@ def test_a_step_costs_at_most_four_of_torchs(answers):
     theirs = 1000 * statistics.median(after - before for before, after in pairwise(starts))
     print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times; {found['most'] / 1e6:.0f} MB")
     assert ours < 4 * theirs
+
+
+@pytest.mark.slow
+def test_a_minute_is_enough(answers, tmp_path):
+    """With the page's settings the loss on letters never seen falls by at least half as much as by the package's."""
+    settings = SETTINGS | build_playground.HAND
+    answers(training(settings, folder=str(tmp_path)))
+    held_out = flow_evaluation(*letters_of(TYPEFACE).held_out)
+    models = load_letters(), load_adapter(load_letters(), tmp_path)
+    before, after = (evaluate_loss(model, held_out, flow_matching_loss) for model in models)
+    stored = json.loads((FOLDER / "adaptations.json").read_text(encoding="utf-8"))[TYPEFACE]
+    print(f"{before:.4f} to {after:.4f}; the package's: {stored['held_out_before']} to {stored['held_out_after']}")
+    assert before - after > 0.5 * (stored["held_out_before"] - stored["held_out_after"])

@@ -357,7 +357,7 @@ const words = new Promise((resolve) =>
   }).observe({ type: 'paint', buffered: true }));
 const widget = new Promise((resolve) =>
   new MutationObserver((_, watch) => {
-    if (!document.querySelector('.peft-live[data-alive], #knobs input')) return;
+    if (!document.querySelector('.peft-live[data-alive], #knobs input, .peft-square')) return;
     watch.disconnect();
     resolve([performance.now(), named()]);
   }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-alive'] }));

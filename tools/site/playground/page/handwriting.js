@@ -7,7 +7,6 @@ import { SIZE, compose, fromDigits, paint, set } from "./letters.js";
 import { kept } from "./kept.js";
 
 const FEWEST = 10; // letters
-const SETTINGS = { batch: 16, steps: 80, rate: 0.004 }; // as good on held-out letters as 150 steps of 32 at 0.003
 const SHEET = { across: 13, scale: 3, margin: 24 }; // of the picture to take along, in its pixels
 const $ = (id) => document.getElementById(id);
 
@@ -31,11 +30,11 @@ const told = {
   },
 
   step({ steps, loss }) {
-    const left = ((performance.now() - began) / steps) * (SETTINGS.steps - steps);
-    $("progress").value = steps / SETTINGS.steps;
+    const left = ((performance.now() - began) / steps) * (course.settings.steps - steps);
+    $("progress").value = steps / course.settings.steps;
     $("loss").textContent = loss.toFixed(3);
     $("left").textContent = `${Math.ceil(left / 1000)} s`;
-    $("at").textContent = `${steps} of ${SETTINGS.steps}`;
+    $("at").textContent = `${steps} of ${course.settings.steps}`;
   },
 
   letters({ first, pictures: drawn }) {
@@ -117,7 +116,7 @@ const actions = {
     going(true);
     say("Training: the alphabet below changes as it learns.");
     ask("train", {
-      settings: SETTINGS,
+      settings: course.settings,
       pictures: letters.map(([, digits]) => fromDigits(digits)),
       labels: letters.map(([letter]) => course.letters.indexOf(letter)),
     });
