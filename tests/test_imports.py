@@ -22,7 +22,7 @@ LAYERS = [
     {"models", "data"},
     {"methods"},
     {"checkpoints", "training", "training_state", "multi_adapter", "accounting", "tasks", "distributed"}
-    | {"preference", "serving", "suspicions"},
+    | {"lettering", "preference", "serving", "suspicions"},
     {"experiments"},
     {"classroom", "lessons"},
     {"doctor", "jupyter"},

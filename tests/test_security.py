@@ -242,9 +242,8 @@ def test_front_ends_write_as_html_only_what_python_has_escaped():
         for path in folder.rglob("*.js")
     }
     assert {name: count for name, count in found.items() if count} == known
-    assert not [
-        path for path in folder.rglob("*.js") if re.search(r"\beval\(|new Function|https?://", path.read_text())
-    ]
+    elsewhere = r"\beval\(|new Function|https?://(?!www\.w3\.org/2000/svg\")"  # the name of SVG leads nowhere
+    assert not [path for path in folder.rglob("*.js") if re.search(elsewhere, path.read_text())]
     assert not [path for path in folder.rglob("*.css") if re.search(r"url\(|@import", path.read_text())]
 
 

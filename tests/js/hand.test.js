@@ -259,7 +259,9 @@ test("it says whether what was drawn is kept, and when no kernel answers", () =>
   mock.timers.enable({ apis: ["setTimeout"] });
   const { draw, model, status, el, cleanup } = open();
   const lost = () => el.querySelector(".peft-lost").textContent;
+  assert.equal(status(), "0 of 3 letters drawn. What you draw is kept with your progress.");
   draw(...DOWN);
+  assert.match(status(), /is not kept yet/);
   mock.timers.tick(1000);
   model.receive("kept", { number: 1, notice: "Your progress is not being saved." });
   mock.timers.tick(2000);
@@ -270,6 +272,7 @@ test("it says whether what was drawn is kept, and when no kernel answers", () =>
   assert.match(lost(), /kernel does not answer/);
   model.receive("kept", { number: 2, notice: "" });
   assert.equal(lost(), "");
+  assert.match(status(), /is kept with your progress/);
   cleanup();
   assert.deepEqual(model.listeners, []);
   mock.timers.reset();

@@ -1106,6 +1106,33 @@ WIDGETS = (
         'if number != self.asked["number"] or (ended and not number):',
     ),
     Fault(
+        "letters drawn by hand stay where they were drawn, and not in the middle",
+        "peft_lessons/classroom/widgets/ink.js",
+        "(SIDE - left - right) / 2",
+        "0",
+        ("unit: front_end",),
+    ),
+    Fault(
+        "the points between two frames are not drawn",
+        "peft_lessons/classroom/widgets/hand.js",
+        "event.getCoalescedEvents?.() ?? []",
+        "[]",
+        ("unit: front_end",),
+    ),
+    Fault(
+        "a letter that was cleared is there again the next day",
+        "peft_lessons/classroom/widgets/hand.py",
+        'event.outcome == "cleared" or one',
+        "one",
+    ),
+    Fault(
+        "a finger scrolls the page in place of drawing",
+        "peft_lessons/classroom/widgets/hand.css",
+        "touch-action: none;",
+        "touch-action: auto;",
+        ("browser: a_letter_is_drawn",),
+    ),
+    Fault(
         "a picture's dark colours are its light ones",
         "peft_lessons/classroom/output/colours.py",
         "light-dark({light},{dark})!important",

@@ -86,7 +86,7 @@ function render({ model, el }) {
   button("Next letter", "", () => next());
   make("p", side, {
     className: "peft-note",
-    textContent: "Draw with mouse, pen or finger, from line to line. In the square, Enter goes to the next letter, and Ctrl+Z undoes.",
+    textContent: "Draw with mouse, pen or finger, from line to line. In the square, Enter leads to the next letter, and Ctrl+Z undoes.",
   });
   make("p", side, {
     className: "peft-note",
@@ -235,7 +235,9 @@ function render({ model, el }) {
       choice.shown = digits;
     }
     const count = done < asked.length ? `${done} of ${counted(asked.length, "letter")} drawn.` : "All letters are drawn: run the next cell.";
-    const where = saved ? "Saved view: run this cell to draw." : model.get("kept").notice || "They stay with your progress, on this computer.";
+    const { number, notice } = model.get("kept");
+    const kept = number === model.get("drawn").number ? notice || "What you draw is kept with your progress." : "The last change is not kept yet.";
+    const where = saved ? "Saved view: run this cell to draw." : kept;
     status.textContent = `${count} ${where}`;
   };
 

@@ -1,8 +1,9 @@
 """Letters that a student draws by hand, for a model to learn: `draw_letters` asks for them.
 
 The page draws: ink.js makes the picture of a letter from its strokes, and both come here with every stroke. Here they
-are checked, and kept with the progress: an event for each letter that changed, the last of which counts. They stay in
-the student's own file; what is exported or handed in tells of questions and exercises alone.
+are checked, and kept with the progress: an event for each letter that changed, the last of which counts. An export of
+the progress, and a class report, tell of questions and exercises alone. A notebook that is saved holds what its widgets
+show, and so the letters, too.
 """
 
 import json
