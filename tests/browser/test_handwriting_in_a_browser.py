@@ -118,6 +118,8 @@ def test_a_hand_is_drawn_kept_and_learnt(visit, pictures, request):
         stroke(page, touched if phone else moved, (6, 4), (6 + place, 22))
         page.locator(".peft-square").press("Enter")
     said(page, "10 letters to learn from", "#enough")
+    page.wait_for_timeout(2200)  # after two seconds without an answer the square would miss its kernel
+    assert page.locator("#hand .peft-lost").inner_text() == ""
     page.reload()
     said(page, "Ready")
     said(page, "10 letters to learn from", "#enough")

@@ -159,7 +159,7 @@ function write() {
   const width = Math.floor(canvas.parentElement.clientWidth / scale);
   const text = $("sentence").value;
   const composed = compose(text, pictures, width);
-  Object.assign(canvas, { width: width * scale, height: composed.lines * SIZE * scale });
+  Object.assign(canvas, { width: width * scale, height: composed.height * scale });
   set(canvas.getContext("2d"), composed, canvases, { scale });
   canvas.setAttribute("aria-label", `In the model’s letters: ${text}`);
   const strangers = [...new Set(text.replace(/\s/g, ""))].filter((letter) => !course.letters.includes(letter));
@@ -172,7 +172,7 @@ function sheet() {
   const cell = SIZE * scale;
   const composed = compose($("sentence").value, pictures, across * SIZE);
   const rows = Math.ceil(course.letters.length / across);
-  const canvas = element("canvas", { width: across * cell + 2 * margin, height: (rows + composed.lines) * cell + 3 * margin });
+  const canvas = element("canvas", { width: across * cell + 2 * margin, height: rows * cell + composed.height * scale + 3 * margin });
   const context = canvas.getContext("2d");
   context.fillStyle = "white";
   context.fillRect(0, 0, canvas.width, canvas.height);

@@ -15,7 +15,7 @@ export function kept(asked, changed) {
     save_changes() {
       const { number, letters } = state.drawn;
       state.kept = { number, notice: keep(letters) };
-      listeners.get("change:kept")();
+      queueMicrotask(listeners.get("change:kept")); // hand.js waits for an answer once this has returned
       changed();
     },
   };
