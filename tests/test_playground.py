@@ -373,6 +373,6 @@ def test_the_pages_are_whole(tmp_path):
     build_playground.build(tmp_path)
     (tmp_path / "index.html").touch()
     assert build_site.problems(tmp_path) == []
-    for entry in ("worker.js", "page/page.js"):
+    for entry in (entry for page in build_playground.PAGES for entry in (page.worker, page.script)):
         (tmp_path / "script.js").write_text(build_playground.bundle(build_playground.HERE / entry), encoding="utf-8")
         subprocess.run(["node", "--check", tmp_path / "script.js"], check=True)

@@ -132,7 +132,7 @@ def test_every_page_is_whole_and_asks_no_other_host(site, reader):
     """Lessons have no cell that installs; every question, guess, exercise and figure with controls is alive."""
     pages = [path.relative_to(site) for path in sorted(site.rglob("*.html"))]
     pages = [path for path in pages if path.parts[0] not in ("_static", "_modules")]
-    pages = [path for path in pages if not path.name.startswith("playground")]  # has its own tests
+    pages = [path for path in pages if not path.name.startswith(("playground", "handwriting"))]  # have their own
     assert len([path for path in pages if path.parts[0] == "lessons"]) == len(lessons())
     for path in pages:
         page = reader.open(path.as_posix())
@@ -357,7 +357,7 @@ const words = new Promise((resolve) =>
   }).observe({ type: 'paint', buffered: true }));
 const widget = new Promise((resolve) =>
   new MutationObserver((_, watch) => {
-    if (!document.querySelector('.peft-live[data-alive], #knobs input')) return;
+    if (!document.querySelector('.peft-live[data-alive], #knobs input, .peft-square')) return;
     watch.disconnect();
     resolve([performance.now(), named()]);
   }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-alive'] }));
@@ -369,7 +369,9 @@ window.first = Promise.all([words, widget, whole]).then(([at, [alive, before]]) 
 """
 
 
-@pytest.mark.parametrize("path", ["index.html", "lessons/03_lora_from_scratch.html", "playground.html"])
+@pytest.mark.parametrize(
+    "path", ["index.html", "lessons/03_lora_from_scratch.html", "playground.html", "handwriting.html"]
+)
 def test_the_first_words_and_the_first_widget_wait_for_little(browser, address, path):
     """For words within a second and a widget within two, on a line of 200 bytes a millisecond and 150 ms to an answer.
 

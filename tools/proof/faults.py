@@ -1506,7 +1506,7 @@ PLAYGROUND = (
     ),
     Fault(
         "the page that trains asks another host",
-        "tools/site/playground/page/page.js",
+        "tools/site/playground/page/assets.js",
         "await fetch(assets[name])",
         'await fetch(new URL(assets[name], "https://cdn.example.org"))',
         ("browser: training_in_a_browser and visitor and http",),
@@ -1534,7 +1534,7 @@ PLAYGROUND = (
     ),
     Fault(
         "the page that trains keeps what it has trained after each step",
-        "tools/site/playground/engine/run.js",
+        "tools/site/playground/engine/training.js",
         "    return loss;\n",
         "    (this.past ??= []).push(this.parameters.map(({ value }) => value.values.slice()));\n    return loss;\n",
         ("browser: training_in_a_browser and no_more_memory",),
@@ -1552,6 +1552,34 @@ PLAYGROUND = (
         "megabytes = 52",
         "megabytes = 104",
         ("browser: training_in_a_browser and small",),
+    ),
+    Fault(
+        "in the page that learns a hand, a gate's gradient is another's",
+        "tools/site/playground/engine/diffusion.js",
+        "backGate2(dy, dGate2)",
+        "backGate2(dy, dGate)",
+        ("unit: drawing_page and gradients",),
+    ),
+    Fault(
+        "in the page that learns a hand, pictures are moved the other way",
+        "tools/site/playground/engine/flow.js",
+        "(i % size) + right]",
+        "(i % size) - right]",
+        ("unit: drawing_page and batches",),
+    ),
+    Fault(
+        "the page that learns a hand leaves the strength where a drawing has put it",
+        "tools/site/playground/engine/drawing_run.js",
+        "    linears.forEach((layer, i) => (layer.scaling = trained[i]));\n",
+        "",
+        ("unit: drawing_page and few_steps",),
+    ),
+    Fault(
+        "the page that learns a hand forgets what is drawn",
+        "tools/site/playground/page/kept.js",
+        "localStorage.setItem(PLACE, JSON.stringify(letters));",
+        "",
+        ("browser: handwriting_in_a_browser and kept",),
     ),
 )
 

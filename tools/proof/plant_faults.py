@@ -123,7 +123,7 @@ AREAS = {
     "notebooks/": "lessons slides predictions talks security",
     "deploy/": "deploy",
     "docs/instructors.md": "talks",
-    "tools/site/playground/": "playground",
+    "tools/site/playground/": "playground drawing_page",
     "tools/site/build_playground.py": "playground",
     "tools/site/": "alive",
     "tools/": "{stem}",

@@ -1,7 +1,8 @@
-"""The page that trains: `python -m tools.site.build_playground [--out FOLDER]`.
+"""The pages that train: `python -m tools.site.build_playground [--out FOLDER]`.
 
-It writes `playground.html` with what it loads in a folder beside it, and `playground-single.html`, the same page with
-all of that inside, which works from a file. All comes from this checkout: nothing is asked of the network.
+In `playground.html` a language model learns slang, in `handwriting.html` a model that draws letters learns a hand. What
+each loads lies in a folder beside it, and `playground-single.html` and `handwriting-single.html` are the same pages
+with all of that inside, which work from a file. All comes from this checkout: nothing is asked of the network.
 """
 
 import argparse
@@ -9,37 +10,25 @@ import base64
 import gzip
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from peft_lessons import data
-from peft_lessons.models import load_tiny_gpt, tiny_gpt
+from peft_lessons.models import LETTERS, letters, load_tiny_gpt, tiny_gpt
 from peft_lessons.quantization import normal_codebook
+from peft_lessons.tasks import TRAINED_LETTERS
 
 HERE = Path(__file__).parent / "playground"
 WIDGETS = Path(tiny_gpt.__file__).parents[2] / "classroom/widgets"
-SHEETS = [*(WIDGETS / f"{name}.css" for name in ("theme", "parts", "sliders")), HERE / "playground.css"]
-CONTROLS = [WIDGETS / "parts.js", WIDGETS / "sliders.js"]
 BITS = (8, 4, 3, 2)
 HELD_OUT_LETTERS = 8_000  # more than the tokens that the page measures on
 LEARNT_LETTERS = 400_000  # more than 400 steps see
-# In the order in which one would read them.
-PAGES = (
-    "linear",
-    "decoder",
-    "attention",
-    "loss",
-    "adamw",
-    "run",
-    "model",
-    "quantize",
-    "spectrum",
-    "generate",
-    "memory",
-)
-REST = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts", "exponential.ts")
+# Of the page that learns a hand: as good on letters that it has not seen as 150 steps of 32, and done in a minute.
+HAND = {"batch": 16, "steps": 80, "rate": 0.004}
 CODES = ("simd-fused.wasm", "simd.wasm")  # both come from simd.ts; the page takes the first that its browser knows
 
 
@@ -123,29 +112,74 @@ def course() -> dict[str, Any]:
     }
 
 
-def assets() -> dict[str, bytes]:
-    """What the page loads, by name, gzipped."""
-    found = {
-        "worker.js": bundle(HERE / "worker.js").encode(),
-        **{name: (HERE / "engine" / name).read_bytes() for name in CODES},
-        "weights": (tiny_gpt.FOLDER / "model.safetensors").read_bytes(),
-        "course": json.dumps(course(), ensure_ascii=False).encode(),
+@cache
+def letters_course() -> dict[str, Any]:
+    """What the page needs beside weights and code: settings, letters, and typefaces that the model has not seen."""
+    config = json.loads((letters.FOLDER / "config.json").read_text(encoding="utf-8"))
+    typefaces = [
+        {"name": row["name"], "kind": row["kind"], "letters": {one: row["letters"][one] for one in TRAINED_LETTERS}}
+        for row in data.typefaces()
+    ]
+    return {
+        "config": config,
+        "settings": HAND,
+        "letters": LETTERS,
+        "trained": TRAINED_LETTERS,
+        "typefaces": typefaces,
     }
-    return {name: gzip.compress(content, mtime=0) for name, content in found.items()}
 
 
-def page(places: dict[str, str], home: str) -> str:
-    """The page, which finds its assets at `places`."""
-    script = "\n".join([*(path.read_text(encoding="utf-8") for path in CONTROLS), bundle(HERE / "page/page.js")])
-    parts = {
-        "STYLE": "\n".join(path.read_text(encoding="utf-8") for path in SHEETS),
-        "SCRIPT": f"{{\n{script}\n}}",
-        "ASSETS": json.dumps(places),
-        "SOURCES": "\n".join(map(_source, [*(f"{name}.js" for name in PAGES), *REST])),
-        "HOME": home,
-    }
-    text = (HERE / "playground.html").read_text(encoding="utf-8")
-    return re.sub(r"\b(STYLE|SCRIPT|ASSETS|SOURCES|HOME)\b", lambda match: parts[match[0]], text)
+@dataclass(frozen=True)
+class Page:
+    """A page that trains: `name`.html, and what goes into it."""
+
+    name: str
+    worker: str
+    script: str
+    sheets: tuple[str, ...]  # of the widgets
+    controls: tuple[str, ...]  # scripts of the widgets
+    sources: tuple[str, ...]  # of the engine, in the order in which one would read them
+    weights: Path
+    course: Callable[[], dict[str, Any]]
+
+    def assets(self) -> dict[str, bytes]:
+        """What the page loads, by name, gzipped."""
+        found = {
+            "worker.js": bundle(HERE / self.worker).encode(),
+            **{name: (HERE / "engine" / name).read_bytes() for name in CODES},
+            "weights": self.weights.read_bytes(),
+            "course": json.dumps(self.course(), ensure_ascii=False).encode(),
+        }
+        return {name: gzip.compress(content, mtime=0) for name, content in found.items()}
+
+    def text(self, places: dict[str, str], home: str) -> str:
+        """The page, which finds its assets at `places`."""
+        own = [HERE / f"{name}.css" for name in dict.fromkeys(("playground", self.name))]
+        sheets = [*(WIDGETS / f"{name}.css" for name in self.sheets), *own]
+        controls = [(WIDGETS / f"{name}.js").read_text(encoding="utf-8") for name in self.controls]
+        parts = {
+            "STYLE": "\n".join(path.read_text(encoding="utf-8") for path in sheets),
+            "THEME": (HERE / "page/theme.js").read_text(encoding="utf-8"),
+            "SCRIPT": "\n".join([*controls, bundle(HERE / self.script)]),
+            "ASSETS": json.dumps(places),
+            "SOURCES": "\n".join(map(_source, self.sources)),
+            "HOME": home,
+        }
+        text = (HERE / f"{self.name}.html").read_text(encoding="utf-8")
+        return re.sub(rf"\b({'|'.join(parts)})\b", lambda match: parts[match[0]], text)
+
+    def build(self, out: Path) -> None:
+        """Write both forms of the page and the folder of its assets into `out`, which exists."""
+        content = self.assets()
+        folder = out / self.name
+        folder.mkdir(exist_ok=True)
+        for name, compressed in content.items():
+            (folder / f"{name}.bin").write_bytes(compressed)  # some servers unpack what is called .gz
+        home = '<p><a href="index.html">PEFT Lessons</a></p>'
+        beside = {name: f"{self.name}/{name}.bin" for name in content}
+        (out / f"{self.name}.html").write_text(self.text(beside, home), encoding="utf-8")
+        inside = {name: f"data:;base64,{base64.b64encode(compressed).decode()}" for name, compressed in content.items()}
+        (out / f"{self.name}-single.html").write_text(self.text(inside, ""), encoding="utf-8")
 
 
 def _source(name: str) -> str:
@@ -155,18 +189,62 @@ def _source(name: str) -> str:
     return f'<details><summary>{name}: {words}</summary><pre tabindex="0">{escape(text)}</pre></details>'
 
 
+ROOTS = ("random.js", "safetensors.js", "adapter_files.js", "multiply.ts", "exponential.ts")
+PAGES = (
+    Page(
+        name="playground",
+        worker="worker.js",
+        script="page/page.js",
+        sheets=("theme", "parts", "sliders"),
+        controls=("parts", "sliders"),
+        sources=(
+            "linear.js",
+            "decoder.js",
+            "attention.js",
+            "rotary.js",
+            "loss.js",
+            "adamw.js",
+            "training.js",
+            "run.js",
+            "model.js",
+            "quantize.js",
+            "spectrum.js",
+            "generate.js",
+            "memory.js",
+            *ROOTS,
+        ),
+        weights=tiny_gpt.FOLDER / "model.safetensors",
+        course=course,
+    ),
+    Page(
+        name="handwriting",
+        worker="handwriting_worker.js",
+        script="page/handwriting.js",
+        sheets=("theme", "parts", "hand"),
+        controls=("parts", "ink", "hand"),
+        sources=(
+            "linear.js",
+            "diffusion.js",
+            "attention.js",
+            "flow.js",
+            "adamw.js",
+            "training.js",
+            "drawing_run.js",
+            "model.js",
+            "memory.js",
+            *ROOTS,
+            "gelu.ts",
+        ),
+        weights=letters.FOLDER / "model.safetensors",
+        course=letters_course,
+    ),
+)
+
+
 def build(out: Path) -> None:
-    """Write both pages and the folder of assets into `out`, which exists."""
-    content = assets()
-    folder = out / "playground"
-    folder.mkdir(exist_ok=True)
-    for name, compressed in content.items():
-        (folder / f"{name}.bin").write_bytes(compressed)  # some servers unpack what is called .gz
-    home = '<p><a href="index.html">PEFT Lessons</a></p>'
-    beside = {name: f"playground/{name}.bin" for name in content}
-    (out / "playground.html").write_text(page(beside, home), encoding="utf-8")
-    inside = {name: f"data:;base64,{base64.b64encode(compressed).decode()}" for name, compressed in content.items()}
-    (out / "playground-single.html").write_text(page(inside, ""), encoding="utf-8")
+    """Write all of them into `out`, which exists."""
+    for page in PAGES:
+        page.build(out)
 
 
 def main() -> None:
@@ -175,7 +253,7 @@ def main() -> None:
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     build(out)
-    for path in [*out.glob("playground*.html"), *(out / "playground").iterdir()]:
+    for path in (path for page in PAGES for path in [*out.glob(f"{page.name}*.html"), *(out / page.name).iterdir()]):
         print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB")
 
 

@@ -28,7 +28,7 @@ from peft_lessons.lessons.glossary import as_data, glossary
 from peft_lessons.lessons.parts import calls_any
 from tools.lessons.notebooks import FIGURES, INSTALLS, NOTEBOOKS, sources
 from tools.lessons.predictions import answers
-from tools.site import alive, build_playground, styles
+from tools.site import alive, build_playground, lettering, styles
 from tools.site.reference import methods_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +97,7 @@ def index_page() -> str:
         counts.update(contents.counted(NOTEBOOKS / lesson.notebook))
     places = {
         "SWITCH": alive.adapter_switch(),
+        "LETTERING": lettering.before_and_after(),
         "LESSONS": table.replace("(notebooks/", "(lessons/"),
         "PICTURES": "\n".join(alive.named_figure(lesson, title) for lesson, title in PICTURES),
         "CHECKS": f"{counts['checks']:,}",
@@ -236,8 +237,9 @@ KEPT = (".html", ".js", ".css", ".json", ".svg", ".webp", ".woff2")
 
 
 def _kept(path: Path) -> bool:
-    """Whether a file is copied at the first visit: not the reference, nor the playground with its model."""
-    elsewhere = path.parts[0] in ("_modules", "_sources", "api") or path.parts[0].startswith("playground")
+    """Whether a file is copied at the first visit: not the reference, nor the pages that train with their models."""
+    training = tuple(page.name for page in build_playground.PAGES)
+    elsewhere = path.parts[0] in ("_modules", "_sources", "api") or path.parts[0].startswith(training)
     return path.suffix in KEPT and not elsewhere
 
 

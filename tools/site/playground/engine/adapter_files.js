@@ -1,6 +1,6 @@
 // An adapter as Hugging Face peft keeps it: adapter_config.json, and adapter_model.safetensors with A and B of each layer.
 
-import { LINEARS, linearLayers } from "./model.js";
+import { LINEARS } from "./model.js";
 import { readSafetensors, writeSafetensors } from "./safetensors.js";
 
 export const CONFIG_FILE = "adapter_config.json";
@@ -9,7 +9,8 @@ const MATRICES = { A: "lora_A", B: "lora_B" };
 
 const nameOf = (module, matrix) => `base_model.model.${module}.${MATRICES[matrix]}.weight`;
 
-export function writeAdapter(model, { rank, alpha, targets }) {
+// `task` is what peft calls the task of a model, or null.
+export function writeAdapter(model, { rank, alpha, targets }, task) {
   const settings = {
     peft_type: "LORA",
     r: rank,
@@ -19,11 +20,11 @@ export function writeAdapter(model, { rank, alpha, targets }) {
     target_modules: targets,
     bias: "none",
     fan_in_fan_out: false,
-    task_type: "CAUSAL_LM",
+    task_type: task,
     base_model_name_or_path: null,
     inference_mode: true,
   };
-  const tensors = linearLayers(model)
+  const tensors = model.linears
     .filter(({ A }) => A)
     .flatMap((layer) =>
       Object.keys(MATRICES).map((matrix) => {
@@ -78,7 +79,7 @@ export function readAdapter(text, buffer, base) {
 
 // Puts the tensors of a file that fits into the model's A and B.
 export function fillAdapter(model, tensors) {
-  for (const layer of linearLayers(model).filter(({ A }) => A))
+  for (const layer of model.linears.filter(({ A }) => A))
     for (const matrix of Object.keys(MATRICES))
       layer[matrix].value.values.set(tensors.get(nameOf(layer.module, matrix)).values);
 }

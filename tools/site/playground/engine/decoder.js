@@ -6,6 +6,7 @@
 import { attention } from "./attention.js";
 import { linear } from "./linear.js";
 import { exponential, plus } from "./memory.js";
+import { rotaryAngles, rotate } from "./rotary.js";
 
 // Hidden states (rows, hidden) of token ids. With `learns` false nothing is kept for a backward pass, and there is none.
 export function decoder(model, ids, length, learns = true) {
@@ -34,7 +35,7 @@ function block(layer, x, length, config, below = true) {
   const [q, backQ] = linear(layer.q_proj, n);
   const [k, backK] = linear(layer.k_proj, n);
   const [v, backV] = linear(layer.v_proj, n);
-  const [mixed, backMixed] = attention(q, k, v, length, config);
+  const [mixed, backMixed] = rotaryAttention(q, k, v, length, config);
   const [o, backO] = linear(layer.o_proj, mixed);
   const middle = plus(x, o);
   const [n2, backNorm2] = rmsNorm(middle, layer.post_attention_layernorm, config.rms_norm_eps);
@@ -49,6 +50,23 @@ function block(layer, x, length, config, below = true) {
     return wanted ? plus(dMiddle, backNorm(parts.reduce(plus))) : undefined;
   }
   return [y, back];
+}
+
+// Each position sees itself and those before it.
+function rotaryAttention(q, k, v, length, config) {
+  const { num_attention_heads: heads, num_key_value_heads: kvHeads } = config;
+  const d = q.columns / heads;
+  const angles = rotaryAngles(length, d, config.rope_theta);
+  for (const x of [q, k]) rotate(x, length, d, angles, 1);
+  const [mixed, backMixed] = attention(q, k, v, { length, heads, kvHeads, seen: (position) => position + 1 });
+
+  function back(dMixed) {
+    const [dq, dk, dv] = [q, k, v].map((x) => x.memory.matrix(x.rows, x.columns));
+    backMixed(dMixed, [dq, dk, dv]);
+    for (const dx of [dq, dk]) rotate(dx, length, d, angles, -1);
+    return [dq, dk, dv];
+  }
+  return [mixed, back];
 }
 
 // y = g · x / √(mean(x²) + ε), and with u = g · dy and s = 1 / √(…):  dx = s u − x s³ mean(u x)  (arXiv:1910.07467)
@@ -113,15 +131,13 @@ function swiglu(layer, x) {
 
 function embedded(memory, table, ids) {
   const x = memory.matrix(ids.length, table.columns);
-  ids.forEach((id, row) => rowOf(x, row).set(rowOf(table, id)));
+  ids.forEach((id, row) => x.row(row).set(table.row(id)));
   return x;
 }
 
 function addRows(table, ids, dx) {
   ids.forEach((id, row) => {
-    const [to, from] = [rowOf(table, id), rowOf(dx, row)];
+    const [to, from] = [table.row(id), dx.row(row)];
     for (let j = 0; j < to.length; j++) to[j] += from[j];
   });
 }
-
-const rowOf = (matrix, row) => matrix.values.subarray(row * matrix.columns, (row + 1) * matrix.columns);

@@ -21,7 +21,7 @@ export function exponential(y: usize, x: usize, count: usize, factor: f32, shift
 
 // @ts-ignore: decorator
 @inline
-function exp(t: v128): v128 {
+export function exp(t: v128): v128 {
   const none = f32x4.lt(t, f32x4.splat(-64));
   t = f32x4.max(f32x4.min(t, f32x4.splat(64)), f32x4.splat(-64));
   const n = f32x4.nearest(f32x4.mul(t, f32x4.splat(1.44269504)));

@@ -2,17 +2,17 @@
 //
 // The adapter is merged in at any strength s: W + s ΔW, where s = 0 is the base and s = 1 what was trained.
 
-import { rotaryAngles, rotate } from "./attention.js";
 import { delta } from "./linear.js";
-import { LINEARS, allWeights, linearLayers } from "./model.js";
+import { LINEARS, allWeights } from "./model.js";
 import { Random } from "./random.js";
+import { rotaryAngles, rotate } from "./rotary.js";
 
 // All weights by name, as `model` has them at `strength`; `base` gives those before training by name.
 export function weightsAt(model, strength, base) {
   const weights = new Map(allWeights(model).map(({ name, value }) => [name, value.values.slice()]));
   for (const { name, gradient, value } of allWeights(model))
     if (gradient) mix(weights.get(name), base(name), value.values, strength);
-  for (const layer of linearLayers(model).filter(({ A }) => A))
+  for (const layer of model.linears.filter(({ A }) => A))
     model.memory.release(() => {
       const [w, d] = [weights.get(layer.W.name), delta(layer).values];
       for (let i = 0; i < w.length; i++) w[i] += strength * d[i];

@@ -67,6 +67,11 @@ export class Matrix {
     return (this.view ??= new Float32Array(this.memory.buffer, this.at, this.rows * this.columns)); // of a whole matrix
   }
 
+  // Of one row; its numbers lie side by side.
+  row(row) {
+    return new Float32Array(this.memory.buffer, this.at + 4 * row * this.down, this.columns);
+  }
+
   get T() {
     return new Matrix(this.memory, this.at, this.columns, this.rows, this.right, this.down);
   }

@@ -17,42 +17,45 @@ export const LINEARS = {
 
 // `tensors` as readSafetensors gives them, `config` as Hugging Face's config.json.
 export function buildModel(memory, config, tensors) {
-  const parameter = (name) => {
-    const { shape, values } = tensors.get(name);
-    const value = memory.matrix(shape.length === 1 ? 1 : shape[0], shape.at(-1));
-    value.values.set(values);
-    return { name, value };
-  };
+  const parameter = parametersOf(memory, tensors);
   const layers = Array.from({ length: config.num_hidden_layers }, (_, place) => {
     const path = `model.layers.${place}`;
     const norms = NORMS.map((name) => [name, parameter(`${path}.${name}.weight`)]);
     const linears = Object.entries(LINEARS).map(([name, part]) => {
       const module = `${path}.${part}.${name}`;
-      return [name, { module, W: parameter(`${module}.weight`) }];
+      return [name, { name, module, W: parameter(`${module}.weight`) }];
     });
     return Object.fromEntries([...norms, ...linears]);
   });
-  return { memory, config, layers, embedding: parameter("model.embed_tokens.weight"), norm: parameter("model.norm.weight") };
+  const linears = layers.flatMap((layer) => Object.keys(LINEARS).map((name) => layer[name]));
+  const [embedding, norm] = ["embed_tokens", "norm"].map((name) => parameter(`model.${name}.weight`));
+  return { memory, config, layers, linears, embedding, norm };
 }
 
-export function linearLayers(model) {
-  return model.layers.flatMap((layer) => Object.keys(LINEARS).map((name) => layer[name]));
+// Gives by its name a tensor of a file, with room for it in `memory`; a vector becomes a row.
+export function parametersOf(memory, tensors) {
+  return (name) => {
+    const { shape, values } = tensors.get(name);
+    const value = memory.matrix(shape.length === 1 ? 1 : shape[0], shape.at(-1));
+    value.values.set(values);
+    return { name, value };
+  };
 }
 
 export function allWeights(model) {
   const norms = model.layers.flatMap((layer) => NORMS.map((name) => layer[name]));
-  return [model.embedding, ...norms, ...linearLayers(model).map(({ W }) => W), model.norm];
+  return [model.embedding, ...norms, ...model.linears.map(({ W }) => W), model.norm];
 }
 
 export function quantizeBase(model, levels) {
-  for (const { W } of linearLayers(model)) fakeQuantize(W.value.values, levels);
+  for (const { W } of model.linears) fakeQuantize(W.value.values, levels);
 }
 
 // Puts LoRA beside the linear layers that `targets` names; gives what trains. A starts as Kaiming's uniform with
 // a = √5, which is ±1/√in, and B at zero, so that ΔW = 0.
 export function injectLora(model, { rank, alpha, targets, seed }) {
   const random = new Random(seed);
-  const adapted = targets.flatMap((name) => model.layers.map((layer) => layer[name])); // in the package's order
+  const adapted = targets.flatMap((target) => model.linears.filter(({ name }) => name === target)); // in the package's order
   return adapted.flatMap((layer) => {
     const { rows, columns } = layer.W.value;
     layer.A = trained(model.memory.matrix(rank, columns));

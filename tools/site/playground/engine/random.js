@@ -47,6 +47,19 @@ export class Random {
     const [low, width] = [Math.fround(-bound), Math.fround(2 * bound)];
     for (let i = 0; i < values.length; i++) values[i] = this.share() * width + low; // rounded once, as by FMA
   }
+
+  // torch.randn(count) for multiples of 16: pairs by Box and Muller (1958), which stand eight apart.
+  normal(count) {
+    if (count % 16) throw new RangeError(`normal numbers are drawn by sixteen, not ${count}`);
+    const values = Float32Array.from({ length: count }, () => this.share());
+    for (let at = 0; at < count; at += at % 8 === 7 ? 9 : 1) {
+      const radius = Math.sqrt(-2 * Math.log(1 - values[at]));
+      const angle = 2 * Math.PI * values[at + 8];
+      values[at] = radius * Math.cos(angle);
+      values[at + 8] = radius * Math.sin(angle);
+    }
+    return values;
+  }
 }
 
 // Endless random windows of `length` ids from one text, `texts` at a time, one behind the other: training.windows.

@@ -2,6 +2,7 @@
 
 /* global element, make */
 
+import { bytes, json } from "./assets.js";
 import { challenges } from "./challenges.js";
 import { TARGETS, WORDS, inWords, knobs, linkOf, settingsOf } from "./knobs.js";
 import { picture } from "./pictures.js";
@@ -9,7 +10,6 @@ import { plot } from "./plots.js";
 
 const GHOSTS = 6; // earlier runs that the drawings show
 const $ = (id) => document.getElementById(id);
-const assets = JSON.parse($("assets").textContent); // where each lies: beside the page, or in it
 
 const runs = []; // { settings, trained, losses, points, first, last, ms, failed, done, spectrum }
 let worker, layers, asked; // the knobs that the next run to begin was asked with
@@ -284,14 +284,6 @@ const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const inBytes = (count) => (count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`);
 
 // ---- the start
-
-async function load(name) {
-  const answer = await fetch(assets[name]);
-  if (!answer.ok) throw new Error(`${name} did not arrive (${answer.status})`);
-  return answer.body.pipeThrough(new DecompressionStream("gzip"));
-}
-const bytes = async (name) => new Response(await load(name)).arrayBuffer();
-const json = async (name) => new Response(await load(name)).json();
 
 async function begins() {
   const parts = ["worker.js", "simd-fused.wasm", "simd.wasm", "weights"].map(bytes);
