@@ -1,4 +1,4 @@
-"""The network that judges drawings: what it reads of typefaces that it has not learnt from, and of what is no letter."""
+"""The network that judges drawings: what it reads of typefaces that it has not learnt from, and of no letter."""
 
 import json
 import shutil

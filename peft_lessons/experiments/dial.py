@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any
 
 from peft_lessons import data
-from peft_lessons.multi_adapter import load_adapters, using
 from peft_lessons.models import Tokenizer, load_smollm2
 from peft_lessons.models.decoder import Decoder
+from peft_lessons.multi_adapter import load_adapters, using
 from peft_lessons.tasks import DEVILS_ADAPTER, devils_definitions
 from peft_lessons.training import Batch, consecutive_windows, evaluate_loss, padded
 

@@ -1,4 +1,4 @@
-"""A word on the front page as the drawing model writes it before and after it has learnt a handwriting."""
+"""A word on the front page as the drawing model writes it before and after it has learnt a typeface."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ from peft_lessons.models import DiffusionTransformer, draw, letter_ids, load_let
 from peft_lessons.tasks import LETTER_ADAPTERS, TRAINED_LETTERS
 
 WORD = "Quickly"  # none of its letters is one that the adapter has learnt from
-TYPEFACE = "dkg"
+TYPEFACE = "Courier Prime"
 SCALE = 2
 
 
@@ -21,12 +21,12 @@ def before_and_after() -> str:
     pictures = [
         _image(base, f"{WORD}, as the model draws it before"),
         '<span aria-hidden="true">→</span>',
-        _image(adapted, f"{WORD}, in the handwriting that it has learnt"),
+        _image(adapted, f"{WORD}, in the typeface that it has learnt"),
     ]
     return (
         f'<p class="peft-lettering">{" ".join(pictures)}</p>\n\n'
-        f"One small model drew both. Before the second it has learnt a handwriting, from {len(TRAINED_LETTERS)} of its "
-        'letters; none of them is in this word. <a href="handwriting.html">Teach it yours</a>, in your browser.'
+        f"One small model drew both. Before the second it has learnt a typeface, from {len(TRAINED_LETTERS)} of its "
+        'letters; none of them is in this word. <a href="handwriting.html">Teach it your hand</a>, in your browser.'
     )
 
 
