@@ -401,6 +401,8 @@ def test_what_was_visited_is_there_without_a_network(browser, address):
     page.goto(f"{address}/index.html")
     page.evaluate("navigator.serviceWorker.ready")
     page.wait_for_function("() => navigator.serviceWorker.controller", timeout=LATEST)
+    page.goto(f"{address}/playground.html")  # with its model it is kept from the first time that one opens it
+    page.locator("#status", has_text="Ready.").wait_for()
     reader.context.set_offline(True)
     page.goto(f"{address}/lessons/04_why_low_rank.html")
     page.wait_for_selector(".peft-live[data-kind=Sweep][data-alive] svg")
