@@ -75,9 +75,10 @@ def lesson(request, server, browser, tmp_path_factory):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    opened = item.funcargs.get("lesson") if hasattr(item, "funcargs") else None
+    arguments = getattr(item, "funcargs", {})
+    opened = next((one for one in arguments.values() if isinstance(one, lab.Lesson)), None)
     if report.failed and report.when != "teardown" and opened is not None:  # afterwards the page may be gone
-        picture = item.funcargs["pictures"] / f"FAILED-{item.name}.png"
+        picture = arguments["pictures"] / f"FAILED-{item.name}.png"
         opened.page.screenshot(path=picture)
         report.sections += [
             ("picture", str(picture)),
