@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from peft_lessons.lessons.catalogue import lessons  # noqa: E402
 from tools.browser import lab  # noqa: E402
+from tools.site import build_playground  # noqa: E402
 
 
 class EachLessonOnOneWorker(LoadScopeScheduling):
@@ -57,6 +58,15 @@ def server(tmp_path_factory):
 def browser():
     with sync_playwright() as playwright, lab.chromium(playwright) as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def training_pages(tmp_path_factory) -> Path:
+    """A folder with the pages that train."""
+    folder = tmp_path_factory.mktemp("training")
+    build_playground.build(folder)
+    (folder / "index.html").write_text("<!doctype html>")  # the site's, to which the pages lead back
+    return folder
 
 
 @pytest.fixture(scope="module")
