@@ -14,6 +14,7 @@ from peft_lessons.experiments import (
     _prefix,
     capacity,
     distilled,
+    failures,
     few_shot,
     laptop,
     packing,
@@ -296,3 +297,13 @@ def test_perplexity_before_preferences_are_learnt_is_what_is_stored():
     measured = math.exp(evaluate_loss(load_smollm2()[0], [(preferences.general_text(),) * 2]))
     for row in stored("preferences").rows:
         assert row["perplexity"][0] == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.slow
+def test_what_each_fault_makes_of_the_first_batch_is_what_is_stored():
+    """The part of `failures` that takes seconds: a new adapter changes nothing, so the first loss is the base's."""
+    model = load_smollm2()[0]
+    with torch.no_grad():
+        for row in stored("failures").rows:
+            first = failures.batches(row["fault"], row["seed"])[0]
+            assert language_model_loss(model, *first).item() == pytest.approx(row["losses"][0], rel=1e-3), row["fault"]

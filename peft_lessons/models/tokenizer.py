@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import jinja2
     import tokenizers
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # GGUF's types of tokens; special ones, such as <|im_end|>, control
@@ -148,12 +150,11 @@ class Tokenizer:
         if not well_formed or not messages:
             raise ValueError(f'messages is a list such as [{{"role": "user", "content": "Hello"}}]; got {messages!r}')
         from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         def raise_exception(message: str) -> None:  # templates call it to refuse a conversation
             raise TemplateError(message)
 
-        template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(self.chat_template)
+        template = _compiled(self.chat_template)
         try:
             return template.render(
                 messages=messages,
@@ -164,6 +165,14 @@ class Tokenizer:
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+
+
+@cache
+def _compiled(template: str) -> "jinja2.Template":
+    """A chat template, ready to be filled; to compile one takes a hundred times as long as that."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template)
 
 
 def _splitter(described: Any) -> Any:

@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from peft_lessons.lessons.catalogue import lessons  # noqa: E402
 from tools.browser import lab  # noqa: E402
+from tools.site import build_playground  # noqa: E402
 
 
 class EachLessonOnOneWorker(LoadScopeScheduling):
@@ -59,6 +60,15 @@ def browser():
         yield browser
 
 
+@pytest.fixture(scope="session")
+def training_pages(tmp_path_factory) -> Path:
+    """A folder with the pages that train."""
+    folder = tmp_path_factory.mktemp("training")
+    build_playground.build(folder)
+    (folder / "index.html").write_text("<!doctype html>")  # the site's, to which the pages lead back
+    return folder
+
+
 @pytest.fixture(scope="module")
 def lesson(request, server, browser, tmp_path_factory):
     """The lesson whose name is the parameter, open and with all cells run; `run` is the notebook as it was then."""
@@ -75,9 +85,10 @@ def lesson(request, server, browser, tmp_path_factory):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    opened = item.funcargs.get("lesson") if hasattr(item, "funcargs") else None
+    arguments = getattr(item, "funcargs", {})
+    opened = next((one for one in arguments.values() if isinstance(one, lab.Lesson)), None)
     if report.failed and report.when != "teardown" and opened is not None:  # afterwards the page may be gone
-        picture = item.funcargs["pictures"] / f"FAILED-{item.name}.png"
+        picture = arguments["pictures"] / f"FAILED-{item.name}.png"
         opened.page.screenshot(path=picture)
         report.sections += [
             ("picture", str(picture)),

@@ -3,9 +3,8 @@
 import json
 from itertools import pairwise
 
-import contrast
 import pytest
-from test_site import AXE
+from test_site import well_made
 
 from peft_lessons.classroom.widgets.hand import Hand, possible
 from peft_lessons.classroom.widgets.parts import source
@@ -102,13 +101,5 @@ def test_a_letter_is_drawn(drawing, pictures, request):
     assert l_shape[22, 13:20].min() > 0.9 and l_shape[5:20, 14:].max() == 0
     page.locator(".peft-square").press("Control+z")
     assert set(page.evaluate("model.get('drawn').letters")) == {"H"}
-    for theme in ("light", "dark"):
-        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
-        page.screenshot(path=pictures / f"by-hand-{request.node.callspec.id}-{theme}.png", full_page=True)
-        assert contrast.faint_texts(page, "main") == []
-        if AXE.exists():
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("async () => (await axe.run('main', { preload: false })).violations")
-            assert found == [], json.dumps(found, indent=1)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page moves sidewards"
+    well_made(page, pictures / f"by-hand-{request.node.callspec.id}", "main")
     assert wrong == []

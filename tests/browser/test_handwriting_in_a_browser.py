@@ -1,15 +1,12 @@
 """The page that learns a handwriting as a visitor meets it: drawn by mouse and finger, trained in Chromium."""
 
-import json
-
-import contrast
 import pytest
 import torch
 from latency import median_and_p95
 from peft import PeftModel
 from PIL import Image
 from test_drawing_by_hand import moved, stroke, touched
-from test_site import AXE, Reader
+from test_site import Reader, well_made
 from test_training_in_a_browser import SMALL, Memory, busy, said, served
 
 from peft_lessons import load_adapter
@@ -23,24 +20,18 @@ TYPEFACE = "Courier Prime"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("handwriting")
-    build_playground.build(folder)
-    (folder / "index.html").write_text("<!doctype html>")  # the site's, to which the page leads back
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with served(folder) as address:
+def address(training_pages):
+    with served(training_pages) as address:
         yield address
 
 
 @pytest.fixture(params=["wide", "phone"])
-def visit(request, browser, folder, address):
+def visit(request, browser, training_pages, address):
     """A page that is ready to train, served to a computer or from a file on a phone, and what went wrong on it."""
     phone = request.param == "phone"
-    reader = Reader(browser, folder.as_uri() if phone else address, *((390, 844) if phone else ()), has_touch=phone)
+    reader = Reader(
+        browser, training_pages.as_uri() if phone else address, *((390, 844) if phone else ()), has_touch=phone
+    )
     reader.page.goto(f"{reader.address}/handwriting{'-single' if phone else ''}.html")
     said(reader.page, "Ready.")
     yield reader.page, reader.wrong
@@ -132,15 +123,7 @@ def test_a_hand_is_drawn_kept_and_learnt(visit, pictures, request):
 
     assert page.locator("#alphabet .seen").count() == 10
     assert not phone or page.evaluate(SMALL) == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page moves sidewards"
-    for theme in ("light", "dark"):
-        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
-        page.screenshot(path=pictures / f"handwriting-{request.node.callspec.id}-{theme}.png", full_page=True)
-        assert contrast.faint_texts(page, "main") == []
-        if AXE.exists():
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("async () => (await axe.run({ preload: false })).violations")
-            assert found == [], json.dumps(found, indent=1)
+    well_made(page, pictures / f"handwriting-{request.node.callspec.id}")
     assert wrong == []
 
 

@@ -120,7 +120,7 @@ def test_all_is_as_it_was_left_however_often_it_is_saved(used, times, pictures):
     close(used)
 
 
-def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used):
+def test_running_a_cell_brings_it_back_and_what_is_not_shown_is_not_saved(used, pictures):
     used.load()
     form = used.cell(1).locator("form.peft-quiz")
     form.get_by_text("Saved view").wait_for()

@@ -195,6 +195,22 @@ def stored_texts(lesson):
     return ["".join(output.get("data", {}).get("text/plain", "")) for output in outputs]
 
 
+def well_made(page, picture, part="html"):
+    """Photograph a page in both themes, and see that nothing is faint, out of reach or too wide; `part` is what counts.
+
+    `picture` is a path to which the theme and a suffix are added.
+    """
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page moves sidewards"
+    for theme in ("light", "dark"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+        page.screenshot(path=picture.with_name(f"{picture.name}-{theme}.png"), full_page=True)
+        assert contrast.faint_texts(page, "main") == []
+        if AXE.exists():
+            page.evaluate(AXE.read_text(encoding="utf-8"))
+            found = page.evaluate("async part => (await axe.run(part, { preload: false })).violations", part)
+            assert found == [], json.dumps(found, indent=1)
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="axe-core is missing; to run it: make setup-test")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", KINDS)
@@ -401,6 +417,8 @@ def test_what_was_visited_is_there_without_a_network(browser, address):
     page.goto(f"{address}/index.html")
     page.evaluate("navigator.serviceWorker.ready")
     page.wait_for_function("() => navigator.serviceWorker.controller", timeout=LATEST)
+    page.goto(f"{address}/playground.html")  # with its model it is kept from the first time that one opens it
+    page.locator("#status", has_text="Ready.").wait_for()
     reader.context.set_offline(True)
     page.goto(f"{address}/lessons/04_why_low_rank.html")
     page.wait_for_selector(".peft-live[data-kind=Sweep][data-alive] svg")

@@ -8,11 +8,10 @@ import threading
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import contrast
 import pytest
 import torch
 from latency import median_and_p95
-from test_site import AXE, Reader, Silent
+from test_site import Reader, Silent, well_made
 
 from peft_lessons import LoRAConfig, inject, load_adapter
 from peft_lessons.models import load_tiny_gpt
@@ -23,14 +22,6 @@ from tools.site import build_playground
 pytestmark = pytest.mark.browser
 STEPS, RATE = 20, 0.01
 FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("playground")
-    build_playground.build(folder)
-    (folder / "index.html").write_text("<!doctype html>")  # the site's, to which the page leads back
-    return folder
 
 
 @contextmanager
@@ -44,16 +35,16 @@ def served(folder):
 
 
 @pytest.fixture(scope="module")
-def address(folder):
-    with served(folder) as address:
+def address(training_pages):
+    with served(training_pages) as address:
         yield address
 
 
 @pytest.fixture(params=["http", "file"])
-def visit(request, browser, folder, address):
+def visit(request, browser, training_pages, address):
     """A page that is ready to train, and what went wrong on it."""
     wide = request.param == "http"
-    reader = Reader(browser, address if wide else folder.as_uri())
+    reader = Reader(browser, address if wide else training_pages.as_uri())
     page = reader.page
     page.set_viewport_size({"width": 1280, "height": 720} if wide else {"width": 390, "height": 844})
     page.goto(f"{reader.address}/playground{'' if wide else '-single'}.html#steps={STEPS}&rate={RATE}")
@@ -103,15 +94,7 @@ def test_a_visitor_trains_takes_the_adapter_along_and_brings_it_back(visit, tmp_
     page.locator("#open").set_input_files([tmp_path / name for name in FILES])
     page.get_by_text("cannot be opened: this is no safetensors file").wait_for()
 
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page moves sidewards"
-    for theme in ("light", "dark"):
-        page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
-        page.screenshot(path=pictures / f"playground-{request.node.callspec.id}-{theme}.png", full_page=True)
-        assert contrast.faint_texts(page, "main") == []
-        if AXE.exists():
-            page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = page.evaluate("async () => (await axe.run({ preload: false })).violations")
-            assert found == [], json.dumps(found, indent=1)
+    well_made(page, pictures / f"playground-{request.node.callspec.id}")
     assert wrong == []
 
 

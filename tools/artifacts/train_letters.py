@@ -38,7 +38,7 @@ from peft_lessons.training_state import files_in
 
 CONFIG = DiffusionConfig(num_labels=len(LETTERS))
 # Steps; in each cycle the rate rises and falls to zero (warm restarts, arXiv:1608.03983), so that all end clean.
-CYCLES = (16_000,)
+CYCLES = (12_000,)
 BATCH_SIZE = 64
 LEARNING_RATE = 1.5e-3
 WARMUP = 0.05

@@ -456,9 +456,8 @@ MODELS = (
         "a chat template may reach Python",
         "peft_lessons/models/tokenizer.py",
         edit=lambda text: text.replace(
-            "import TemplateError\n        from jinja2.sandbox import ImmutableSandboxedEnvironment",
-            "import Environment, TemplateError",
-        ).replace("template = ImmutableSandboxedEnvironment(", "template = Environment("),
+            "from jinja2.sandbox import ImmutableSandboxedEnvironment", "from jinja2 import Environment"
+        ).replace("return ImmutableSandboxedEnvironment(", "return Environment("),
         look=("unit: template",),
     ),
     Fault(
