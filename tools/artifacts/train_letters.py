@@ -114,6 +114,7 @@ def styled(batches: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]
 def warp(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Stretch, slant, turn and move each picture by amounts of its own; from outside comes paper."""
     change = torch.randn(len(pictures), 2, 3, generator=generator) * WARP
+    change[:, :, 2] /= 4  # all pictures are centred
     change[:, :, :2] += torch.eye(2)
     grid = F.affine_grid(change, [len(pictures), 1, *pictures.shape[1:]], align_corners=False)
     return F.grid_sample(pictures.unsqueeze(1) + 1, grid, align_corners=False).squeeze(1) - 1
