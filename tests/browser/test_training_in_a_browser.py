@@ -144,7 +144,7 @@ PRESSED = """(slider) => {
 
 @pytest.mark.parametrize("visit", ["http"], indirect=True)
 def test_the_page_answers_while_it_trains(visit):
-    """In 100 ms; half of a step, where the computer is busy. And its own thread rests: a worker makes the steps."""
+    """In 100 ms, the median: one may wait for other programs. And its own thread rests: a worker makes the steps."""
     page, wrong = visit
     page.evaluate("location.hash = '#steps=400'")
     page.locator("#start").click()
@@ -160,7 +160,7 @@ def test_the_page_answers_while_it_trains(visit):
     assert page.locator("#start").inner_text() == "Pause", "it has trained all the while"
     print(f"a key is answered in {median:.0f} ms, 95 % of them in {slow:.0f}; a step takes {step:.0f} ms")
     print(f"the page's own thread is busy for {share:.0%} of the time")
-    assert slow <= max(100, step / 2)
+    assert median <= 100
     assert share < 0.2
     assert wrong == []
 
