@@ -1,9 +1,9 @@
 """What shall the model predict?
 
-A picture x and noise ε are joined by a straight line, x_t = (1 − t) ε + t x: noise at t = 0, the picture at t = 1. Write
-`my_loss(velocity, images, noise, times)`: the mean over all pixels of (v − (x − ε))², where v = `velocity(x_t, times)` is
-what the model says at the points x_t. `images` and `noise` are (batch, size, size), `times` is (batch,): each picture of
-a batch has a time of its own.
+A picture x and noise ε are joined by a straight line, x_t = (1 − t) ε + t x: noise at t = 0, the picture at t = 1.
+Write `my_loss(velocity, images, noise, times)`: the mean over all pixels of (v − (x − ε))², where v is what the model
+says at the points x_t, `velocity(x_t, times)`. `images` and `noise` are (batch, size, size), `times` is (batch,): each
+picture of a batch has a time of its own.
 """
 
 from collections.abc import Callable
@@ -102,9 +102,7 @@ WRONG = {
         "this is the sum over all pixels; wanted is their mean",
     ),
     "sums over pixels": (
-        _WRONG.format(
-            between=_BETWEEN, loss="((velocity(between, times) - (images - noise)) ** 2).sum((1, 2)).mean()"
-        ),
+        _WRONG.format(between=_BETWEEN, loss="((velocity(between, times) - (images - noise)) ** 2).sum((1, 2)).mean()"),
         "this sums over the pixels of a picture; wanted is the mean over all pixels of all pictures",
     ),
     "does not square": (
