@@ -47,9 +47,9 @@ WHERE = {
 RATES = {  # tried on one family; the first is the best
     "LoRA, rank 8": (4e-3, 1.3e-3, 1.2e-2),
     "LoRA, rank 1": (1e-2, 3e-3, 3e-2),
-    "LoRA, rank 64": (3e-3, 1e-3, 1e-2),
+    "LoRA, rank 64": (1e-3, 3e-4, 3e-3),
     "DoRA, rank 8": (3e-3, 1e-3, 1e-2),
-    "OFT, blocks of 32": (3e-3, 1e-3, 1e-2),
+    "OFT, blocks of 32": (1e-3, 3e-4, 3e-3),
     "full": (3e-4, 1e-4, 1e-3),
 }
 METHODS = ("LoRA, rank 8", "DoRA, rank 8", "OFT, blocks of 32", "full")
@@ -101,7 +101,7 @@ def name_of(face: str) -> str:
 
 
 def prepare(method: str, where: str) -> DiffusionTransformer:
-    """The base, ready to train. Raises ValueError for a method or place that is not there."""
+    """The base, ready to train. Raises ValueError for a method that is not there."""
     model = load_letters()
     targets = LETTER_LORA.targets if where == "all" else WHERE[where][1]
     name, _, size = method.partition(", ")
