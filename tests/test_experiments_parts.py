@@ -319,10 +319,9 @@ def test_no_run_learns_the_twelve_letters_and_larger_sets_hold_the_smaller():
 
 
 def test_rates_are_the_best_of_those_that_were_tried_and_not_at_an_end():
-    for method, (best, *others) in typefaces.RATES.items():
-        losses = {
-            run["learning_rate"]: run["held_out"] for run in stored("typefaces").where(part="rate", method=method)
-        }
+    for (method, where), (best, *others) in typefaces.RATES.items():
+        tried = stored("typefaces").where(part="rate", method=method, where=where)
+        losses = {run["learning_rate"]: run["held_out"] for run in tried}
         assert losses.keys() == {best, *others} and min(losses, key=losses.get) == best
         assert min(others) < best < max(others)
 

@@ -3,7 +3,7 @@
 Drawing begins with noise x at time 0 and follows the velocity to time 1 in small steps of equal length. Write
 `my_step(velocity, x, time, step)`: from the pictures x (batch, size, size) at `time`, those at `time + step`, when each
 moves with the velocity that the model says *at this time*: `velocity(x, times)` wants the pictures and a tensor of
-times, one for each picture. Do not change `x` itself.
+times, one for each picture. `time` and `step` are numbers with a decimal point. Do not change `x` itself.
 """
 
 from collections.abc import Callable
