@@ -26,7 +26,11 @@ COUNTRY_ADAPTER = ADAPTERS / "country_records"
 # made by tools/artifacts/train_letter_adapters.py: one for each of three typefaces
 LETTER_ADAPTERS = {
     name: ADAPTERS / f"letters_{folder}"
-    for name, folder in {"dkg": "dkg", "Dancing Script": "dancing_script", "Courier Prime": "courier_prime"}.items()
+    for name, folder in {
+        "Rufscript": "rufscript",
+        "Dancing Script": "dancing_script",
+        "Courier Prime": "courier_prime",
+    }.items()
 }
 LETTER_LORA = LoRAConfig(rank=8, alpha=16, targets=("qkv", "proj", "up", "down", "modulation"))
 TRAINED_LETTERS = "ABEGHMRSabdeghnopst"  # what an adapter learns a typeface from; the other 33 show what it learnt

@@ -120,6 +120,19 @@ def test_a_lesson_comes_to_life(path):
     assert "No guess here" not in plain
 
 
+def test_a_square_to_draw_in_becomes_a_link_to_the_page_that_learns_a_hand():
+    (path,) = (path for path in STORED if any(text.startswith("Draw by hand: ") for _, text in shown(path)))
+    notebook = nbformat.reads(nbformat.writes(STORED[path]), as_version=4)
+    alive.enliven(notebook, path)
+    (output,) = (
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.get("data", {}).get("text/plain", "").startswith("Draw by hand: ")
+    )
+    assert 'href="../handwriting.html"' in output.data["text/html"] and "running kernel" not in output.data["text/html"]
+
+
 def test_every_guess_unfolds_what_answers_it():
     for path in STORED:
         asked = {re.match(r"Predict (\S+):", text)[1] for _, text in shown(path) if text.startswith("Predict ")}

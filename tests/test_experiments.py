@@ -15,7 +15,7 @@ from peft_lessons.experiments._definitions import perplexity
 from peft_lessons.models.decoder import generate
 from peft_lessons.tasks import COUNTRY_ADAPTER, country_records
 
-VARYING = {"seconds", "says", "here", "lead", "waits", "whole"}  # between machines
+VARYING = {"seconds", "says", "here", "lead", "waits", "whole", "drawn", "read", "recognized"}  # between machines
 
 
 def test_there_are_experiments():

@@ -1,5 +1,6 @@
 """The parts of experiments, each beside another way to compute it, on models that take no time."""
 
+import itertools
 import math
 
 import peft
@@ -23,11 +24,12 @@ from peft_lessons.experiments import (
     rewards,
     shrunk,
     stored,
+    typefaces,
 )
 from peft_lessons.experiments.spectrum import matrices
-from peft_lessons.models import generate, load_smollm2, load_tiny_gpt
+from peft_lessons.models import LETTERS, generate, letter_ids, load_smollm2, load_tiny_gpt
 from peft_lessons.preference import answer_log_probabilities, token_log_probabilities
-from peft_lessons.tasks import Pair, Preferences, country_json, country_question, country_records
+from peft_lessons.tasks import Pair, Preferences, country_json, country_question, country_records, pictures_in, typeface
 from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
 
@@ -307,3 +309,35 @@ def test_what_each_fault_makes_of_the_first_batch_is_what_is_stored():
         for row in stored("failures").rows:
             first = failures.batches(row["fault"], row["seed"])[0]
             assert language_model_loss(model, *first).item() == pytest.approx(row["losses"][0], rel=1e-3), row["fault"]
+
+
+def test_no_run_learns_the_twelve_letters_and_larger_sets_hold_the_smaller():
+    for smaller, larger in itertools.pairwise(typefaces.SETS):
+        assert set(smaller) < set(larger)
+    assert set(typefaces.SETS[-1]) == set(LETTERS) - set(typefaces.UNSEEN) and len(typefaces.UNSEEN) == 12
+    assert typefaces.TUNED_ON not in typefaces.FACES
+
+
+def test_rates_are_the_best_of_those_that_were_tried_and_not_at_an_end():
+    for (method, where), (best, *others) in typefaces.RATES.items():
+        tried = stored("typefaces").where(part="rate", method=method, where=where)
+        losses = {run["learning_rate"]: run["held_out"] for run in tried}
+        assert losses.keys() == {best, *others} and min(losses, key=losses.get) == best
+        assert min(others) < best < max(others)
+
+
+def test_places_train_about_as_many_numbers():
+    numbers = {run["numbers"] for run in stored("typefaces").where(part="where")}
+    assert len(numbers) > 1 and max(numbers) < 1.1 * min(numbers)
+
+
+def test_what_is_drawn_is_stored_as_pictures():
+    pictures = typeface("dkg")[letter_ids("CJ")]
+    torch.testing.assert_close(pictures_in(typefaces.digits(pictures)), pictures)
+    for run in stored("typefaces").where(part="letters"):
+        assert len(run["drawn"]) == (0 if run["seed"] else 12)
+
+
+def test_unknown_parts_of_a_run_are_said():
+    with pytest.raises(ValueError, match="no method is called 'HRA, rank 2'; there are LoRA, rank 8"):
+        typefaces.prepare("HRA, rank 2", "all")

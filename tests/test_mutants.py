@@ -295,6 +295,29 @@ EQUIVALENT = {
         "rows → rows.float() […": "in `rows.shape`: the same shape",
         "2 → -2 [2]": "the same dimension of four",
     },
+    "16-euler": {
+        SWAPPED: "the same sum or product",
+        "… → ….T": "one dimension stays as it is",
+        "… → ….float()…": "float32 already",
+        "… → ….add_(x)": "in place on its own movement",
+        "… → velocity(x, times).mul_(step)": "in place on what the model has just said",
+        "x → -x [2]": "in `len(x)`: as many",
+        "x → x + 1 [2]": "in `len(x)`: as many",
+        "x → x - 1 [2]": "in `len(x)`: as many",
+        "x → x.bfloat16() [2]": "in `len(x)`: as many",
+        "x → x.half() [2]": "in `len(x)`: as many",
+    },
+    "16-velocity": {
+        SWAPPED: "the same sum or product",
+        "… → ….T…": "a mean does not ask for the order; one dimension or none stays as it is",
+        "… → ….float()…": "float32 already",
+        "… → ….half()…": "in a mean over squares its rounding is lost",
+        "noise → noise.bfloat16()": "in a mean over squares its rounding is lost",
+        "… → ….add_(…": "in place on its own product",
+        "… → ….pow_(2)": "in place on its own difference",
+        "… → ….sub_(…": "in place on its own difference, or on what the model has just said",
+        "… → images - noise - velocity(between, times)": "a square has no sign",
+    },
 }
 
 

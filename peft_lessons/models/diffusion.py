@@ -2,7 +2,7 @@
 (Lipman et al., arXiv:2210.02747).
 
 On the straight line from noise ε to a picture x lies x_t = (1 − t) ε + t x, and along it the velocity is x − ε. The
-network v(x_t, t, label) learns that velocity at points of many such lines:
+network v(x_t, t, label) learns the mean velocity of all such lines through a point:
 
     loss = mean ‖v(x_t, t, label) − (x − ε)‖²
 

@@ -1,7 +1,7 @@
 """Train the adapters of the drawing model that ship with the course, and write them into the package.
 
     python -m tools.artifacts.train_letter_adapters                  all three
-    python -m tools.artifacts.train_letter_adapters "dkg"            one of them
+    python -m tools.artifacts.train_letter_adapters "Rufscript"      one of them
 
 LoRA of rank 8 on every linear layer of the blocks, from 19 letters of a typeface that the base has never seen; half a
 minute each on two cores. The weights are stored in bfloat16: the rounding is far below the noise of training, and

@@ -24,11 +24,10 @@ from peft_lessons.models.letter_reader import FOLDER, STYLE, LetterReader
 from peft_lessons.models.letters import LETTERS
 from peft_lessons.tasks import typeface, typeface_names
 from peft_lessons.training import train
-from tools.artifacts.train_letters import to_json, training_letters
+from tools.artifacts.train_letters import to_json, training_letters, warp
 
 STEPS, BATCH_SIZE, LEARNING_RATE, SEED = 4000, 96, 2e-3, 0
 SHIFT, NOISE, SHARPNESS = 2, 0.15, 16.0
-WARP = 0.15  # standard deviation of the entries of an affine map
 
 
 class TypefaceReader(nn.Module):
@@ -59,14 +58,6 @@ def batches(images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         weight = torch.randn(len(pictures), 1, 1, generator=generator) * 0.3  # how much thinner or thicker the ink is
         inked = (pictures + weight * (1 - pictures**2) + NOISE * times[:, None, None] * noise).clamp(-1, 1)
         yield inked, warp(inked, generator), chosen
-
-
-def warp(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Stretch, slant, turn and move each picture by amounts of its own; from outside comes paper."""
-    change = torch.randn(len(pictures), 2, 3, generator=generator) * WARP
-    change[:, :, :2] += torch.eye(2)
-    grid = F.affine_grid(change, [len(pictures), 1, *pictures.shape[1:]], align_corners=False)
-    return F.grid_sample(pictures.unsqueeze(1) + 1, grid, align_corners=False).squeeze(1) - 1
 
 
 @torch.no_grad()

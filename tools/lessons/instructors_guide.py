@@ -16,7 +16,7 @@ from peft_lessons.lessons.questions import load_lesson, question_ids
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "instructors.md"
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # The lessons between two breaks, of each day.
-DAYS = {"day": ("00 01 02", "03 04 05", "06 07 08", "09 10 11 12"), "second_day": ("13", "14", "15")}
+DAYS = {"day": ("00 01 02", "03 04 05", "06 07 08", "09 10 11 12"), "second_day": ("13", "14", "15", "16")}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:

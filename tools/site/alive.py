@@ -193,6 +193,8 @@ def _place_for(cell: NotebookNode, data: dict[str, str], path: Path, said: dict[
         return place("progress", _list_of_lessons())
     if text.startswith("Review: "):
         return place("review", f"<p>{html.escape(text)}</p>", lesson=path.stem[:2])
+    if text.startswith("Draw by hand: "):
+        return '<p><a href="../handwriting.html">Draw your letters here</a>: a page that trains without a kernel.</p>'
     if calls_any(cell.source, alive=True) and ("<figure>" in picture or "<caption>" in picture):
         return figure_place(path, cell.id, picture)
     return ""

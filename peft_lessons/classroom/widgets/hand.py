@@ -74,7 +74,7 @@ class Hand(anywidget.AnyWidget):
         """
         if not self.letters:
             raise ValueError(
-                f"no letter is drawn yet: draw some of {self.asked}, or take a typeface, as letters_of('dkg').train is"
+                f"no letter is drawn yet: draw some of {self.asked}, or take a typeface: letters_of('Lobster').train"
             )
         digits = [self.drawn["letters"][letter]["picture"] for letter in self.letters]
         return pictures_in(digits), letter_ids(self.letters)
