@@ -358,7 +358,7 @@ def test_the_stored_adaptations_begin_as_they_do_here(name: str) -> None:
     assert STORED[name]["held_out_after"] < (1 - FALL) * STORED[name]["held_out_before"]
 
 
-FALL = 0.08  # of the loss on letters that were not trained, at least
+FALL = 0.1  # of the loss on letters that were not trained, at least
 
 
 @pytest.mark.slow
