@@ -339,5 +339,5 @@ def test_what_is_drawn_is_stored_as_pictures():
 
 
 def test_unknown_parts_of_a_run_are_said():
-    with pytest.raises(ValueError, match="no method is called 'HRA, rank 2'; there are LoRA, rank 8"):
+    with pytest.raises(ValueError, match="no method is called 'HRA, rank 2'; there are LoRA, rank 1"):
         typefaces.prepare("HRA, rank 2", "all")
