@@ -6,14 +6,14 @@ import os
 import re
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import generation, injection, measure, training
+from benchmarks import generation, injection, measure, pages, training
 from benchmarks.measure import Timing, compare, in_new_process, peak_bytes, take_turns
 from benchmarks.report import Section, draw, number, page
 from peft_lessons.models.decoder import DecoderConfig
@@ -177,3 +177,31 @@ def test_both_sides_generate_the_same() -> None:
     ids = torch.randint(49152, (2, 8), generator=torch.Generator().manual_seed(0))
     theirs = generation.theirs(training.in_transformers(model).eval(), ids, 4)()
     assert torch.equal(generation.ours(model, ids, 4)(), theirs[:, 8:])
+
+
+def test_what_a_page_says_is_read_by_its_moments() -> None:
+    """A step is from one to the next; letters are drawn with care only once all is learnt."""
+    said = [
+        ("drawn", 100),
+        ("step", 300),
+        ("step", 500),
+        ("letters", 600),
+        ("step", 900),
+        ("done", 1000),
+        ("drawn", 1700),
+    ]
+    heard = [{"what": what, "at": at} for what, at in said]
+    assert pages.heard_at(heard, "step") == 0.3 and pages.heard_at(heard, "letters") == 0.6
+    assert pages.heard_at(heard, "drawn") == 1.7
+    what, step, here, peer, ratio = pages.step_of("page", "a thing", [(heard, 0.1)])
+    assert (what, step, here, peer, ratio) == ("page", "a step of a thing", "300 ms", "100 ms", "3.00")
+    texts = [{"what": "text", "tokens": 10, "ms": 500, "at": 1}, {"what": "text", "tokens": 60, "ms": 200, "at": 2}]
+    assert pages.tokens_per_second(texts) == 300
+
+
+def test_a_step_in_torch_is_from_one_batch_to_the_next() -> None:
+    def training(batches: Iterator[float]) -> None:
+        for seconds in batches:
+            time.sleep(seconds)
+
+    assert 0.02 <= pages.step_in_torch(iter([0.02] * 5), training) < 0.5

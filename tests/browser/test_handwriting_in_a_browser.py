@@ -7,11 +7,12 @@ from peft import PeftModel
 from PIL import Image
 from test_drawing_by_hand import moved, stroke, touched
 from test_site import Reader, well_made
-from test_training_in_a_browser import SMALL, Memory, busy, said, served
+from test_training_in_a_browser import SMALL, Memory, busy, said
 
 from peft_lessons import load_adapter
 from peft_lessons.models import draw, letter_ids, load_letters
 from peft_lessons.tasks import TRAINED_LETTERS
+from tools.browser.pages import served
 from tools.site import build_playground
 
 pytestmark = pytest.mark.browser

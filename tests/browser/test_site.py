@@ -1,12 +1,7 @@
 """The site as a reader meets it: built from this checkout, served from a folder, seen in a browser."""
 
-import functools
-import gzip
-import http.server
 import json
 import re
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import contrast
@@ -18,6 +13,7 @@ from peft_lessons.classroom.progress import class_report
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import load_question, question_ids
 from tools.browser import lab
+from tools.browser.pages import first_visit, served
 from tools.site import build_site
 
 pytestmark = pytest.mark.browser
@@ -28,29 +24,6 @@ KINDS = ["index.html", "lessons/00_start_here.html", "lessons/01_overview_of_pef
 KINDS += ["docs/class.html", "api/adapters.html", "search.html", "index.html?lesson=03&question=03-start"]
 START = "lessons/00_start_here.html"
 LATEST = 30_000  # ms
-
-
-class Silent(http.server.SimpleHTTPRequestHandler):
-    """Serves files, what is text in gzip, as every host of pages does."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        path = path / "index.html" if path.is_dir() else path
-        if not path.is_file() or path.suffix not in (".html", ".js", ".css", ".json", ".svg", ".ipynb"):
-            return super().do_GET()
-        packed = gzip.compress(path.read_bytes(), 6)
-        self.send_response(200)
-        self.send_header("Content-Type", self.guess_type(str(path)))
-        self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(packed)))
-        self.end_headers()
-        with suppress(ConnectionError):  # a page that was left
-            self.wfile.write(packed)
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +45,8 @@ def test_formulas_are_marked_as_such(site):
 
 @pytest.fixture(scope="module")
 def address(site):
-    handler = functools.partial(Silent, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 class Reader:
@@ -360,31 +330,6 @@ def widest(page):
     )
 
 
-LINE = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 100_000}  # 1.6 Mbit/s
-# When the first words and the first widget are there, and the bytes that each has waited for.
-FIRST = """
-const [page] = performance.getEntriesByType('navigation');
-const named = () => performance.getEntriesByType('resource');
-const sizes = (entries) => [page, ...entries].reduce((sum, { encodedBodySize }) => sum + encodedBodySize, 0);
-const words = new Promise((resolve) =>
-  new PerformanceObserver((list) => {
-    const [paint] = list.getEntriesByName('first-contentful-paint');
-    if (paint) resolve(paint.startTime);
-  }).observe({ type: 'paint', buffered: true }));
-const widget = new Promise((resolve) =>
-  new MutationObserver((_, watch) => {
-    if (!document.querySelector('.peft-live[data-alive], #knobs input, .peft-square')) return;
-    watch.disconnect();
-    resolve([performance.now(), named()]);
-  }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-alive'] }));
-const whole = new Promise((resolve) => addEventListener('DOMContentLoaded', resolve)); // the page's own size is known
-window.first = Promise.all([words, widget, whole]).then(([at, [alive, before]]) => {
-  const holdUp = named().filter(({ renderBlockingStatus }) => renderBlockingStatus === 'blocking');
-  return [[at, sizes(holdUp), holdUp.length], [alive, sizes(before), before.length]];
-});
-"""
-
-
 @pytest.mark.parametrize(
     "path", ["index.html", "lessons/03_lora_from_scratch.html", "playground.html", "handwriting.html"]
 )
@@ -395,19 +340,12 @@ def test_the_first_words_and_the_first_widget_wait_for_little(browser, address, 
     That leaves 700 ms for a page's words and their bytes, and half of it is the processor's; the font of icons and a
     picture come beside the script. How long it took is printed, on a processor four times as slow as this one is now.
     """
-    reader = Reader(browser, address)
-    cdp = reader.context.new_cdp_session(reader.page)
-    cdp.send("Network.enable")
-    cdp.send("Network.emulateNetworkConditions", LINE)
-    cdp.send("Emulation.setCPUThrottlingRate", {"rate": 4})
-    reader.page.unroute_all()
-    reader.page.add_init_script(f"{{ {FIRST} }}")
-    reader.page.goto(f"{address}/{path}", wait_until="commit")
-    (words, bytes_to_words, asked), (widget, bytes_to_widget, all_asked) = reader.page.evaluate("window.first")
+    context = lab.new_context(browser, 1280, 720, service_workers="block")
+    (words, bytes_to_words, asked), (widget, bytes_to_widget, all_asked) = first_visit(context, f"{address}/{path}")
+    context.close()
     print(f"{path}: words {words:.0f} ms, {bytes_to_words:,} bytes; widget {widget:.0f} ms, {bytes_to_widget:,} bytes")
     assert 0 < bytes_to_words <= 450 * 200 and asked <= 1
     assert 0 < bytes_to_widget <= 600 * 200 and all_asked <= 5
-    reader.context.close()
 
 
 def test_what_was_visited_is_there_without_a_network(browser, address):

@@ -1,37 +1,25 @@
 """The playground as a visitor meets it: trained in Chromium, from a server or a file, on a wide or narrow screen."""
 
-import functools
-import http.server
 import json
 import re
-import threading
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 import torch
 from latency import median_and_p95
-from test_site import Reader, Silent, well_made
+from test_site import Reader, well_made
 
 from peft_lessons import LoRAConfig, inject, load_adapter
 from peft_lessons.models import load_tiny_gpt
 from peft_lessons.training import train, windows
 from tools.browser import lab
+from tools.browser.pages import served
 from tools.site import build_playground
 
 pytestmark = pytest.mark.browser
 STEPS, RATE = 20, 0.01
 FILES = ("adapter_config.json", "adapter_model.safetensors")
-
-
-@contextmanager
-def served(folder):
-    """Files at an address of their own: another port is another origin."""
-    handler = functools.partial(Silent, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")

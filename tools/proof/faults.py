@@ -475,6 +475,20 @@ MODELS = (
         ("unit: euler",),
     ),
     Fault(
+        "a letter of the held-out twelve is learnt from",
+        "peft_lessons/experiments/typefaces.py",
+        'UNSEEN = "CJKQVZfkqwyz"',
+        'UNSEEN = "aJKQVZfkqwyz"',
+        ("unit: twelve_letters",),
+    ),
+    Fault(
+        "an exercise takes a velocity that is asked for at another time",
+        "peft_lessons/lessons/l16_a_lora_that_draws/euler.py",
+        "return torch.tanh(points) - 3 * times[:, None, None]",
+        "return torch.tanh(points)",
+        ("unit: 16-euler",),
+    ),
+    Fault(
         "the gates of a new block are open",
         "peft_lessons/models/diffusion.py",
         'name.endswith("modulation.weight") or ',
