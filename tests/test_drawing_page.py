@@ -21,7 +21,7 @@ from tools.site import build_playground
 
 ENGINE = build_playground.HERE / "engine"
 SETTINGS = {"rank": 8, "alpha": 16, **build_playground.HAND, "steps": 100, "seed": 0}
-TYPEFACE = "dkg"
+TYPEFACE = "Rufscript"
 
 
 @pytest.fixture
