@@ -3,10 +3,12 @@
 import functools
 import gzip
 import http.server
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import BrowserContext
 
@@ -57,15 +59,22 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(packed)))
         self.end_headers()
-        with suppress(ConnectionError):  # a page that was left
-            self.wfile.write(packed)
+        self.wfile.write(packed)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing of pages that were left while they were sent."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """Serve a folder at an address of its own, which is yielded: another port is another origin."""
     handler = functools.partial(Files, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
