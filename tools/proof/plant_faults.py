@@ -85,6 +85,7 @@ AREAS = {
     "peft_lessons/quantization/": "quantization exact",
     "peft_lessons/models/tiny_gpt": "tiny_gpt",
     "peft_lessons/models/decoder.py": "decoder",
+    "peft_lessons/models/diffusion.py": "diffusion",
     "peft_lessons/models/stacks.py": "methods prompts_in_transformers",
     "peft_lessons/models/gguf_blocks.py": "gguf smollm2",
     "peft_lessons/models/llama_gguf.py": "gguf smollm2",
