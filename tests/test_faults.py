@@ -20,6 +20,19 @@ def test_each_fits_the_course(fault):
     assert fault.file.startswith(tuple(plant_faults.AREAS)) or not any("unit" in look for look in fault.look)
 
 
+def test_every_area_has_its_tests():
+    """Where a file of tests was renamed, all unit tests would run for a fault, or none that looks."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    for area, words in plant_faults.AREAS.items():
+        for word in words.replace("{stem}", "").split():
+            assert any(name.startswith(f"test_{word}") for name in names), f"{area}: there is no test_{word}"
+    for fault in FAULTS:
+        if any(look.startswith("unit") for look in fault.look):
+            words = next(words for start, words in plant_faults.AREAS.items() if fault.file.startswith(start))
+            tests = tuple(f"test_{word}" for word in words.format(stem=Path(fault.file).stem).split())
+            assert any(name.startswith(tests) for name in names), f"{fault.name}: no test is named as {fault.file}"
+
+
 def test_they_are_many_and_reach_every_step():
     assert len(FAULTS) >= 40 and len({fault.name for fault in FAULTS}) == len(FAULTS)
     assert {look.partition(": ")[0] for fault in FAULTS for look in fault.look} == set(plant_faults.STEPS)
