@@ -1171,7 +1171,7 @@ WIDGETS = (
         "peft_lessons/classroom/widgets/sliders.css",
         ".peft-figure figcaption {\n",
         ".peft-figure figcaption {\n  color: #9a9a9a;\n",
-        ("browser: 00_start_here",),
+        ("browser: 11_choose_and_evaluate",),
     ),
     Fault(
         "a quiz's style asks another host for a picture",
