@@ -231,6 +231,12 @@ def pictures_in(digits: Iterable[str]) -> Tensor:
     return pictures.unflatten(1, (side, side))
 
 
+def digits_of(pictures: Tensor) -> list[str]:
+    """Write pictures (pictures, size, size) as `pictures_in` reads them, each pixel at the nearest of 16 levels."""
+    levels = ((pictures.clamp(-1, 1) + 1) * 7.5).round().int()
+    return ["".join(f"{level:x}" for level in picture.flatten().tolist()) for picture in levels]
+
+
 def letters_of(name: str, trained: str = TRAINED_LETTERS) -> Letters:
     """Split a typeface into the letters `trained` and all others.
 

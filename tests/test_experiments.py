@@ -15,7 +15,8 @@ from peft_lessons.experiments._definitions import perplexity
 from peft_lessons.models.decoder import generate
 from peft_lessons.tasks import COUNTRY_ADAPTER, country_records
 
-VARYING = {"seconds", "says", "here", "lead", "waits", "whole", "drawn", "read", "recognized"}  # between machines
+VARYING = {"seconds", "says", "here", "lead", "waits", "whole"}  # between machines
+OF_DRAWINGS = {"read", "recognized"}  # shares of 24 drawings, of which a few may be judged otherwise
 
 
 def test_there_are_experiments():
@@ -51,7 +52,7 @@ def test_a_case_measured_again_gives_what_is_stored(name):
     assert measured.keys() | case.keys() == row.keys()
     for key, value in measured.items():
         if key not in VARYING:
-            assert value == pytest.approx(row[key], rel=0.03), key
+            assert value == pytest.approx(row[key], rel=0.03, abs=3 / 24 if key in OF_DRAWINGS else None), key
 
 
 CLOSE = 0.5  # nats: what rounding the inputs of products to 8 bits moves, as in test_gguf.py

@@ -29,7 +29,16 @@ from peft_lessons.experiments import (
 from peft_lessons.experiments.spectrum import matrices
 from peft_lessons.models import LETTERS, generate, letter_ids, load_smollm2, load_tiny_gpt
 from peft_lessons.preference import answer_log_probabilities, token_log_probabilities
-from peft_lessons.tasks import Pair, Preferences, country_json, country_question, country_records, pictures_in, typeface
+from peft_lessons.tasks import (
+    Pair,
+    Preferences,
+    country_json,
+    country_question,
+    country_records,
+    digits_of,
+    pictures_in,
+    typeface,
+)
 from peft_lessons.training import evaluate_loss, language_model_loss, padded, token_losses
 
 
@@ -333,7 +342,7 @@ def test_places_train_about_as_many_numbers():
 
 def test_what_is_drawn_is_stored_as_pictures():
     pictures = typeface("dkg")[letter_ids("CJ")]
-    torch.testing.assert_close(pictures_in(typefaces.digits(pictures)), pictures)
+    torch.testing.assert_close(pictures_in(digits_of(pictures)), pictures)
     for run in stored("typefaces").where(part="letters"):
         assert len(run["drawn"]) == (0 if run["seed"] else 12)
 

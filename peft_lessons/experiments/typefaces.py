@@ -31,7 +31,7 @@ from peft_lessons.models.diffusion import (
 )
 from peft_lessons.models.letter_reader import LetterReader, load_letter_reader
 from peft_lessons.models.letters import LETTERS, letter_ids, load_letters
-from peft_lessons.tasks import LETTER_LORA, TRAINED_LETTERS, letters_of, typeface, typeface_names
+from peft_lessons.tasks import LETTER_LORA, TRAINED_LETTERS, digits_of, letters_of, typeface, typeface_names
 from peft_lessons.training import evaluate_loss, train
 
 STEPS, BATCH, SHIFT = 80, 16, 1
@@ -128,12 +128,6 @@ def judged(model: DiffusionTransformer, name: str) -> tuple[dict[str, float], Te
     return {"read": read, "recognized": recognized}, drawn[0]
 
 
-def digits(pictures: Tensor) -> list[str]:
-    """From −1, paper, to 1, ink, in 16 steps: a hexadecimal digit a pixel, row by row."""
-    levels = ((pictures.clamp(-1, 1) + 1) * 7.5).round().int()
-    return ["".join(f"{level:x}" for level in picture.flatten().tolist()) for picture in levels]
-
-
 def measure(
     part: str, face: str, method: str, where: str, letters: int, learning_rate: float, seed: int
 ) -> dict[str, Any]:
@@ -162,6 +156,6 @@ def measure(
         "trained": evaluate_loss(model, flow_evaluation(*split.train), flow_matching_loss),
         **shares,
         "numbers": sum(parameter.numel() for parameter in trainable_parameters(model)),
-        "drawn": digits(drawn) if part == "letters" and not seed else [],
+        "drawn": digits_of(drawn) if part == "letters" and not seed else [],
         "seconds": seconds,
     }

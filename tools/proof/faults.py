@@ -1198,7 +1198,7 @@ WIDGETS = (
         "peft_lessons/classroom/widgets/quiz.css",
         "promptOverlay {\n  display: none;",
         "promptOverlay {\n  display: block;",
-        ("browser: 00_start_here",),
+        ("browser: talk",),
     ),
     Fault(
         "a remote control turns slides backwards",
