@@ -4,13 +4,14 @@ oracle."""
 import json
 import statistics
 import time
-from itertools import islice, pairwise
+from itertools import islice
 
 import pytest
 import torch
 from javascript import node_answer
 from peft import PeftModel
 
+from benchmarks.pages import step_in_torch
 from peft_lessons import inject, load_adapter
 from peft_lessons.adapters import named_adapters
 from peft_lessons.models import draw, flow_batches, flow_evaluation, flow_matching_loss, letter_ids, load_letters
@@ -158,18 +159,13 @@ def test_a_step_costs_at_most_four_of_torchs(answers):
     """In one thread's processor time, the median of 20: some three, and four leaves room for a shared core."""
     settings = SETTINGS | {"steps": 20}
     (found,) = answers(training(settings))
-    threads, starts = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-
-    def timed():
-        for batch in batches(settings["batch"]):
-            starts.append(time.process_time())
-            yield batch
-
-    train(prepared(), timed(), steps=settings["steps"], learning_rate=0.003, loss=flow_matching_loss)
-    torch.set_num_threads(threads)
+    model = prepared()
+    theirs = 1000 * step_in_torch(
+        batches(settings["batch"]),
+        lambda some: train(model, some, steps=settings["steps"], learning_rate=0.003, loss=flow_matching_loss),
+        clock=time.process_time,
+    )
     ours = statistics.median(found["ms"])
-    theirs = 1000 * statistics.median(after - before for before, after in pairwise(starts))
     print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times; {found['most'] / 1e6:.0f} MB")
     assert ours < 4 * theirs
 

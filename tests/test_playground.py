@@ -6,7 +6,6 @@ import shutil
 import statistics
 import subprocess
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from javascript import node_answer
 from peft import PeftModel
 from transformers import LlamaForCausalLM
 
+from benchmarks.pages import step_in_torch
 from peft_lessons import (
     LoRAConfig,
     fake_quantize,
@@ -128,19 +128,13 @@ def test_a_hundred_steps_are_the_packages(answers, tokens, name):
 def test_a_step_costs_at_most_three_of_torchs(answers, tokens):
     """In one thread's processor time, the median of 30: less than two, and three leaves room for a shared core."""
     (found,) = answers(job(USUAL | {"steps": 30}, tokens))
-    threads, starts = torch.get_num_threads(), []
-    torch.set_num_threads(1)
     model, _ = prepared(USUAL)
-
-    def timed(batches):
-        for batch in batches:
-            starts.append(time.process_time())
-            yield batch
-
-    train(model, timed(windows(tokens[0], batch_size=8, length=64, seed=0)), steps=30, learning_rate=0.01)
-    torch.set_num_threads(threads)
+    theirs = 1000 * step_in_torch(
+        windows(tokens[0], batch_size=8, length=64, seed=0),
+        lambda batches: train(model, batches, steps=30, learning_rate=0.01),
+        clock=time.process_time,
+    )
     ours = statistics.median(found["ms"])
-    theirs = 1000 * statistics.median(after - before for before, after in pairwise(starts))
     print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times")
     assert ours < 3 * theirs
 
