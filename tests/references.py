@@ -1,5 +1,9 @@
 """What the tests compare with and several of them need."""
 
+from collections.abc import Callable
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
 
@@ -17,3 +21,10 @@ def smollm2_config() -> LlamaConfig:
         rms_norm_eps=1e-5,
         tie_word_embeddings=True,
     )
+
+
+def multiply_adds(compute: Callable[[], object]) -> float:
+    """The multiply-adds of all products of matrices that `compute` makes in torch, as torch counts them."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        compute()
+    return counter.get_total_flops() / 2

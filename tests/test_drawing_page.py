@@ -2,16 +2,14 @@
 oracle."""
 
 import json
-import statistics
-import time
 from itertools import islice
 
 import pytest
 import torch
 from javascript import node_answer
 from peft import PeftModel
+from references import multiply_adds
 
-from benchmarks.pages import step_in_torch
 from peft_lessons import inject, load_adapter
 from peft_lessons.adapters import named_adapters
 from peft_lessons.models import draw, flow_batches, flow_evaluation, flow_matching_loss, letter_ids, load_letters
@@ -154,20 +152,12 @@ def test_a_few_steps_are_the_packages_and_what_it_draws_is(answers, tmp_path):
     assert (mine[0] - mine[1]).abs().max() > 0.1
 
 
-@pytest.mark.slow
-def test_a_step_costs_at_most_four_of_torchs(answers):
-    """In one thread's processor time, the median of 20: some three, and four leaves room for a shared core."""
-    settings = SETTINGS | {"steps": 20}
-    (found,) = answers(training(settings))
+def test_a_step_multiplies_as_much_as_torchs(answers):
+    """How long that takes differs from machine to machine; `make bench` measures it."""
+    (found,) = answers(training(SETTINGS | {"steps": 1}))
     model = prepared()
-    theirs = 1000 * step_in_torch(
-        batches(settings["batch"]),
-        lambda some: train(model, some, steps=settings["steps"], learning_rate=0.003, loss=flow_matching_loss),
-        clock=time.process_time,
-    )
-    ours = statistics.median(found["ms"])
-    print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times; {found['most'] / 1e6:.0f} MB")
-    assert ours < 4 * theirs
+    batch = next(batches())
+    assert found["work"] == multiply_adds(lambda: flow_matching_loss(model, *batch).backward())
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
-"""Dependencies run one way, each is declared, and importing the package costs next to nothing beyond torch."""
+"""Dependencies run one way, each is declared, and importing the package loads next to nothing beyond torch."""
 
 import ast
-import os
 import subprocess
 import sys
 import tomllib
@@ -110,30 +109,19 @@ def test_every_import_is_a_declared_dependency():
     assert not undeclared
 
 
-COST = """
-import gc
-import time
+LOADED = """
+import sys
 import torch
-gc.disable()  # a full collection of torch's objects takes as long as all imports, and comes when it comes
-start = time.process_time()
+before = set(sys.modules)
 import peft_lessons
 for name in peft_lessons.__all__:
     getattr(peft_lessons, name)
-print(time.process_time() - start)
+print(*{name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names))
 """
 
 
 @pytest.mark.slow
-def test_importing_costs_at_most_a_tenth_of_a_second_more_than_torch(tmp_path):
-    """CPU seconds after torch in the same process, all exported names included; of three processes the quickest.
-
-    One more before them compiles, whatever this process's variables say of compiled files.
-    """
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    variables |= {"PYTHONPYCACHEPREFIX": str(tmp_path)}
-    command = [sys.executable, "-c", COST]
-    _, *seconds = [
-        float(subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout)
-        for _ in range(4)
-    ]
-    assert min(seconds) <= 0.1, seconds
+def test_importing_loads_torch_and_little_else():
+    """All exported names included: what is heavy, as matplotlib or transformers, is imported where it is needed."""
+    done = subprocess.run([sys.executable, "-c", LOADED], check=True, capture_output=True, text=True)
+    assert set(done.stdout.split()) == {"peft_lessons", "safetensors"}

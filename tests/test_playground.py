@@ -3,18 +3,17 @@
 import json
 import math
 import shutil
-import statistics
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from accounting_cases import plain_loss
 from javascript import node_answer
 from peft import PeftModel
+from references import multiply_adds
 from transformers import LlamaForCausalLM
 
-from benchmarks.pages import step_in_torch
 from peft_lessons import (
     LoRAConfig,
     fake_quantize,
@@ -124,19 +123,16 @@ def test_a_hundred_steps_are_the_packages(answers, tokens, name):
     check_run(found, CASES[name], tokens)
 
 
-@pytest.mark.slow
-def test_a_step_costs_at_most_three_of_torchs(answers, tokens):
-    """In one thread's processor time, the median of 30: less than two, and three leaves room for a shared core."""
-    (found,) = answers(job(USUAL | {"steps": 30}, tokens))
-    model, _ = prepared(USUAL)
-    theirs = 1000 * step_in_torch(
-        windows(tokens[0], batch_size=8, length=64, seed=0),
-        lambda batches: train(model, batches, steps=30, learning_rate=0.01),
-        clock=time.process_time,
-    )
-    ours = statistics.median(found["ms"])
-    print(f"{ours:.0f} ms beside {theirs:.0f}: {ours / theirs:.2f} times")
-    assert ours < 3 * theirs
+@pytest.mark.parametrize("name", ["r 4, all linear", "q and v", "full"])
+def test_a_step_multiplies_as_much_as_torchs(answers, tokens, name):
+    """But for the logits of a window's last token, one of 64, which nothing is compared with.
+
+    How long that takes differs from machine to machine; `make bench` measures it.
+    """
+    (found,) = answers(job(CASES[name] | {"steps": 1}, tokens))
+    model, _ = prepared(CASES[name])
+    ids, _ = next(windows(tokens[0], batch_size=8, length=64, seed=0))
+    assert 1 - 1 / 64 < found["work"] / multiply_adds(lambda: plain_loss(model, ids).backward()) <= 1
 
 
 def test_a_few_steps_are_the_packages(answers, tokens):

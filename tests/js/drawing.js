@@ -8,6 +8,7 @@ import { flowLoss } from "../../tools/site/playground/engine/flow.js";
 import { Memory } from "../../tools/site/playground/engine/memory.js";
 import { Random } from "../../tools/site/playground/engine/random.js";
 import { readSafetensors } from "../../tools/site/playground/engine/safetensors.js";
+import { multiplyAdds } from "./products.js";
 
 setFlagsFromString("--experimental-wasm-relaxed-simd"); // so that node runs simd-fused.wasm, as browsers do
 const { jobs, config, weights, codes, pictures, labels, megabytes } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
@@ -48,21 +49,9 @@ const DOES = {
   train({ settings, folder, asked, steps, strengths }) {
     const run = begin(settings);
     const start = run.parameters.map(({ value }) => [...value.values]);
-    const [losses, ms] = [[], []];
-    let most = 0;
-    const { matrix } = memory;
-    memory.matrix = (...sizes) => {
-      const made = matrix.apply(memory, sizes);
-      most = Math.max(most, memory.used);
-      return made;
-    };
-    while (!run.done) {
-      const before = process.cpuUsage();
-      losses.push(run.step());
-      const { user, system } = process.cpuUsage(before);
-      ms.push((user + system) / 1000);
-    }
-    delete memory.matrix;
+    const losses = [];
+    const work = multiplyAdds(memory, () => losses.push(run.step()));
+    while (!run.done) losses.push(run.step());
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     const noise = new Random(0).normal(asked.length * PIXELS);
@@ -70,7 +59,7 @@ const DOES = {
     const drawings = strengths.map((strength) =>
       asked.flatMap((_, i) => (i % 3 ? [] : [...run.draw(...some(i), { strength, steps })])),
     );
-    return { start, losses, ms, most, drawings, trained: run.trained };
+    return { start, losses, work, drawings, trained: run.trained };
   },
 };
 

@@ -15,6 +15,7 @@ import { spectrum } from "../../tools/site/playground/engine/spectrum.js";
 import { CHALLENGES } from "../../tools/site/playground/page/challenges.js";
 import { TARGETS } from "../../tools/site/playground/page/knobs.js";
 import { Tokenizer } from "../../tools/site/playground/vendor/tokenizers.js";
+import { multiplyAdds } from "./products.js";
 
 setFlagsFromString("--experimental-wasm-relaxed-simd"); // so that node runs simd-fused.wasm, as browsers do
 const { jobs, config, levels, vocabulary, weights, codes } = JSON.parse(readFileSync(process.env.WIDGET_DATA, "utf8"));
@@ -33,19 +34,15 @@ const DOES = {
     memory.clear();
     const run = new Run(memory, base, settings, Uint16Array.from(ids));
     const start = run.parameters.slice(0, 2).map(({ value }) => [...value.values]);
-    const [losses, ms] = [[], []];
-    while (!run.done) {
-      const before = process.cpuUsage();
-      losses.push(run.step());
-      const { user, system } = process.cpuUsage(before);
-      ms.push((user + system) / 1000);
-    }
+    const losses = [];
+    const work = multiplyAdds(memory, () => losses.push(run.step()));
+    while (!run.done) losses.push(run.step());
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     return {
       start,
       losses,
-      ms,
+      work,
       trained: run.trained,
       perplexity: run.perplexity(Uint16Array.from(heldOut)),
       logits: logits(run, prompt),

@@ -1497,6 +1497,13 @@ PLAYGROUND = (
         ("unit: few_steps",),
     ),
     Fault(
+        "the page that trains computes a gradient that nothing needs",
+        "tools/site/playground/engine/linear.js",
+        "const dx = wanted && times(dy, W.value);",
+        "const dx = times(dy, W.value);",
+        ("unit: playground and multiplies",),
+    ),
+    Fault(
         "in the page that trains, the gradient of A misses the scaling",
         "tools/site/playground/engine/linear.js",
         "const dh = scaled(times(dy, B.value), scaling);",
