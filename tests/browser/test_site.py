@@ -1,7 +1,9 @@
 """The site as a reader meets it: built from this checkout, served from a folder, seen in a browser."""
 
+import gzip
 import json
 import re
+import threading
 from pathlib import Path
 
 import contrast
@@ -13,7 +15,7 @@ from peft_lessons.classroom.progress import class_report
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import load_question, question_ids
 from tools.browser import lab
-from tools.browser.pages import first_visit, served
+from tools.browser.pages import Files, first_visit, served
 from tools.site import build_site
 
 pytestmark = pytest.mark.browser
@@ -121,11 +123,22 @@ def test_every_page_is_whole_and_asks_no_other_host(site, reader):
             still = page.locator(".peft-still").count()
             assert alive.count("LiveFigure") == sum(text.startswith("[LiveFigure]") for text in texts) - still, path
             assert still_figures(page) == []
+            page.evaluate(COME_NEAR)
             page.wait_for_function(
                 """() => [...document.querySelectorAll('.cell_output figure img')].every(
                     image => image.alt.length > 20 && image.naturalWidth > 100)"""
             )
     assert reader.wrong == []
+
+
+# A picture is fetched when one comes near it, and where it is folded away, not before one unfolds it.
+COME_NEAR = """async () => {
+    for (const folded of document.querySelectorAll('details')) folded.open = true;
+    for (const image of document.querySelectorAll('.cell_output figure img')) {
+        image.scrollIntoView();
+        await image.decode();
+    }
+}"""
 
 
 def still_figures(page):
@@ -224,7 +237,42 @@ def test_a_guess_unfolds_what_answers_it(reader):
     assert "You said" in page.locator(".peft-predict").inner_text() and answer.is_visible()
     page.reload()
     page.wait_for_selector(".peft-predict[data-state=settled]")
-    assert answer.is_visible()
+    answer.wait_for()
+
+
+class Halting(Files):
+    """Serves files; of the page `?halting` the part before its first guess's answer, and the rest when asked for it."""
+
+    rest = threading.Event()
+
+    def do_GET(self):  # noqa: N802 – the name that http.server calls
+        if not self.path.endswith("?halting"):
+            return super().do_GET()
+        content = Path(self.translate_path(self.path)).read_bytes()
+        cut = content.index(b"tag_answers-")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:cut])
+        self.rest.wait(LATEST / 1000)
+        self.wfile.write(content[cut:])
+
+
+def test_a_page_is_alive_as_far_as_it_has_arrived(browser, site):
+    """A guess of an earlier visit is shown there, too, and unfolds its answer once that has come."""
+    with served(site, Halting) as address:
+        reader = Reader(browser, address)
+        page = reader.open(START)
+        page.get_by_role("button", name="This is my guess").click()
+        page.goto(f"{address}/{START}?halting", wait_until="commit")
+        page.wait_for_selector(".peft-predict[data-state=settled]")
+        assert page.evaluate("document.readyState") == "loading"
+        Halting.rest.set()
+        page.locator(".peft-say", has_text="Everything the switch changes is in there.").wait_for()
+        page.wait_for_function("() => !document.querySelector('.peft-live:not([data-file], [data-alive])')")
+    assert reader.wrong == []
+    reader.context.close()
 
 
 def test_hints_and_solution_of_an_exercise_open_on_request(reader):
@@ -346,6 +394,17 @@ def test_the_first_words_and_the_first_widget_wait_for_little(browser, address, 
     print(f"{path}: words {words:.0f} ms, {bytes_to_words:,} bytes; widget {widget:.0f} ms, {bytes_to_widget:,} bytes")
     assert 0 < bytes_to_words <= 450 * 200 and asked <= 1
     assert 0 < bytes_to_widget <= 600 * 200 and all_asked <= 5
+
+
+def test_no_page_of_a_lesson_is_heavy(site):
+    """Its words wait for as many bytes as above."""
+    styles = len(gzip.compress((site / "_static/styles/all.css").read_bytes()))
+    heavy = {
+        path.name: size
+        for path in (site / "lessons").glob("*.html")
+        if (size := styles + len(gzip.compress(path.read_bytes()))) > 450 * 200
+    }
+    assert not heavy
 
 
 def test_what_was_visited_is_there_without_a_network(browser, address):

@@ -71,10 +71,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, files: type[Files] = Files) -> Iterator[str]:
     """Serve a folder at an address of its own, which is yielded: another port is another origin."""
-    handler = functools.partial(Files, directory=folder)
-    with Server(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), functools.partial(files, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -7,8 +7,10 @@ fails the build. What Sphinx cannot say of its pages, what loads late and what i
 """
 
 import argparse
+import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -167,7 +169,8 @@ def finish(made: Path) -> None:
     for page in made.rglob("*.html"):
         content = page.read_text(encoding="utf-8")
         if "course.js" in content:
-            page.write_text(late(typeset(content, page.relative_to(made)), options), encoding="utf-8")
+            content = typeset(unpacked(content, page, made), page.relative_to(made))
+            page.write_text(late(content, options), encoding="utf-8")
     styles.shrink(made)
     (made / "sw.js").write_text(offline_script(made), encoding="utf-8")
 
@@ -177,6 +180,26 @@ PRELOAD = re.compile(r'\s*<link rel="preload"[^>]*>')  # of scripts that come la
 # The theme's "auto" is a light page until its script has asked the system.
 THEME = 'localStorage.getItem("theme") || "auto"'
 ASKED = THEME.replace('"auto"', '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")')
+
+
+PICTURE = re.compile(r'<img ([^>]*)src="data:image/(svg|png)(?:\+xml)?;base64,([^"]+)"')
+SIZE = re.compile(rb'<svg[^>]* width="([\d.]+)pt" height="([\d.]+)pt"')
+
+
+def unpacked(content: str, page: Path, made: Path) -> str:
+    """Return a page's content with its pictures in files, which a browser fetches when the reader comes near them."""
+
+    def placed(picture: re.Match[str]) -> str:
+        attributes, kind, drawn = picture[1], picture[2], base64.b64decode(picture[3])
+        file = made / "figures" / f"{hashlib.sha256(drawn).hexdigest()[:12]}.{kind}"
+        file.write_bytes(drawn)
+        size = SIZE.search(drawn)
+        if size and "width=" not in attributes:  # its room is kept till it comes
+            width, height = (round(float(points) * 4 / 3) for points in size.groups())
+            attributes += f'width="{width}" height="{height}" '
+        return f'<img {attributes}loading="lazy" src="{os.path.relpath(file, page.parent)}"'
+
+    return PICTURE.sub(placed, content)
 
 
 SAID = re.compile(r'(<div class="peft-say">)(.*?)(</div>)', re.DOTALL)
@@ -233,7 +256,7 @@ def offline_script(made: Path) -> str:
     return f"const VERSION = {json.dumps(version)}, FILES = {json.dumps(files)};\n{script}"
 
 
-KEPT = (".html", ".js", ".css", ".json", ".svg", ".webp", ".woff2")
+KEPT = (".html", ".js", ".css", ".json", ".svg", ".png", ".webp", ".woff2")
 
 
 def _kept(path: Path) -> bool:

@@ -30,8 +30,9 @@ function show(place, { script, model, after }, data) {
   place.dataset.alive = "";
 }
 
-// What answers a guess was folded away.
-function reveal(id) {
+// What answers a guess was folded away. An old guess may be shown before the page has been read to its answer.
+async function reveal(id) {
+  await whole;
   for (const folded of document.querySelectorAll(`.tag_answers-${id} details.hide`)) folded.open = true;
 }
 
@@ -65,11 +66,31 @@ function enliven(place) {
   else show(place, KINDS[kind], JSON.parse(place.querySelector("script")?.textContent ?? "{}"));
 }
 
-// One after the other, so that the first can be used while the last is still being made.
-async function enlivenAll(places) {
-  for (const place of places) {
-    enliven(place);
-    await new Promise((resolve) => setTimeout(resolve));
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const whole = new Promise((resolve) => (isWhole() ? resolve() : addEventListener("DOMContentLoaded", resolve)));
+const painted = new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve))); // never in a hidden tab
+
+function isWhole() {
+  return document.readyState !== "loading";
+}
+
+// Whether the page has been read to the end of this part of it.
+function isRead(part) {
+  return isWhole() || Boolean(part && (part.nextSibling || isRead(part.parentElement)));
+}
+
+// One after the other, from the first words on: the first can be used while the last is made, or has yet to arrive.
+async function enlivenAll() {
+  const seen = new Set();
+  await Promise.race([painted, whole]);
+  for (let last = false; !last; await pause(30)) {
+    last = isWhole();
+    for (const place of document.querySelectorAll(".peft-live")) {
+      if (seen.has(place) || !isRead(place)) continue;
+      seen.add(place);
+      enliven(place);
+      await pause();
+    }
   }
 }
 
@@ -182,11 +203,10 @@ function late() {
 }
 
 const asked = new URLSearchParams(location.search).get("question");
-if (asked) {
-  stage(asked);
-} else {
-  enlivenAll([...document.querySelectorAll(".peft-live")]);
-  document.querySelectorAll("[data-copy]").forEach((place) => copier(place, "Copy", () => place.dataset.copy));
-}
+if (!asked) enlivenAll();
+whole.then(() => {
+  if (asked) stage(asked);
+  else document.querySelectorAll("[data-copy]").forEach((place) => copier(place, "Copy", () => place.dataset.copy));
+});
 if (document.readyState === "complete") late();
 else addEventListener("load", late);
