@@ -23,13 +23,19 @@ class Bytes:
 
 def says(monkeypatch, text: bytes) -> None:
     steps = [torch.tensor([[byte]]) for byte in text]
-    monkeypatch.setattr(chat, "generate_steps", lambda *arguments, **options: iter(steps))
+    monkeypatch.setattr(chat, "generate_steps", lambda model, ids, count, **options: iter(steps[:count]))
 
 
 def test_an_answer_grows_by_whole_characters(monkeypatch) -> None:
     says(monkeypatch, " né ".encode())
     assert list(answer_steps(None, Bytes(), "What?")) == ["", "n", "né", "né"]
     assert answer(None, Bytes(), "What?") == "né"
+
+
+def test_an_answer_ends_after_32_tokens_or_as_many_as_one_says(monkeypatch) -> None:
+    says(monkeypatch, b"a" * 100)
+    assert len(answer(None, Bytes(), "What?")) == len(list(answer_steps(None, Bytes(), "What?"))) == 32
+    assert len(answer(None, Bytes(), "What?", max_new_tokens=7)) == 7
 
 
 def test_an_answer_that_is_cut_within_a_character(monkeypatch) -> None:

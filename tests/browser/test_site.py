@@ -407,6 +407,14 @@ def test_no_page_of_a_lesson_is_heavy(site):
     assert not heavy
 
 
+def test_pictures_are_files_whose_room_is_kept(site):
+    for path in (site / "lessons").glob("*.html"):
+        for picture in re.findall(r"<img [^>]*>", path.read_text("utf-8")):
+            assert all(part in picture for part in (' width="', ' height="', ' loading="lazy"', ' src="../figures/')), (
+                path
+            )
+
+
 def test_what_was_visited_is_there_without_a_network(browser, address):
     reader = Reader(browser, address, service_workers="allow")
     reader.page.unroute_all()
@@ -446,6 +454,7 @@ def test_formulas_are_drawn(reader):
     page = reader.open("lessons/03_lora_from_scratch.html")
     page.wait_for_selector("main mjx-container svg")
     assert page.locator("main .math:not(:has(mjx-container))").count() == 0
+    assert reader.wrong == []
 
 
 # The characters of icons that stand before or after a part of the page.

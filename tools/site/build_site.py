@@ -183,7 +183,8 @@ ASKED = THEME.replace('"auto"', '(matchMedia("(prefers-color-scheme: dark)").mat
 
 
 PICTURE = re.compile(r'<img ([^>]*)src="data:image/(svg|png)(?:\+xml)?;base64,([^"]+)"')
-SIZE = re.compile(rb'<svg[^>]* width="([\d.]+)pt" height="([\d.]+)pt"')
+SIZE = re.compile(rb'<svg[^>]* width="([\d.]+)(pt|)" height="([\d.]+)')
+POINT = 4 / 3  # pixels
 
 
 def unpacked(content: str, page: Path, made: Path) -> str:
@@ -193,10 +194,13 @@ def unpacked(content: str, page: Path, made: Path) -> str:
         attributes, kind, drawn = picture[1], picture[2], base64.b64decode(picture[3])
         file = made / "figures" / f"{hashlib.sha256(drawn).hexdigest()[:12]}.{kind}"
         file.write_bytes(drawn)
-        size = SIZE.search(drawn)
-        if size and "width=" not in attributes:  # its room is kept till it comes
-            width, height = (round(float(points) * 4 / 3) for points in size.groups())
-            attributes += f'width="{width}" height="{height}" '
+        if (size := SIZE.search(drawn)) and 'height="' not in attributes:  # its room is kept till it comes
+            width, height = (float(side) * (POINT if size[2] else 1) for side in (size[1], size[3]))
+            if given := re.search(r'width="(\d+)"', attributes):
+                height *= int(given[1]) / width
+            else:
+                attributes += f'width="{width:.0f}" '
+            attributes += f'height="{height:.0f}" '
         return f'<img {attributes}loading="lazy" src="{os.path.relpath(file, page.parent)}"'
 
     return PICTURE.sub(placed, content)
