@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from accounting_cases import plain_loss
 from javascript import node_answer
 from peft import PeftModel
 from references import multiply_adds
+from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from peft_lessons import (
@@ -123,16 +123,20 @@ def test_a_hundred_steps_are_the_packages(answers, tokens, name):
     check_run(found, CASES[name], tokens)
 
 
-@pytest.mark.parametrize("name", ["r 4, all linear", "q and v", "full"])
+@pytest.mark.parametrize("name", ["r 4, all linear", "full"])
 def test_a_step_multiplies_as_much_as_torchs(answers, tokens, name):
-    """But for the logits of a window's last token, one of 64, which nothing is compared with.
+    """How long that takes differs from machine to machine; `make bench` measures it.
 
-    How long that takes differs from machine to machine; `make bench` measures it.
+    A window's last token goes in with nothing to be compared with: the engine leaves it out, and so does torch here.
     """
     (found,) = answers(job(CASES[name] | {"steps": 1}, tokens))
     model, _ = prepared(CASES[name])
     ids, _ = next(windows(tokens[0], batch_size=8, length=64, seed=0))
-    assert 1 - 1 / 64 < found["work"] / multiply_adds(lambda: plain_loss(model, ids).backward()) <= 1
+
+    def step():
+        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+
+    assert found["work"] == multiply_adds(step)
 
 
 def test_a_few_steps_are_the_packages(answers, tokens):

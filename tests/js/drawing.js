@@ -50,8 +50,9 @@ const DOES = {
     const run = begin(settings);
     const start = run.parameters.map(({ value }) => [...value.values]);
     const losses = [];
-    const work = multiplyAdds(memory, () => losses.push(run.step()));
-    while (!run.done) losses.push(run.step());
+    const work = multiplyAdds(memory, () => {
+      while (!run.done) losses.push(run.step());
+    });
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     const noise = new Random(0).normal(asked.length * PIXELS);

@@ -35,8 +35,9 @@ const DOES = {
     const run = new Run(memory, base, settings, Uint16Array.from(ids));
     const start = run.parameters.slice(0, 2).map(({ value }) => [...value.values]);
     const losses = [];
-    const work = multiplyAdds(memory, () => losses.push(run.step()));
-    while (!run.done) losses.push(run.step());
+    const work = multiplyAdds(memory, () => {
+      while (!run.done) losses.push(run.step());
+    });
     if (folder)
       for (const [name, content] of Object.entries(run.files())) writeFileSync(`${folder}/${name}`, content);
     return {

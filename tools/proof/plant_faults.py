@@ -182,7 +182,10 @@ class Copy:
             self.nursery.communicate()
 
     def restore(self) -> None:
-        """Put back every file that differs from the checkout's."""
+        """Put back every file that differs from the checkout's, and take away what a fault or a check has left."""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and not path.is_symlink() and path.relative_to(self.folder).as_posix() not in self.files:
+                path.unlink()
         for name in self.files:
             source, own = self.checkout / name, self.folder / name
             if not own.exists() or own.read_bytes() != source.read_bytes():
