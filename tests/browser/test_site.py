@@ -407,12 +407,14 @@ def test_no_page_of_a_lesson_is_heavy(site):
     assert not heavy
 
 
+KEEPS_ROOM = (' width="', ' height="', ' loading="lazy"', ' src="../figures/')
+
+
 def test_pictures_are_files_whose_room_is_kept(site):
     for path in (site / "lessons").glob("*.html"):
         for picture in re.findall(r"<img [^>]*>", path.read_text("utf-8")):
-            assert all(part in picture for part in (' width="', ' height="', ' loading="lazy"', ' src="../figures/')), (
-                path
-            )
+            missing = [part for part in KEEPS_ROOM if part not in picture]
+            assert not missing, path
 
 
 def test_what_was_visited_is_there_without_a_network(browser, address):

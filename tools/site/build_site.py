@@ -201,7 +201,7 @@ def unpacked(content: str, page: Path, made: Path) -> str:
             else:
                 attributes += f'width="{width:.0f}" '
             attributes += f'height="{height:.0f}" '
-        return f'<img {attributes}loading="lazy" src="{os.path.relpath(file, page.parent)}"'
+        return f'<img {attributes}loading="lazy" src="{Path(os.path.relpath(file, page.parent)).as_posix()}"'
 
     return PICTURE.sub(placed, content)
 
