@@ -3,9 +3,12 @@
 import statistics
 from typing import Any
 
-# The key's own time stamp is when the browser got it; an <svg> has changed when its paths have, an <img> when the new
-# picture is decoded.
+# The key's own time stamp is when the browser got it; an <svg> has changed when its paths have, an <img> when it has
+# loaded the new picture.
 RECORD = """(figure) => {
+  if (figure.look) return;
+  const image = figure.querySelector(":scope > img");
+  figure.look = () => (image ? image.src : figure.querySelector(":scope > svg").outerHTML);
   let pressed;
   const changed = () => figure.arrived(performance.now() - pressed);
   figure.addEventListener("keydown", (event) => {
@@ -13,19 +16,21 @@ RECORD = """(figure) => {
     figure.story.push(`${event.key} reached ${event.target.type}`);
   }, true);
   figure.addEventListener("input", (event) => figure.story.push(`value ${event.target.value}`), true);
-  const image = figure.querySelector(":scope > img");
-  const superseded = (error) => figure.story.push(error.message);
-  if (image) image.addEventListener("load", () => image.decode().then(changed, superseded));
-  else new MutationObserver(changed).observe(figure, { attributes: true, attributeFilter: ["d"], subtree: true });
+  if (image) {
+    image.addEventListener("load", changed);
+    image.addEventListener("error", () => figure.story.push("the new picture is none"));
+  } else new MutationObserver(changed).observe(figure, { attributes: true, attributeFilter: ["d"], subtree: true });
 }"""
 # Waiting in the page itself: asking again and again would keep it busy, and slow what is measured.
 AWAIT = """(figure) => {
   figure.story = [];
+  figure.before = figure.look();
   figure.latency = new Promise((resolve) => {
     figure.arrived = resolve;
     setTimeout(() => resolve(null), 10_000);
   });
 }"""
+CHANGED = "(figure) => figure.look() !== figure.before"
 
 
 def key_to_picture(slider: Any, presses: int = 60) -> list[float]:
@@ -39,24 +44,25 @@ def key_to_picture(slider: Any, presses: int = 60) -> list[float]:
     Raises:
         TimeoutError: where a press changes nothing within ten seconds: further presses would wait as long. A key that
             never reached the figure, since JupyterLab took the focus meanwhile, is pressed once more: it measured
-            nothing.
+            nothing. So is one whose picture has changed without the browser's saying so.
     """
     figure = slider.locator("xpath=ancestor::figure").element_handle()
     figure.evaluate(RECORD)
     key, times = "ArrowRight", []
     for _ in range(presses):
-        value, low, high = slider.evaluate("(input) => [input.value, input.min, input.max].map(Number)")
-        key = {low: "ArrowRight", high: "ArrowLeft"}.get(value, key)
         for _ in range(2):
+            value, low, high = slider.evaluate("(input) => [input.value, input.min, input.max].map(Number)")
+            key = {low: "ArrowRight", high: "ArrowLeft"}.get(value, key)
             figure.evaluate(AWAIT)
             slider.press(key)
             taken = figure.evaluate("(figure) => figure.latency")
             story = figure.evaluate("(figure) => figure.story")
-            if taken is not None or story:
+            if taken is not None or (story and not figure.evaluate(CHANGED)):
                 break
         if taken is None:
             why = ", ".join(story) or "the key never reached the figure"
-            raise TimeoutError(f"{key} at {value:g}, of {low:g} to {high:g}, changes nothing in the picture: {why}")
+            look = figure.evaluate("(figure) => `${figure.className}: ${figure.innerText}`")
+            raise TimeoutError(f"{key} at {value:g}, of {low:g} to {high:g}, changes nothing: {why}; {look}")
         times.append(taken)
     return times
 
