@@ -21,7 +21,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, Playwright, Route
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    BrowserType,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    Playwright,
+    Route,
+)
 
 from peft_lessons.jupyter import server
 
@@ -35,6 +45,12 @@ CHROMIUM_ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+]
+# With a graphics processor for WebGPU that any machine has, since Chromium brings it along: the CPU plays it.
+SOFTWARE_GRAPHICS = [
+    *(argument for argument in CHROMIUM_ARGUMENTS if argument != "--disable-gpu"),
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
 ]
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -311,12 +327,17 @@ def only_jupyterlabs(stack: str) -> bool:
     return bool(places) and all("/static/lab/" in place for place in places)
 
 
+def launch(kind: BrowserType, arguments: list[str]) -> Browser:
+    """Start the Chromium of this machine, headless."""
+    known = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+    there = os.environ.get("PEFT_LESSONS_CHROMIUM") or next((path for path in known if Path(path).exists()), None)
+    return kind.launch(executable_path=there, args=arguments)
+
+
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     """Yield a headless Chromium that starts no traffic of its own."""
-    known = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
-    there = os.environ.get("PEFT_LESSONS_CHROMIUM") or next((path for path in known if Path(path).exists()), None)
-    browser = playwright.chromium.launch(executable_path=there, args=CHROMIUM_ARGUMENTS)
+    browser = launch(playwright.chromium, CHROMIUM_ARGUMENTS)
     try:
         yield browser
     finally:

@@ -1484,7 +1484,7 @@ IN_THE_PAGE = """const engine = new TextDecoder().decode(script);
 PLAYGROUND = (
     Fault(
         "in the page that trains, a sign of attention's gradient is wrong",
-        "tools/site/playground/engine/attention.js",
+        "tools/site/playground/engine/operations.js",
         "factor * p[j] * (d[j] - sum)",
         "factor * p[j] * (d[j] + sum)",
         ("unit: few_steps",),
@@ -1569,9 +1569,44 @@ PLAYGROUND = (
     Fault(
         "the page that trains sets twice the memory aside",
         "tools/site/playground/engine/memory.js",
-        "megabytes = 52",
-        "megabytes = 104",
+        "megabytes = 60",
+        "megabytes = 120",
         ("browser: training_in_a_browser and small",),
+    ),
+    Fault(
+        "on a graphics processor, a sign of attention's gradient is wrong",
+        "tools/site/playground/engine/kernels.js",
+        "(numbers[p.dP + row + j] - sum)",
+        "(numbers[p.dP + row + j] + sum)",
+        ("browser: graphics and rest_of_a_run",),
+    ),
+    Fault(
+        "on a graphics processor, the gradient of the embedding misses the tokens that were read",
+        "tools/site/playground/engine/graphics.js",
+        '    this.each("embedBack",',
+        '    if (!table) this.each("embedBack",',
+        ("browser: graphics and goes_on_in_the_page",),
+    ),
+    Fault(
+        "a graphics processor that computes something else is trusted",
+        "tools/site/playground/engine/fastest.js",
+        '      if (!near("loss") || !near("norm")) this.leave();\n',
+        "",
+        ("browser: graphics and something_else",),
+    ),
+    Fault(
+        "a graphics processor keeps a run that it slows down",
+        "tools/site/playground/engine/fastest.js",
+        "ms.length === TRIED && Math.min(...ms) > this.alone",
+        "ms.length === TRIED && Math.min(...ms) < 0",
+        ("browser: graphics and goes_on_in_the_page",),
+    ),
+    Fault(
+        "what a graphics processor has learnt stays there",
+        "tools/site/playground/engine/fastest.js",
+        "    await this.program.graphics.fetch(first, this.end);\n",
+        "",
+        ("browser: graphics and rest_of_a_run",),
     ),
     Fault(
         "in the page that learns a hand, a gate's gradient is another's",

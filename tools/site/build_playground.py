@@ -48,9 +48,9 @@ def bundle(entry: Path) -> str:
             add((path.parent / name).resolve())
 
         def imported(match: re.Match[str]) -> str:
-            return f"const {match[1]} = {_scope((path.parent / match[2]).resolve())};"
+            return f"const {match[1] or match[2]} = {_scope((path.parent / match[3]).resolve())};"
 
-        body = re.sub(r'^import (\{[\w$, ]+\}) from "(.*)";$', imported, text, flags=re.MULTILINE)
+        body = re.sub(r'^import (?:\* as (\w+)|(\{[\w$, ]+\})) from "(.*)";$', imported, text, flags=re.MULTILINE)
         listed = re.findall(r"^export \{([^}]*)\};?$", body, re.MULTILINE)  # a bundler's way: one list at the end
         body = re.sub(r"^export \{[^}]*\};?$", "", body, flags=re.MULTILINE)
         names = [_as_property(name) for names in listed for name in names.split(",") if name.strip()]
@@ -211,6 +211,10 @@ PAGES = (
             "spectrum.js",
             "generate.js",
             "memory.js",
+            "operations.js",
+            "fastest.js",
+            "graphics.js",
+            "kernels.js",
             *ROOTS,
         ),
         weights=tiny_gpt.FOLDER / "model.safetensors",
@@ -232,6 +236,7 @@ PAGES = (
             "drawing_run.js",
             "model.js",
             "memory.js",
+            "operations.js",
             *ROOTS,
             "gelu.ts",
         ),

@@ -1,7 +1,9 @@
 // Trains beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as `failed`.
 
 import { readAdapter } from "./engine/adapter_files.js";
+import { Fastest } from "./engine/fastest.js";
 import { generate } from "./engine/generate.js";
+import { Graphics } from "./engine/graphics.js";
 import { Memory } from "./engine/memory.js";
 import { LINEARS } from "./engine/model.js";
 import { Run } from "./engine/run.js";
@@ -12,16 +14,24 @@ const HELD_OUT = 1024; // tokens of each text that perplexity is measured on
 const EVERY = 10; // steps
 const FEWEST = 192; // tokens of a reader's own text: enough for a window to learn from and one to be asked about
 
-let memory, base, tokenizer, texts, run, heldOut;
-let going = false;
+let memory, graphics, base, tokenizer, texts, run, fastest, heldOut;
+let loop; // what makes one step after the other
+let last = Promise.resolve();
 
 const tell = (what, rest = {}) => postMessage({ what, ...rest });
 const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which messages are heard
+// What reads or changes the run waits until whatever did so before is done.
+const inTurn = (act) => {
+  const mine = last.then(act);
+  last = mine.catch(() => {});
+  return mine;
+};
 const encode = (text) => Uint16Array.from(tokenizer.encode(text, { add_special_tokens: false }).ids);
 
 const answers = {
   async load({ codes, weights, config, levels, vocabulary, ...rest }) {
     memory = await Memory.open(codes);
+    Graphics.open(memory).then((found) => (graphics = found), () => {}); // is not waited for, and never required
     base = { config, levels, tensors: readSafetensors(weights) };
     tokenizer = new Tokenizer(vocabulary, { clean_up_tokenization_spaces: false });
     texts = rest.texts;
@@ -29,33 +39,21 @@ const answers = {
   },
 
   // A new run, and what is to follow: "go", "step" or nothing.
-  async begin({ settings, ownText, next }) {
+  begin({ settings, ownText, next }) {
     begin(settings, ownText);
-    await answers[next]?.();
-  },
-
-  async go() {
-    if (going) return;
-    going = true;
-    while (going && !run.done) {
-      step();
-      await breath();
-    }
-    going = false;
-  },
-
-  pause() {
-    going = false;
+    if (next) hear({ what: next });
   },
 
   step,
 
-  inspect({ module }) {
+  async inspect({ module }) {
+    await fastest.settle();
     tell("change", { module, ...run.change(module) });
   },
 
-  write({ prompt, strength, count, temperature, seed }) {
+  async write({ prompt, strength, count, temperature, seed }) {
     const start = performance.now();
+    await fastest.settle();
     const weights = run.weightsAt(strength);
     const ids = prompt ? [...encode(prompt)].slice(-base.config.max_position_embeddings / 2) : [base.config.eos_token_id];
     const made = [...generate(weights, base.config, ids, { count, temperature, seed })];
@@ -63,7 +61,8 @@ const answers = {
     tell("text", { strength, text, tokens: made.length, ms: performance.now() - start });
   },
 
-  save() {
+  async save() {
+    await fastest.settle();
     tell("files", { files: run.files() });
   },
 
@@ -73,11 +72,30 @@ const answers = {
   },
 };
 
+// Heard at once.
+const controls = {
+  async go() {
+    if (loop) return;
+    const mine = (loop = {});
+    while (loop === mine && !run.done) {
+      await inTurn(step);
+      await breath();
+    }
+    if (loop === mine) loop = undefined;
+  },
+
+  pause() {
+    loop = undefined;
+  },
+};
+
 function begin(settings, ownText, tensors) {
   const [learn, task] = taskTexts(settings.task, ownText);
   heldOut = { task, austen: Uint16Array.from(texts.austen.slice(0, HELD_OUT)) };
   memory.clear();
   run = new Run(memory, base, settings, learn);
+  fastest?.leave();
+  fastest = new Fastest(run, () => graphics);
   if (tensors) run.fill(tensors);
   tell("begun", { settings, trained: run.trained, opened: Boolean(tensors) });
   tellPoint();
@@ -93,12 +111,15 @@ function taskTexts(task, ownText) {
   return [ids.subarray(0, -kept), ids.subarray(-kept)];
 }
 
-function step() {
+async function step() {
   if (run.done) return;
   const start = performance.now();
-  const loss = run.step();
-  tell("step", { steps: run.steps, loss, ms: performance.now() - start });
-  if (run.steps % EVERY === 0 || run.done) tellPoint();
+  const loss = await fastest.step();
+  tell("step", { steps: run.steps, loss, ms: performance.now() - start, onGraphics: fastest.onGraphics });
+  if (run.steps % EVERY === 0 || run.done) {
+    await fastest.settle();
+    tellPoint();
+  }
   if (run.done) tell("done");
 }
 
@@ -107,11 +128,12 @@ function tellPoint() {
   tell("point", { steps: run.steps, ...perplexities });
 }
 
-onmessage = async ({ data: { what, ...rest } }) => {
+async function hear({ what, ...rest }) {
   try {
-    await answers[what](rest);
+    await (what in controls ? controls[what]() : inTurn(() => answers[what](rest)));
   } catch (error) {
-    going = false;
+    loop = undefined;
     tell("failed", { during: what, message: error.message });
   }
-};
+}
+onmessage = ({ data }) => hear(data);

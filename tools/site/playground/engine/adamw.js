@@ -4,46 +4,32 @@
 //     m = β₁ m + (1 − β₁) g        v = β₂ v + (1 − β₂) g²
 //     θ = θ − η · m / (1 − β₁ᵗ) / (√v / √(1 − β₂ᵗ) + ε)
 
-const [BETA1, BETA2, EPSILON] = [0.9, 0.999, 1e-8];
+const BETAS = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
 export class AdamW {
   constructor(parameters) {
     this.parameters = parameters;
-    this.moments = parameters.map(({ value }) => [0, 1].map(() => new Float32Array(value.values.length)));
+    this.moments = parameters.map(({ value }) => [0, 1].map(() => value.memory.zeros(value.rows, value.columns)));
     this.steps = 0;
   }
 
-  step(rate) {
+  // Shortens the gradients to a total norm of at most `longest`; gives the norm that they had.
+  clip(longest = 1) {
+    const gradients = this.parameters.map(({ gradient }) => gradient);
+    return gradients.length ? gradients[0].memory.operations.clip(gradients, longest) : 0;
+  }
+
+  // What the equations need of the next step, which this counts: η / (1 − β₁ᵗ) and √(1 − β₂ᵗ).
+  sizes(rate) {
     this.steps += 1;
-    const size = rate / (1 - BETA1 ** this.steps);
-    const root = Math.sqrt(1 - BETA2 ** this.steps);
+    return [rate / (1 - BETAS.beta1 ** this.steps), Math.sqrt(1 - BETAS.beta2 ** this.steps)];
+  }
+
+  update(sizes) {
     this.parameters.forEach(({ value, gradient }, place) => {
-      const [theta, g] = [value.values, gradient.values];
-      const [m, v] = this.moments[place];
-      for (let i = 0; i < g.length; i++) {
-        m[i] += (1 - BETA1) * (g[i] - m[i]);
-        v[i] = BETA2 * v[i] + (1 - BETA2) * g[i] * g[i];
-        theta[i] -= (size * m[i]) / (Math.sqrt(v[i]) / root + EPSILON);
-      }
+      value.memory.operations.adamw(value, gradient, ...this.moments[place], sizes, BETAS);
     });
   }
-}
-
-// Shortens the gradients of `parameters` to a total norm of at most `longest`; gives the norm that they had.
-export function clip(parameters, longest = 1) {
-  let squares = 0;
-  for (const { gradient } of parameters) {
-    const g = gradient.values;
-    for (let i = 0; i < g.length; i++) squares += g[i] * g[i];
-  }
-  const norm = Math.sqrt(squares);
-  const factor = longest / (norm + 1e-6);
-  if (factor < 1)
-    for (const { gradient } of parameters) {
-      const { values } = gradient;
-      for (let i = 0; i < values.length; i++) values[i] *= factor;
-    }
-  return norm;
 }
 
 // The share of the peak rate that step `step` of `steps` uses.

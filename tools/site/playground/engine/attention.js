@@ -4,69 +4,39 @@
 //     S = Q Kᵀ / √d        P = softmax(S)        O = P V
 //     dV = Pᵀ dO        dP = dO Vᵀ        dS = P · (dP − Σⱼ P · dP) / √d        dQ = dS K        dK = dSᵀ Q
 
-import { exponential, into } from "./memory.js";
+import { into } from "./memory.js";
 
-// `seen(i)` is how many positions, from the first on, position i sees. The way back writes into [dq, dk, dv].
-export function attention(q, k, v, { length, heads, kvHeads = heads, seen }) {
+// Position i sees all, or if `causal` itself and those before it. The way back writes into [dq, dk, dv].
+export function attention(q, k, v, { length, heads, kvHeads = heads, causal = false }) {
   const { memory, rows } = q;
   const d = q.columns / heads;
   const texts = rows / length;
+  const group = heads / kvHeads; // heads of queries that share keys and values
   const mixed = memory.matrix(rows, q.columns);
   const P = memory.matrix(texts * heads * length, length);
 
-  // What belongs to one head of one text in q and what is like it, in k and what is like it, and in P.
-  const each = (visit) => {
-    for (let text = 0; text < texts; text++)
-      for (let head = 0; head < heads; head++) {
-        const group = Math.floor((head * kvHeads) / heads);
-        const query = (x) => x.part(text * length, head * d, length, d);
-        const key = (x) => x.part(text * length, group * d, length, d);
-        const first = head === 0 || group !== Math.floor(((head - 1) * kvHeads) / heads); // of those that share a key
-        visit(query, key, P.part((text * heads + head) * length, 0, length, length), first);
-      }
-  };
+  // Stacks of matrices, one for each text and head of keys: of the queries those of one member of each group.
+  const query = (x, member) => x.part(0, member * d, length, d).stack([texts, kvHeads], [length * x.down, group * d]);
+  const key = (x) => x.part(0, 0, length, d).stack([texts, kvHeads], [length * x.down, d]);
+  const square = length ** 2;
+  const share = (p, member) => p.part(member * length, 0, length, length).stack([texts, kvHeads], [heads * square, group * square]);
+  const each = (visit) => Array.from({ length: group }, (_, member) => visit(member));
 
-  each((query, key, p) => into(p, query(q), key(k).T));
-  softmax(P, length, 1 / Math.sqrt(d), seen);
-  each((query, key, p) => into(query(mixed), p, key(v)));
+  each((one) => into(share(P, one), query(q, one), key(k).T));
+  memory.operations.softmax(P, 1 / Math.sqrt(d), causal);
+  each((one) => into(query(mixed, one), share(P, one), key(v)));
 
   function back(dO, [dq, dk, dv]) {
     const dS = memory.matrix(P.rows, length);
-    const beside = (p) => new p.constructor(memory, p.at - P.at + dS.at, length, length, length, 1);
-    each((query, key, p, first) => {
-      into(key(dv), p.T, query(dO), !first);
-      into(beside(p), query(dO), key(v).T);
+    each((one) => {
+      into(key(dv), share(P, one).T, query(dO, one), one > 0);
+      into(share(dS, one), query(dO, one), key(v).T);
     });
-    softmaxBack(dS, P, length, 1 / Math.sqrt(d));
-    each((query, key, p, first) => {
-      into(query(dq), beside(p), key(k));
-      into(key(dk), beside(p).T, query(q), !first);
+    memory.operations.softmaxBack(dS, P, 1 / Math.sqrt(d));
+    each((one) => {
+      into(query(dq, one), share(dS, one), key(k));
+      into(key(dk), share(dS, one).T, query(q, one), one > 0);
     });
   }
   return [mixed, back];
-}
-
-// Each row over the positions that it sees; 0 elsewhere.
-function softmax(P, length, factor, seen) {
-  const { values, rows } = P;
-  for (let row = 0, at = 0; row < rows; row++, at += length) {
-    const end = at + seen(row % length);
-    let largest = -Infinity;
-    for (let j = at; j < end; j++) if (values[j] > largest) largest = values[j];
-    exponential(P, P, { factor, shift: largest, row });
-    let sum = 0;
-    for (let j = at; j < end; j++) sum += values[j];
-    const share = 1 / sum;
-    for (let j = at; j < end; j++) values[j] *= share;
-    values.fill(0, end, at + length);
-  }
-}
-
-function softmaxBack(dP, P, length, factor) {
-  const [d, p] = [dP.values, P.values];
-  for (let at = 0; at < p.length; at += length) {
-    let sum = 0;
-    for (let j = at; j < at + length; j++) sum += p[j] * d[j];
-    for (let j = at; j < at + length; j++) d[j] = factor * p[j] * (d[j] - sum);
-  }
 }

@@ -44,7 +44,7 @@ function block(layer, x, said, { num_attention_heads: heads }) {
   const [shift, scale, gate, shift2, scale2, gate2] = chunks(m, 6);
   const [n, backNorm] = modulatedNorm(x, shift, scale);
   const [qkv, backQkv] = linear(layer.qkv, n);
-  const [mixed, backMixed] = attention(...chunks(qkv, 3), { length, heads, seen: () => length });
+  const [mixed, backMixed] = attention(...chunks(qkv, 3), { length, heads });
   const [a, backA] = linear(layer.proj, mixed);
   const [middle, backGate] = gated(x, a, gate);
   const [n2, backNorm2] = modulatedNorm(middle, shift2, scale2);

@@ -41,7 +41,6 @@ function repeated(row, rows) {
 }
 
 function scaled(x, factor) {
-  const values = x.values;
-  for (let i = 0; i < values.length; i++) values[i] *= factor;
+  x.memory.operations.scale(x, factor);
   return x;
 }

@@ -3,17 +3,17 @@
 //     z = E h        loss = mean over tokens of  log Σ exp z − z[wanted]        dz = (softmax(z) − onehot(wanted)) / tokens
 
 import { decoder } from "./decoder.js";
-import { exponential, into, times } from "./memory.js";
+import { into, times } from "./memory.js";
 
 // Of windows (texts of `length` ids, one behind the other): the mean loss. If `learns`, leaves the gradients as well.
 export function nextTokenLoss(model, windows, length, learns = true) {
-  return model.memory.release(() => {
-    const { value: E, gradient: dE } = model.embedding; // the head has the embedding's weight
-    const ids = windows.filter((_, i) => (i + 1) % length); // what follows the last token of a text is not known
-    const wanted = windows.filter((_, i) => i % length);
+  const { memory, embedding } = model;
+  return memory.release(() => {
+    const { value: E, gradient: dE } = embedding; // the head has the embedding's weight
+    const [ids, wanted] = pairs(windows, length);
     const [h, back] = decoder(model, ids, length - 1, learns);
     const z = times(h, E.T);
-    const loss = crossEntropy(z, wanted); // z now is dz
+    const loss = memory.operations.crossEntropy(z, wanted); // z now is dz
     if (learns) {
       if (dE) into(dE, z.T, h);
       back(times(z, E));
@@ -22,24 +22,9 @@ export function nextTokenLoss(model, windows, length, learns = true) {
   });
 }
 
-// The mean loss; `z` (tokens, vocabulary) becomes its own gradient.
-export function crossEntropy(z, wanted) {
-  const { values, rows, columns } = z;
-  let total = 0;
-  for (let row = 0, at = 0; row < rows; row++, at += columns) {
-    const end = at + columns;
-    const right = values[at + wanted[row]];
-    let largest = -Infinity;
-    for (let j = at; j < end; j++) if (values[j] > largest) largest = values[j];
-    exponential(z, z, { shift: largest, row });
-    let sum = 0;
-    for (let j = at; j < end; j++) sum += values[j];
-    total += largest + Math.log(sum) - right;
-    const share = 1 / (sum * rows);
-    for (let j = at; j < end; j++) values[j] *= share;
-    values[at + wanted[row]] -= 1 / rows;
-  }
-  return total / rows;
+// The tokens that are read, and those wanted after them; what follows the last token of a text is not known.
+export function pairs(windows, length) {
+  return [windows.filter((_, i) => (i + 1) % length), windows.filter((_, i) => i % length)];
 }
 
 // The mean over windows of a held-out text, some at a time.

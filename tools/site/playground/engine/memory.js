@@ -1,12 +1,14 @@
-// Matrices in one WebAssembly memory, where simd.ts finds them, and what it does with them.
+// Matrices in one WebAssembly memory, where simd.ts finds them, and their products.
 //
 // Room is given out one piece behind the other and taken back all at once: what a step has computed is gone after it.
+
+import * as operations from "./operations.js";
 
 const PANEL = 8 * 4 * 2048 + 64; // bytes for eight columns of as many rows as any product here sums over
 
 export class Memory {
-  // With the first of `codes` that this browser understands. LoRA of rank 64 takes 48 megabytes.
-  static async open(codes, megabytes = 52) {
+  // With the first of `codes` that this browser understands. LoRA of rank 64 takes 54 megabytes.
+  static async open(codes, megabytes = 60) {
     const memory = new WebAssembly.Memory({ initial: megabytes * 16 });
     const code = codes.find((one) => WebAssembly.validate(one));
     if (!code) throw new Error("this browser has no SIMD in WebAssembly: try a newer one");
@@ -15,7 +17,7 @@ export class Memory {
   }
 
   constructor(buffer, simd) {
-    Object.assign(this, { buffer, simd, used: PANEL });
+    Object.assign(this, { buffer, simd, operations, used: PANEL });
   }
 
   // A new matrix, whose numbers are whatever lay there.
@@ -42,7 +44,7 @@ export class Memory {
     const made = compute();
     this.used = before;
     const kept = this.matrix(made.rows, made.columns);
-    if (kept.at !== made.at) kept.values.set(made.values); // copies as if through a buffer, should they overlap
+    if (kept.at !== made.at) this.operations.copy(kept, made);
     return kept;
   }
 
@@ -57,10 +59,11 @@ export class Memory {
   }
 }
 
-// Element (i, j) is number i · down + j · right from `at`.
+// Element (i, j) is number i · down + j · right from `at`. Number (m, n) of a stack of such matrices lies another
+// m · jumps[0] + n · jumps[1] numbers further on.
 export class Matrix {
-  constructor(memory, at, rows, columns, down, right) {
-    Object.assign(this, { memory, at, rows, columns, down, right });
+  constructor(memory, at, rows, columns, down, right, counts = [1, 1], jumps = [0, 0]) {
+    Object.assign(this, { memory, at, rows, columns, down, right, counts, jumps });
   }
 
   get values() {
@@ -73,12 +76,17 @@ export class Matrix {
   }
 
   get T() {
-    return new Matrix(this.memory, this.at, this.columns, this.rows, this.right, this.down);
+    return new Matrix(this.memory, this.at, this.columns, this.rows, this.right, this.down, this.counts, this.jumps);
   }
 
   part(row, column, rows, columns) {
     const at = this.at + 4 * (row * this.down + column * this.right);
     return new Matrix(this.memory, at, rows, columns, this.down, this.right);
+  }
+
+  // counts[0] · counts[1] matrices like this, the first of them.
+  stack(counts, jumps) {
+    return new Matrix(this.memory, this.at, this.rows, this.columns, this.down, this.right, counts, jumps);
   }
 }
 
@@ -89,24 +97,14 @@ export function times(A, B) {
 
 // C = A B, or C + A B.
 export function into(C, A, B, add = false) {
-  const sizes = [A.rows, B.columns, A.columns];
   if (B.rows !== A.columns || C.rows !== A.rows || C.columns !== B.columns || C.right !== 1)
     throw new RangeError(`no product: ${A.rows} × ${A.columns} by ${B.rows} × ${B.columns} into ${C.rows} × ${C.columns}`);
-  const [a, b] = [A, B].map(({ at, down, right }) => [at, 4 * down, 4 * right]);
-  C.memory.simd.multiply(C.at, 4 * C.down, ...a, ...b, ...sizes, add, 0);
+  C.memory.operations.multiply(C, A, B, add);
   return C;
-}
-
-// y = exp(factor · (x − shift)) of each number, or of one row; y may be x.
-export function exponential(y, x, { factor = 1, shift = 0, row }) {
-  const count = row === undefined ? x.rows * x.columns : x.columns;
-  const skipped = 4 * count * (row ?? 0);
-  x.memory.simd.exponential(y.at + skipped, x.at + skipped, count, factor, shift, 0);
 }
 
 // x + y, where y was.
 export function plus(x, y) {
-  const [from, to] = [x.values, y.values];
-  for (let i = 0; i < to.length; i++) to[i] += from[i];
+  x.memory.operations.add(y, x);
   return y;
 }

@@ -2,6 +2,7 @@
 
 import { fakeQuantize } from "./quantize.js";
 import { Random } from "./random.js";
+import { rotaryAngles } from "./rotary.js";
 
 const NORMS = ["input_layernorm", "post_attention_layernorm"];
 // Where each lies in a block.
@@ -29,7 +30,17 @@ export function buildModel(memory, config, tensors) {
   });
   const linears = layers.flatMap((layer) => Object.keys(LINEARS).map((name) => layer[name]));
   const [embedding, norm] = ["embed_tokens", "norm"].map((name) => parameter(`model.${name}.weight`));
-  return { memory, config, layers, linears, embedding, norm };
+  return { memory, config, layers, linears, embedding, norm, angles: anglesOf(memory, config) };
+}
+
+function anglesOf(memory, { hidden_size: size, num_attention_heads: heads, max_position_embeddings: longest, rope_theta: theta }) {
+  const angles = rotaryAngles(longest, size / heads, theta);
+  const inMemory = (values) => {
+    const matrix = memory.matrix(longest, values.length / longest);
+    matrix.values.set(values);
+    return matrix;
+  };
+  return { cos: inMemory(angles.cos), sin: inMemory(angles.sin) };
 }
 
 // Gives by its name a tensor of a file, with room for it in `memory`; a vector becomes a row.

@@ -23,8 +23,12 @@ export class Run extends Training {
     this.batches = randomWindows(ids, TEXTS, LENGTH, settings.seed);
   }
 
+  nextWindows() {
+    return (this.windows = this.batches.next().value);
+  }
+
   loss() {
-    return nextTokenLoss(this.model, this.batches.next().value, LENGTH);
+    return nextTokenLoss(this.model, this.nextWindows(), LENGTH);
   }
 
   perplexity(ids) {

@@ -1,6 +1,6 @@
 // Training as peft_lessons.train does it, a step at a time: gradients are cut to a norm, and AdamW follows the schedule.
 
-import { AdamW, clip, rateFactor } from "./adamw.js";
+import { AdamW, rateFactor } from "./adamw.js";
 
 export class Training {
   // `settings` have { rate, steps }, `parameters` are what trains. A class that extends this one has `loss`, which gives the
@@ -19,13 +19,23 @@ export class Training {
     return this.steps >= this.settings.steps;
   }
 
+  // What the optimizer needs of the next step.
+  nextSizes() {
+    return (this.sizes = this.optimizer.sizes(this.settings.rate * rateFactor(this.steps, this.settings.steps)));
+  }
+
   // Makes one step; gives the loss before it.
   step() {
     const loss = this.loss();
-    const norm = clip(this.parameters);
+    this.check(loss, this.optimizer.clip());
+    this.optimizer.update(this.nextSizes());
+    return loss;
+  }
+
+  // Keeps both, of the gradients the norm before they were cut.
+  check(loss, norm) {
     if (!Number.isFinite(loss) || !Number.isFinite(norm))
       throw new Error(`the loss is ${loss} at step ${this.steps}: try a lower learning rate`);
-    this.optimizer.step(this.settings.rate * rateFactor(this.steps, this.settings.steps));
-    return loss;
+    this.last = { loss, norm };
   }
 }

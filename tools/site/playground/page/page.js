@@ -37,12 +37,12 @@ const told = {
     if (opened) say("The adapter is open: look at its text below, or train it on.");
   },
 
-  step({ steps, loss, ms }) {
+  step({ steps, loss, ms, onGraphics }) {
     current().losses.push([steps, loss]);
     current().ms.push(ms);
     $("at").textContent = `${steps} of ${current().settings.steps}`;
     $("loss").textContent = loss.toFixed(3);
-    $("speed").textContent = `${Math.round(current().ms.reduce((sum, one) => sum + one, 0) / current().ms.length)} ms`;
+    $("speed").textContent = `${Math.round(median(current().ms))} ms${onGraphics ? ", on the graphics processor" : ""}`;
     soon(drawLoss);
   },
 
@@ -281,6 +281,7 @@ function complain(words) {
 }
 
 const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+const median = (numbers) => numbers.toSorted((one, other) => one - other)[numbers.length >> 1];
 const inBytes = (count) => (count < 1e6 ? `${(count / 1e3).toFixed(1)} kB` : `${(count / 1e6).toFixed(1)} MB`);
 
 // ---- the start
