@@ -21,10 +21,11 @@ from tools.browser.pages import served
 from tools.site import build_playground
 
 pytestmark = pytest.mark.browser
-STEPS = 6
+STEPS = 7
 NONE = "this Chromium has no SwiftShader, which computes WebGPU on any machine"
 
-# Makes a run. What is to go wrong: a kernel does something else, or the processor is lost after four steps.
+# Makes a run. What is to go wrong: a kernel does something else, or the processor is lost after so many steps, and
+# whatever it has learnt was brought back before, or not.
 RUN = """async ({ config, weights, codes, settings, ids, keep, wrong }) => {
   const names = ["fastest", "graphics", "memory", "run", "safetensors"];
   const modules = await Promise.all(names.map((name) => import(`/engine/${name}.js`)));
@@ -33,13 +34,18 @@ RUN = """async ({ config, weights, codes, settings, ids, keep, wrong }) => {
   const memory = await Memory.open(codes.map(bytes));
   const graphics = await Graphics.open(memory);
   if (!graphics) return null;
-  if (wrong === "kernel") graphics.pipelines.softmaxBack = graphics.pipelines.copy;
+  if (wrong?.kernel) graphics.pipelines[wrong.kernel] = graphics.pipelines.copy;
   const run = new Run(memory, { config, tensors: readSafetensors(bytes(weights)) }, settings, Uint16Array.from(ids));
   const fastest = new Fastest(run, () => graphics);
   const [losses, places] = [[], []];
   while (!run.done) {
-    if (wrong === "lost" && run.steps === 4) graphics.device.destroy();
     try {
+      if (wrong?.lost === run.steps) {
+        if (wrong.settled) await fastest.settle();
+        graphics.device.destroy();
+        await graphics.device.lost;
+        if (wrong.asked) await fastest.settle();
+      }
       losses.push(await fastest.step());
     } catch ({ message }) {
       return { losses, places, message, left: !fastest.onGraphics };
@@ -118,11 +124,12 @@ def check(found, settings):
     assert found["perplexity"] == pytest.approx(perplexity, rel=1e-4)
 
 
-def test_the_rest_of_a_run_on_the_graphics_processor_is_the_packages(run):
-    """After two steps in the page and one on both."""
-    settings = USUAL | {"steps": STEPS}
+@pytest.mark.parametrize("change", [{}, {"rank": 1, "targets": ["q_proj", "v_proj"], "seed": 3}], ids=["all", "q,v"])
+def test_the_rest_of_a_run_on_the_graphics_processor_is_the_packages(run, change):
+    """After two steps in the page and two on both."""
+    settings = USUAL | {"steps": STEPS} | change
     found = run(settings, keep=True)
-    assert found["places"] == [False, False, *[True] * (STEPS - 2)]
+    assert found["places"] == [False] * 3 + [True] * (STEPS - 3)
     check(found, settings)
 
 
@@ -130,21 +137,30 @@ def test_a_run_goes_on_in_the_page_where_the_graphics_processor_is_slower(run):
     """All weights train, the embedding's and those of the norms as well. Two steps tell which is faster."""
     settings = USUAL | {"method": "full", "rate": 0.001, "steps": STEPS}
     found = run(settings)
-    assert found["places"] == [False, False, True, True, False, False]
+    assert found["places"] == [False, False, False, True, True, False, False]
     check(found, settings)
 
 
-def test_one_that_computes_something_else_makes_no_step(run):
-    settings = USUAL | {"steps": 4, "targets": ["q_proj", "v_proj"]}
-    found = run(settings, wrong="kernel")
-    assert found["places"] == [False] * 4
+@pytest.mark.parametrize("kernel", ["softmaxBack", "clip", "adamw"])
+def test_one_that_computes_something_else_makes_no_step(run, kernel):
+    settings = USUAL | {"steps": 5}
+    found = run(settings, wrong={"kernel": kernel})
+    assert found["places"] == [False] * 5
     check(found, settings)
 
 
-def test_one_that_stops_says_so(run):
-    found = run(USUAL | {"steps": 6, "rank": 1}, keep=True, wrong="lost")
-    assert len(found["losses"]) == 4 and found["left"]
+@pytest.mark.parametrize("asked", [False, True], ids=["in a step", "between steps"])
+def test_one_that_stops_says_so(run, asked):
+    found = run(USUAL | {"steps": STEPS}, keep=True, wrong={"lost": 5, "asked": asked})
+    assert len(found["losses"]) == 5 and found["left"]
     assert found["message"].startswith("the graphics processor has stopped, and what it learnt last is lost")
+
+
+def test_one_that_stops_when_all_is_brought_back_is_not_missed(run):
+    settings = USUAL | {"steps": STEPS}
+    found = run(settings, keep=True, wrong={"lost": 5, "settled": True})
+    assert found["places"] == [False, False, False, True, True, False, False]
+    check(found, settings)
 
 
 def test_the_page_tries_it_and_says_so(chromium, training_pages):

@@ -1590,9 +1590,23 @@ PLAYGROUND = (
     Fault(
         "a graphics processor that computes something else is trusted",
         "tools/site/playground/engine/fastest.js",
-        '      if (!near("loss") || !near("norm")) this.leave();\n',
+        '        if (!near("loss") || !near("norm")) return this.leave();\n',
         "",
         ("browser: graphics and something_else",),
+    ),
+    Fault(
+        "on a graphics processor, the optimizer does nothing",
+        "tools/site/playground/engine/kernels.js",
+        "-= inputs[p.sizes] * m",
+        "-= 0.0 * inputs[p.sizes] * m",
+        ("browser: graphics and rest_of_a_run",),
+    ),
+    Fault(
+        "a run says nothing of a graphics processor that has stopped",
+        "tools/site/playground/engine/fastest.js",
+        "this.program?.graphics.lost && !this.ahead",
+        "this.program?.graphics.lost",
+        ("browser: graphics and stops_says_so",),
     ),
     Fault(
         "a graphics processor keeps a run that it slows down",
@@ -1604,7 +1618,7 @@ PLAYGROUND = (
     Fault(
         "what a graphics processor has learnt stays there",
         "tools/site/playground/engine/fastest.js",
-        "    await this.program.graphics.fetch(first, this.end);\n",
+        "    await this.orLeave(this.program.graphics.fetch(first, this.end));\n",
         "",
         ("browser: graphics and rest_of_a_run",),
     ),

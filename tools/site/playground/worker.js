@@ -39,9 +39,9 @@ const answers = {
   },
 
   // A new run, and what is to follow: "go", "step" or nothing.
-  begin({ settings, ownText, next }) {
+  async begin({ settings, ownText, next }) {
     begin(settings, ownText);
-    if (next) hear({ what: next });
+    if (next === "step") await step();
   },
 
   step,
@@ -72,13 +72,14 @@ const answers = {
   },
 };
 
-// Heard at once.
+// Heard at once, whatever waits for its turn.
 const controls = {
   async go() {
     if (loop) return;
     const mine = (loop = {});
-    while (loop === mine && !run.done) {
-      await inTurn(step);
+    while (loop === mine) {
+      await inTurn(() => loop === mine && step());
+      if (run.done) break;
       await breath();
     }
     if (loop === mine) loop = undefined;
@@ -95,7 +96,7 @@ function begin(settings, ownText, tensors) {
   memory.clear();
   run = new Run(memory, base, settings, learn);
   fastest?.leave();
-  fastest = new Fastest(run, () => graphics);
+  fastest = new Fastest(run, () => !graphics?.lost && graphics);
   if (tensors) run.fill(tensors);
   tell("begun", { settings, trained: run.trained, opened: Boolean(tensors) });
   tellPoint();
@@ -113,9 +114,10 @@ function taskTexts(task, ownText) {
 
 async function step() {
   if (run.done) return;
+  const { onGraphics } = fastest;
   const start = performance.now();
   const loss = await fastest.step();
-  tell("step", { steps: run.steps, loss, ms: performance.now() - start, onGraphics: fastest.onGraphics });
+  tell("step", { steps: run.steps, loss, ms: performance.now() - start, onGraphics });
   if (run.steps % EVERY === 0 || run.done) {
     await fastest.settle();
     tellPoint();
@@ -130,7 +132,9 @@ function tellPoint() {
 
 async function hear({ what, ...rest }) {
   try {
-    await (what in controls ? controls[what]() : inTurn(() => answers[what](rest)));
+    const done = what in controls ? controls[what]() : inTurn(() => answers[what](rest));
+    if (rest.next === "go") hear({ what: "go" }); // a pause may be heard before the run begins
+    await done;
   } catch (error) {
     loop = undefined;
     tell("failed", { during: what, message: error.message });

@@ -15,9 +15,15 @@ export class Graphics {
   static async open(memory) {
     const adapter = await globalThis.navigator?.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) return undefined;
-    const graphics = new Graphics(await adapter.requestDevice(), memory);
-    await graphics.compile();
-    return graphics;
+    const device = await adapter.requestDevice();
+    try {
+      const graphics = new Graphics(device, memory);
+      await graphics.compile();
+      return graphics;
+    } catch (error) {
+      device.destroy(); // it would keep its memory
+      throw error;
+    }
   }
 
   constructor(device, memory) {
@@ -34,6 +40,7 @@ export class Graphics {
         { binding: 2, visibility, buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: GIVEN } },
       ],
     });
+    device.lost.then(() => (this.lost = true)); // as when a computer sleeps
     device.addEventListener("uncapturederror", ({ error }) => (this.error ??= error.message));
   }
 
@@ -130,7 +137,7 @@ class Program {
 const place = ({ at }) => at / 4;
 const size = ({ rows, columns }) => rows * columns;
 
-// operations.js, each function as a note.
+// operations.js, each function that a step needs as a note.
 class Recorder {
   constructor({ results }) {
     Object.assign(this, { notes: [], inputs: new Map(), count: 0, loss: results / 4, squares: results / 4 + 1 });
@@ -238,6 +245,6 @@ class Recorder {
 
   adamw(theta, g, m, v, sizes, { beta1, beta2, epsilon }) {
     const places = [theta, g, m, v].map(place);
-    this.each("adamw", [...places, this.input(sizes), this.squares], size(theta), beta1, beta2, epsilon);
+    this.each("adamw", [...places, this.input(sizes), this.squares], size(theta), beta1, beta2, 1 - beta1, 1 - beta2, epsilon);
   }
 }

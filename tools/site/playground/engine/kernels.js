@@ -77,11 +77,11 @@ export const KERNELS = {
     "dx dy x gain s columns count",
     `let row = i * p.columns;
   let s = numbers[p.s + i];
-  var sum = 0.0;
-  for (var j = 0u; j < p.columns; j++) { sum += numbers[p.gain + j] * numbers[p.dy + row + j] * numbers[p.x + row + j]; }
-  let along = s * s * s * sum / f32(p.columns);
+  var sum = 0.0; // of u x s: s alone to the third power may be too small for fp32
+  for (var j = 0u; j < p.columns; j++) { sum += numbers[p.gain + j] * numbers[p.dy + row + j] * (numbers[p.x + row + j] * s); }
+  let along = sum / f32(p.columns);
   for (var j = 0u; j < p.columns; j++) {
-    numbers[p.dx + row + j] = s * numbers[p.gain + j] * numbers[p.dy + row + j] - along * numbers[p.x + row + j];
+    numbers[p.dx + row + j] = s * (numbers[p.gain + j] * numbers[p.dy + row + j] - along * (numbers[p.x + row + j] * s));
   }`,
   ),
 
@@ -123,7 +123,7 @@ export const KERNELS = {
   swiglu: each(
     "y sigma a u count",
     `let a = numbers[p.a + i];
-  let sigma = 1.0 / (1.0 + exp(-a));
+  let sigma = 1.0 / (1.0 + exp(min(-a, 64.0)));
   numbers[p.sigma + i] = sigma;
   numbers[p.y + i] = a * sigma * numbers[p.u + i];`,
   ),
@@ -159,21 +159,22 @@ export const KERNELS = {
     "numbers[p.x + i] *= min(1.0, p.longest / (sqrt(numbers[p.squares]) + 1e-6));",
   ),
 
-  // Gradients that are not finite move nothing.
+  // Gradients that are not finite move nothing: the page hears of them only after this. Such a number has all bits of the
+  // exponent; comparisons are no help, since WGSL may take all numbers for finite.
   adamw: each(
-    "theta g m v sizes squares count beta1:f32 beta2:f32 epsilon:f32",
-    `if (!(numbers[p.squares] < 3e38)) { return; }
+    "theta g m v sizes squares count beta1:f32 beta2:f32 new1:f32 new2:f32 epsilon:f32",
+    `if ((bitcast<u32>(numbers[p.squares]) & 0x7f800000u) == 0x7f800000u) { return; }
   let g = numbers[p.g + i];
-  let m = numbers[p.m + i] + (1.0 - p.beta1) * (g - numbers[p.m + i]);
-  let v = p.beta2 * numbers[p.v + i] + (1.0 - p.beta2) * g * g;
+  let m = p.beta1 * numbers[p.m + i] + p.new1 * g;
+  let v = p.beta2 * numbers[p.v + i] + p.new2 * g * g;
   numbers[p.m + i] = m;
   numbers[p.v + i] = v;
   numbers[p.theta + i] -= inputs[p.sizes] * m / (sqrt(v) / inputs[p.sizes + 1u] + p.epsilon);`,
   ),
 
   // C = A B, or C + A B, of one matrix of a stack: each thread makes four rows by four columns of C, whose sums it holds.
-  // Threads side by side read the same rows and columns, which the processor's cache has then. Those beyond the edge read
-  // the last ones, and write nothing.
+  // Threads side by side read the same rows and columns, which the processor's cache has then. For rows and columns beyond
+  // the edge they read the last ones, and write nothing.
   multiply: {
     fields: `c cDown a aDown aRight b bDown bRight rows columns inner add second
       cJump cJump2 aJump aJump2 bJump bJump2`,
@@ -196,10 +197,11 @@ export const KERNELS = {
     a += p.aRight;
     b += p.bDown;
   }
+  var made = sums; // so that a compiler may keep the sums themselves in registers
   for (var i = 0u; i < min(4u, p.rows - row); i++) {
     for (var j = 0u; j < min(4u, p.columns - column); j++) {
       let place = c + (row + i) * p.cDown + column + j;
-      numbers[place] = sums[i][j] + select(0.0, numbers[place], p.add == 1u);
+      numbers[place] = made[i][j] + select(0.0, numbers[place], p.add == 1u);
     }
   }`,
   },

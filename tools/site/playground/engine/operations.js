@@ -1,4 +1,4 @@
-// What a processor does with whole matrices, number by number. graphics.js has the same for the graphics processor.
+// What a processor does with whole matrices, number by number. graphics.js has the same of a step for the graphics processor.
 //
 // The first argument is what changes. The equations stand where each is used: attention.js, decoder.js, loss.js, adamw.js.
 

@@ -23,6 +23,7 @@ export class Run extends Training {
     this.batches = randomWindows(ids, TEXTS, LENGTH, settings.seed);
   }
 
+  // Kept for who repeats the step.
   nextWindows() {
     return (this.windows = this.batches.next().value);
   }

@@ -19,7 +19,7 @@ export class Training {
     return this.steps >= this.settings.steps;
   }
 
-  // What the optimizer needs of the next step.
+  // What the optimizer needs of the next step, kept for who repeats it.
   nextSizes() {
     return (this.sizes = this.optimizer.sizes(this.settings.rate * rateFactor(this.steps, this.settings.steps)));
   }
@@ -32,10 +32,10 @@ export class Training {
     return loss;
   }
 
-  // Keeps both, of the gradients the norm before they were cut.
-  check(loss, norm) {
+  // Keeps both, for who repeats the step; the norm is that of the gradients before they were cut.
+  check(loss, norm, step = this.steps) {
     if (!Number.isFinite(loss) || !Number.isFinite(norm))
-      throw new Error(`the loss is ${loss} at step ${this.steps}: try a lower learning rate`);
+      throw new Error(`the loss is ${loss} at step ${step}: try a lower learning rate`);
     this.last = { loss, norm };
   }
 }

@@ -11,7 +11,7 @@ import { plot } from "./plots.js";
 const GHOSTS = 6; // earlier runs that the drawings show
 const $ = (id) => document.getElementById(id);
 
-const runs = []; // { settings, trained, losses, points, first, last, ms, failed, done, spectrum }
+const runs = []; // { settings, trained, losses, points, first, last, ms, failed, stopped, done, spectrum }
 let worker, layers, asked; // the knobs that the next run to begin was asked with
 const current = () => runs.at(-1);
 const ask = (what, rest = {}, transfer = []) => worker.postMessage({ what, ...rest }, transfer);
@@ -39,10 +39,11 @@ const told = {
 
   step({ steps, loss, ms, onGraphics }) {
     current().losses.push([steps, loss]);
-    current().ms.push(ms);
+    current().ms.push({ ms, onGraphics });
     $("at").textContent = `${steps} of ${current().settings.steps}`;
     $("loss").textContent = loss.toFixed(3);
-    $("speed").textContent = `${Math.round(median(current().ms))} ms${onGraphics ? ", on the graphics processor" : ""}`;
+    const alike = current().ms.filter((one) => one.onGraphics === onGraphics);
+    $("speed").textContent = `${Math.round(median(alike.map((one) => one.ms)))} ms${onGraphics ? ", on the graphics processor" : ""}`;
     soon(drawLoss);
   },
 
@@ -97,6 +98,7 @@ const told = {
   failed({ during, message }) {
     going(false);
     if (during !== "open" && message.startsWith("the loss is")) Object.assign(current(), { failed: true, done: true });
+    if (message.startsWith("the graphics processor")) current().stopped = true; // its weights are older than its steps
     complain(during === "open" ? `These files cannot be opened: ${message}.` : `${message}.`);
     listRuns();
     tests.judge(runs.filter(({ done }) => done));
@@ -176,9 +178,9 @@ const actions = {
 };
 for (const [name, act] of Object.entries(actions)) $(name).addEventListener("click", act);
 
-// Whether this run can go on: it is not done, and the knobs have not moved.
+// Whether this run can go on: it has not come to an end, and the knobs have not moved.
 function goesOn() {
-  return current() && !current().done && same(current().asked, controls.read());
+  return current() && !current().done && !current().stopped && same(current().asked, controls.read());
 }
 
 $("layer").addEventListener("change", look);
