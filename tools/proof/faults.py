@@ -1099,6 +1099,13 @@ WIDGETS = (
         ("unit: browser or front_end",),
     ),
     Fault(
+        "a live figure that waits shows what the kernel said last, wherever the slider has been since",
+        "peft_lessons/classroom/widgets/live_figure.js",
+        "(answer === latest ? shown : answer)",
+        "answer",
+        ("unit: live_figure",),
+    ),
+    Fault(
         "a live figure keeps silent about a lost kernel",
         "peft_lessons/classroom/widgets/parts.js",
         "timer ??= setTimeout(lost, 2000)",

@@ -1,16 +1,21 @@
 function render({ model, el }) {
   const picture = Object.assign(new Image(), { alt: model.get("alt"), width: model.get("width") });
   const seen = new Map(); // answers by position: a slider on its way back need not wait for the kernel
+  let latest, shown;
+  // What is shown: where the sliders stand, if that was answered; else what was shown before, until the kernel says
+  // something new. (Its last answer may be of a place that the slider has left since for one that it had seen.)
   const here = () => {
     const answer = model.get("answer");
     if (!answer.failed) seen.set(String(answer.position), answer);
     if (seen.size > 256) seen.delete(seen.keys().next().value);
-    return seen.get(String(model.get("position"))) ?? answer;
+    shown = seen.get(String(model.get("position"))) ?? (answer === latest ? shown : answer);
+    latest = answer;
+    return shown;
   };
   const paint = () => {
-    const shown = here();
-    shown.url ??= pngUrl(new Uint8Array(shown.png.buffer));
-    if (picture.src !== shown.url) picture.src = shown.url;
+    const now = here();
+    now.url ??= pngUrl(new Uint8Array(now.png.buffer));
+    if (picture.src !== now.url) picture.src = now.url;
   };
   const readouts = () => here().readouts;
   const close = sliders(
