@@ -194,8 +194,8 @@ function copier(parent, words, text) {
 
 // What moves the theme comes after all that is alive, and formulas last. Then the copies for reading without a network.
 function late() {
-  for (const table of document.querySelectorAll(".bd-article table")) {
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0; // so that keys scroll it, too
+  for (const wide of document.querySelectorAll(".bd-article :is(table, pre)")) {
+    if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0; // so that keys scroll it, too
   }
   const scripts = JSON.parse(document.getElementById("peft-late")?.textContent ?? "[]");
   for (const src of scripts) document.head.append(element("script", { src, async: false }));
