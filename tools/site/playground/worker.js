@@ -52,8 +52,8 @@ const answers = {
   },
 
   async write({ prompt, strength, count, temperature, seed }) {
-    const start = performance.now();
     await fastest.settle();
+    const start = performance.now();
     const weights = run.weightsAt(strength);
     const ids = prompt ? [...encode(prompt)].slice(-base.config.max_position_embeddings / 2) : [base.config.eos_token_id];
     const made = [...generate(weights, base.config, ids, { count, temperature, seed })];

@@ -4,7 +4,7 @@
 //     m = β₁ m + (1 − β₁) g        v = β₂ v + (1 − β₂) g²
 //     θ = θ − η · m / (1 − β₁ᵗ) / (√v / √(1 − β₂ᵗ) + ε)
 
-const BETAS = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+const FIXED = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
 export class AdamW {
   constructor(parameters) {
@@ -22,12 +22,12 @@ export class AdamW {
   // What the equations need of the next step, which this counts: η / (1 − β₁ᵗ) and √(1 − β₂ᵗ).
   sizes(rate) {
     this.steps += 1;
-    return [rate / (1 - BETAS.beta1 ** this.steps), Math.sqrt(1 - BETAS.beta2 ** this.steps)];
+    return [rate / (1 - FIXED.beta1 ** this.steps), Math.sqrt(1 - FIXED.beta2 ** this.steps)];
   }
 
   update(sizes) {
     this.parameters.forEach(({ value, gradient }, place) => {
-      value.memory.operations.adamw(value, gradient, ...this.moments[place], sizes, BETAS);
+      value.memory.operations.adamw(value, gradient, ...this.moments[place], sizes, FIXED);
     });
   }
 }
