@@ -112,12 +112,57 @@ def test_the_browser_shows_picture_and_readouts(tmp_path):
         "fromPython": {"answer": last, "position": [4]},
         "after": at_last | {"numbers": ["5"]},
         # What was seen needs no kernel, and stays while the kernel, whose last answer is of another place, is asked.
-        "movesThen": [[0, 2, at_first], [0, 3, at_first], [0, 4, at_last], [0, 1, at_last]],
+        "then": [[0, 2, at_first], [0, 3, at_first], [0, 4, at_last], [0, 1, at_last]],
         "page": {"described": [WORDS["alt"]], "names": ["bits"]},
     }
     assert at_first["pictureBytes"] != at_last["pictureBytes"]
     assert first["readouts"] != last["readouts"]
     run_node_tests("sliders.test.js", {"esm": state["_esm"], "cases": {"one slider": case}}, tmp_path)
+
+
+LATE = {
+    # The way back leads over what was seen, faster than the kernel can follow; then comes a place that was not.
+    "a late answer of a place left since": "2, →3 2, 3! 3, →4 3, 4! 4, →3 3, →2 2, →1 2, 3! 2, 2! 2, 1! 1",
+    "the picture follows a hand that is faster": "2, →3 2, →4 2, 3! 3, →1 3, 4! 4, →0 4, 1! 1, 0! 0, →3 3, →4 4",
+    "an answer that comes when what was shown before is shown again": "2, →3 2, →2 2, 3! 2, →3 3",
+    "the same, with a new place after it": "2, →3 2, →2 2, →1 2, 3! 2, 1! 1",
+    "to and fro before the first answer": "2, →3 2, →1 2, →3 2, 3! 3, 1! 3, 3! 3, →1 1",
+    "an answer in vain": "2, →3 2, 3? 3, →4 3, 4! 4, →3 4, 3? 3, →2 2, →3 2, →1 2, 3? 3, 1! 1",
+}
+
+
+@pytest.mark.parametrize("story", LATE.values(), ids=LATE.keys())
+def test_a_picture_never_goes_back_to_where_the_slider_came_from(story, tmp_path):
+    """In a story, →3 is a move, 3! the kernel's answer for that place, 3? one in vain; then what must be shown."""
+    widget = make()
+    state = widget.get_state()
+
+    def shown(place):
+        return {"readouts": [["shown", str(place)]]}
+
+    def answer(place, failed=False):
+        return widget.answer | {"position": [place], "failed": failed, "png": list(widget.answer["png"])} | shown(place)
+
+    start, *steps = story.split(", ")
+    then = []
+    for step in steps:
+        what, place = step.split(" ")
+        if what[0] == "→":
+            then.append([0, int(what[1]), shown(place)])
+        else:
+            then.append({"answer": answer(int(what[0]), what[1] == "?"), "shows": shown(place)})
+    case = {
+        "state": {key: state[key] for key in ("title", "caption_html", "alt", "sliders", "position", "width")}
+        | {"answer": answer(int(start))},
+        "start": shown(start),
+        "moves": [],
+        "saves": 0,
+        "fromPython": {},
+        "after": shown(start),
+        "then": then,
+        "page": {"names": ["bits"]},
+    }
+    run_node_tests("sliders.test.js", {"esm": state["_esm"], "cases": {"late": case}}, tmp_path)
 
 
 def test_forms_without_a_browser():

@@ -15,7 +15,7 @@ class Sliders extends Model {
 
 const widget = await load(data.esm);
 
-for (const [name, { state, start, moves, fromPython, after, movesThen = [], saves, page }] of Object.entries(data.cases)) {
+for (const [name, { state, start, moves, fromPython, after, then = [], saves, page }] of Object.entries(data.cases)) {
   test(name, async () => {
     const { window, document, main } = browser();
     const dataUrl = /^data:([^;]*);base64,(.*)$/s;
@@ -65,9 +65,12 @@ for (const [name, { state, start, moves, fromPython, after, movesThen = [], save
     if (saves) assert.deepEqual(model.saved.at(-1), { position: model.get("position") });
     assert.equal(keysInNotebook, 0, "a key that reaches the notebook moves it to another cell");
 
-    for (const [key, value] of Object.entries(fromPython)) model.set(key, value);
-    expect(after, "after Python's change");
-    movesThen.forEach(move);
+    const change = (changes, wanted, when) => {
+      for (const [key, value] of Object.entries(changes)) model.set(key, value);
+      expect(wanted, when);
+    };
+    change(fromPython, after, "after Python's change");
+    then.forEach((step, number) => (step.answer ? change({ answer: step.answer }, step.shows, `at step ${number}`) : move(step)));
     expect(page, "at the end");
     cleanUp();
     assert.deepEqual(model.listeners, [], "a closed view listens no more");

@@ -1,15 +1,21 @@
 function render({ model, el }) {
   const picture = Object.assign(new Image(), { alt: model.get("alt"), width: model.get("width") });
   const seen = new Map(); // answers by position: a slider on its way back need not wait for the kernel
+  const ahead = []; // where the sliders have been since what is shown, in order
   let latest, shown;
-  // What is shown: where the sliders stand, if that was answered; else what was shown before, until the kernel says
-  // something new. (Its last answer may be of a place that the slider has left since for one that it had seen.)
+  // What is shown: where the sliders stand, if that was answered; else an answer that comes, if the sliders were there
+  // after what is shown. So the picture follows the hand, late at times, and never goes back to where the hand came from.
   const here = () => {
     const answer = model.get("answer");
+    const place = String(model.get("position"));
     if (!answer.failed) seen.set(String(answer.position), answer);
     if (seen.size > 256) seen.delete(seen.keys().next().value);
-    shown = seen.get(String(model.get("position"))) ?? (answer === latest ? shown : answer);
+    if (ahead.at(-1) !== place) ahead.push(place);
+    const found = seen.get(place) ?? (answer === latest ? shown : answer);
     latest = answer;
+    const passed = ahead.lastIndexOf(String(found.position)) + 1;
+    if (passed || !shown) shown = found;
+    ahead.splice(0, passed);
     return shown;
   };
   const paint = () => {
