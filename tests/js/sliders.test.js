@@ -70,7 +70,10 @@ for (const [name, { state, start, moves, fromPython, after, then = [], saves, pa
       expect(wanted, when);
     };
     change(fromPython, after, "after Python's change");
-    then.forEach((step, number) => (step.answer ? change({ answer: step.answer }, step.shows, `at step ${number}`) : move(step)));
+    then.forEach((step, number) => {
+      if (step.answer) change({ answer: step.answer }, step.shows, `after the answer that is step ${number}`);
+      else move(step);
+    });
     expect(page, "at the end");
     cleanUp();
     assert.deepEqual(model.listeners, [], "a closed view listens no more");

@@ -4,7 +4,7 @@ function render({ model, el }) {
   const ahead = []; // where the sliders have been since what is shown, in order
   let latest, shown;
   // What is shown: where the sliders stand, if that was answered; else an answer that comes, if the sliders were there
-  // after what is shown. So the picture follows the hand, late at times, and never goes back to where the hand came from.
+  // after what is shown. So the picture follows the hand, late at times, but never goes back to where that came from.
   const here = () => {
     const answer = model.get("answer");
     const place = String(model.get("position"));
