@@ -184,6 +184,8 @@ def test_the_kernel_in_the_page_does_as_the_kernel_in_python(tmp_path, monkeypat
         [ranking, "Predict 01-r: And?\n  - x\n  - y\n  - z", "z, y, x", [2, 1, 0], "You said z, y, x; it is z, y, x."],
         [number, "Predict 01-s: How many?", "≈ 55.1 times", None, "No guess here: it is ≈ 55.1 times."],
     ]  # fmt: skip
+    no_guesses = {number: [0, 501, "20", [20], None], choice: [2, -1, 0.5, [0], None]}
+    no_guesses[ranking] = [[0, 1], [0, 1, 1], 0, [1, 2, 3]]
     data = {
         "script": alive.kernel_script(),
         "events": [asdict(event) for event in events],
@@ -195,7 +197,8 @@ def test_the_kernel_in_the_page_does_as_the_kernel_in_python(tmp_path, monkeypat
         "file": text,
         "told": told,
         "guesses": [
-            [alive.prediction_state(call, asked, words), guess, said] for call, asked, words, guess, said in cases
+            [alive.prediction_state(call, asked, words), guess, said, no_guesses[call]]
+            for call, asked, words, guess, said in cases
         ],
         "exercise": alive.exercise_state("03-merge"),
     }

@@ -101,6 +101,16 @@ test("a kernel that says nothing is said to do so, and leaves a way on", () => {
   mock.timers.reset();
 });
 
+test("a page that answers at once is not said to be gone", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { main, model, ask, answer } = open();
+  model.save_changes = () => answer("Because.");
+  ask("Why?");
+  mock.timers.tick(60_000);
+  assert.equal(main.querySelector(".peft-lost").textContent, "");
+  mock.timers.reset();
+});
+
 test("an answer can be stopped", () => {
   const { main, model, read, ask, answer } = open();
   const stop = [...main.querySelectorAll("button")].find((button) => button.textContent === "Stop");
@@ -185,6 +195,11 @@ test("a blank is no question, and what is being typed stays", () => {
   ask("Why?");
   field.focus();
   field.value = "And th";
+  answer("Be", false);
+  field.blur(); // to turn the switch, say
   answer("Because.");
   assert.equal(field.value, "And th");
+  ask("And that?  ");
+  answer("Because.");
+  assert.equal(field.value, "And that?", "as the kernel has it");
 });

@@ -57,6 +57,34 @@ test("a file that is none, or was edited, is refused with the reason", async () 
   assert.deepEqual(kernel.events(), []);
 });
 
+test("where nothing can be kept, a file is written all the same, and none is said to be taken up", async () => {
+  remember(data.events);
+  const file = await kernel.exported("Zoë");
+  remember(data.events);
+  const { setItem } = window.Storage.prototype;
+  window.Storage.prototype.setItem = () => {
+    throw new Error("full");
+  };
+  try {
+    assert.deepEqual(JSON.parse(await kernel.exported("Zoë")).items, JSON.parse(file).items);
+    localStorage.clear();
+    await assert.rejects(kernel.imported(file), /keeps nothing/);
+  } finally {
+    window.Storage.prototype.setItem = setItem;
+  }
+});
+
+test("a guess of an earlier day is shown if it still is one", () => {
+  for (const [state, guess, said, others] of data.guesses) {
+    if (guess === null) continue;
+    for (const [stored, shown] of [[guess, guess], ...others.map((other) => [other, null])]) {
+      remember([{ item: state.asked.id, kind: "guess", detail: JSON.stringify({ guess: stored }) }]);
+      const model = kernel.prediction(state, () => {});
+      assert.deepEqual([model.get("guess"), model.get("kept"), model.get("said")], [shown, shown !== null, shown === null ? "" : said]);
+    }
+  }
+});
+
 test("a guess is compared and unfolds what answers it, a skipped one too", () => {
   for (const [state, guess, said] of data.guesses) {
     let unfolded = 0;

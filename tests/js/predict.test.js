@@ -1,7 +1,7 @@
 // data: the script, the state of a fresh prediction of each kind, and a guess for each.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { axeViolations, browser, data, load, Model } from "./browser.js";
 
 const widget = await load(data.script);
@@ -21,7 +21,8 @@ function open(kind, state = {}) {
     cleanup,
     guess: () => button("This is my guess").click(),
     skip: () => button("Skip").click(),
-    status: () => el.querySelector("[role=status]").textContent,
+    status: () => el.querySelector(".peft-status").textContent,
+    lost: () => el.querySelector(".peft-lost").textContent,
     state: () => el.querySelector("form").dataset.state,
   };
 }
@@ -40,7 +41,7 @@ for (const kind of KINDS) {
   });
 
   test(`${kind}: an earlier guess is shown as it was`, () => {
-    const { el, state, status } = open(kind, { guess: data.guesses[kind] });
+    const { el, state, status } = open(kind, { guess: data.guesses[kind], kept: true });
     assert.equal(state(), "settled");
     assert.match(status(), /Your guess is kept/);
     const shown = {
@@ -67,6 +68,51 @@ test("one may skip, and is told what comes next", () => {
   assert.deepEqual(model.saved, [{ skipped: true }]);
   assert.equal(state(), "settled");
   assert.match(status(), /Skipped/);
+});
+
+test("a guess is said to be kept once it is, and a kernel that keeps nothing to be gone", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { model, guess, status, lost } = open("number");
+  guess();
+  assert.match(status(), /on its way/);
+  mock.timers.tick(2100);
+  assert.equal(lost(), "The kernel does not answer: run this cell again.");
+  model.receive("kept", true);
+  assert.deepEqual([status(), lost()], ["Your guess is kept. Run the next cell.", ""]);
+  model.receive("notice", "It could not be written down.");
+  assert.equal(status(), "Run the next cell. It could not be written down.");
+  mock.timers.reset();
+});
+
+test("a page that answers at once is not said to be gone", () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const { model, guess, lost } = open("number");
+  model.save_changes = () => model.receive("kept", true);
+  guess();
+  mock.timers.tick(5000);
+  assert.equal(lost(), "");
+  mock.timers.reset();
+});
+
+test("nothing is guessed in a saved view, which no kernel hears", () => {
+  const { el, model, status } = open("number", { saved: true });
+  assert.equal(status(), "Saved view: run this cell to guess.");
+  assert.ok(el.querySelector("fieldset").disabled && el.querySelector(".peft-buttons").hidden);
+  model.receive("saved", false);
+  assert.ok(!el.querySelector("fieldset").disabled && !el.querySelector(".peft-buttons").hidden);
+  const guessed = open("number", { saved: true, guess: 20, kept: true });
+  assert.equal(guessed.status(), "Your guess. Run this cell, then the next.");
+  const told = open("number", { saved: true, guess: 20, kept: true, said: "You said 20; it is 52." });
+  assert.equal(told.status(), "You said 20; it is 52.");
+});
+
+test("the keyboard stays in the question when its button goes, and a closed one listens no more", () => {
+  const { el, model, guess, cleanup } = open("number");
+  el.querySelector("button[type=submit]").focus();
+  guess();
+  assert.equal(document.activeElement, el.querySelector("form"));
+  cleanup();
+  assert.deepEqual(model.listeners, []);
 });
 
 test("a choice must be made first", () => {

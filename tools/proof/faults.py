@@ -1653,7 +1653,7 @@ PLAYGROUND = (
     Fault(
         "the page that learns a hand forgets what is drawn",
         "tools/site/playground/page/kept.js",
-        "localStorage.setItem(PLACE, JSON.stringify(letters));",
+        "localStorage.setItem(PLACE, JSON.stringify(all));",
         "",
         ("browser: handwriting_in_a_browser and kept",),
     ),

@@ -252,9 +252,13 @@ def late(page: str, options: str) -> str:
 
 
 def offline_script(made: Path) -> str:
-    """Return the service worker that keeps this site for reading offline: all but sources and reference."""
-    kept = [path for path in sorted(made.rglob("*")) if path.is_file() and _kept(path.relative_to(made))]
-    version = hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:12]
+    """Return the service worker that keeps this site for reading offline: all but sources and reference.
+
+    Whatever changes, also in what is kept only once it was visited, makes another version.
+    """
+    paths = [path for path in sorted(made.rglob("*")) if path.is_file() and path.name != "sw.js"]
+    kept = [path for path in paths if _kept(path.relative_to(made))]
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:12]
     files = ["./", *(path.relative_to(made).as_posix() for path in kept)]
     script = (alive.PAGE / "offline.js").read_text(encoding="utf-8")
     return f"const VERSION = {json.dumps(version)}, FILES = {json.dumps(files)};\n{script}"

@@ -27,16 +27,18 @@ function render({ model, el }) {
   answers.parentElement.setAttribute("role", "status");
   keepKeys(form);
 
+  let agreed = field.value; // what the field held when it was last asked or answered: what is typed since stays
   // Every question has a number of its own: an equal value would not be sent.
   const ask = (text) => {
     if (!text.trim()) return;
     view.on = undefined;
+    agreed = field.value;
     send({ number: model.get("asked").number + 1, question: text });
   };
   const send = (asked) => {
     model.set("asked", asked);
+    kernel.waits(true); // before it is sent: a page without a kernel answers at once
     model.save_changes();
-    kernel.waits(true);
     show();
   };
   form.addEventListener("submit", (event) => {
@@ -91,7 +93,7 @@ function render({ model, el }) {
   const hear = () => {
     const { number, question: asked, done } = model.get("answer");
     if (number === model.get("asked").number) kernel.answered();
-    if (done && document.activeElement !== field) field.value = asked;
+    if (done && field.value === agreed) field.value = agreed = asked;
     show();
   };
   const events = [["change:asked", show], ["change:answer", hear]];

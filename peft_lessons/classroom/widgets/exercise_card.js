@@ -10,6 +10,8 @@ function render({ model, el }) {
   places.hidden = !places.textContent;
   const hints = element("ol", { className: "peft-hints" });
   const solution = element("div", { className: "peft-solution" });
+  const given = element("div", {}, hints, solution);
+  given.setAttribute("aria-live", "polite");
   const notice = element("p", { className: "peft-notice" });
 
   const ask = (what) => {
@@ -40,25 +42,29 @@ function render({ model, el }) {
     verdict,
     places,
     element("div", { className: "peft-buttons" }, check, hint, solve),
-    hints,
-    solution,
+    given,
     notice,
   );
+  card.tabIndex = -1; // takes the focus when the button that had it goes away
   card.setAttribute("aria-label", `Exercise ${model.get("exercise")}`);
   el.append(card);
   const kernel = kernelWatch(model, card);
 
+  let shown; // the verdict
   const show = () => {
     const { outcome, title, html } = model.get("verdict");
     card.dataset.outcome = outcome;
-    verdict.innerHTML = `<strong>${SIGNS[outcome]} ${title}</strong>${html}`; // made and escaped in Python
-    const [given, all] = [model.get("hints"), model.get("hints_in_all")];
-    hint.textContent = `Hint ${Math.min(given.length + 1, all)} of ${all}`;
-    hint.hidden = given.length >= all;
-    hints.replaceChildren(...given.map((text) => element("li", { innerHTML: text })));
-    hints.hidden = !given.length;
-    solution.innerHTML = model.get("solution");
-    solve.hidden = Boolean(model.get("solution"));
+    const judged = `<strong>${SIGNS[outcome]} ${title}</strong>${html}`; // made and escaped in Python
+    if (judged !== shown || !verdict.firstElementChild) verdict.innerHTML = shown = judged; // else it would be read aloud again
+    const [opened, all] = [model.get("hints"), model.get("hints_in_all")];
+    hint.textContent = `Hint ${Math.min(opened.length + 1, all)} of ${all}`;
+    for (const text of opened.slice(hints.children.length)) hints.append(element("li", { innerHTML: text }));
+    hints.hidden = !opened.length;
+    if (!solution.innerHTML) solution.innerHTML = model.get("solution");
+    for (const [button, gone] of [[hint, opened.length >= all], [solve, Boolean(model.get("solution"))]]) {
+      if (gone && button === document.activeElement) card.focus({ preventScroll: true });
+      button.hidden = gone;
+    }
     notice.textContent = model.get("notice");
   };
   const reactions = [

@@ -108,13 +108,15 @@ function render({ model, el }) {
   const kernel = kernelWatch(model, form);
   const status = make("p", form, { className: "peft-status" });
   status.setAttribute("role", "status");
+  const tally = make("span", status, { className: "peft-tally" });
+  const said = make("span", status);
 
   // What changes
 
   const put = (letters) => {
     model.set("drawn", { number: model.get("drawn").number + 1, letters });
+    kernel.waits(true); // before it is sent: a page without a kernel answers at once
     model.save_changes();
-    kernel.waits(true);
     show();
   };
   const drawn = (strokes) => ({ strokes, pen, picture: picture(strokes, pen) });
@@ -177,7 +179,7 @@ function render({ model, el }) {
     event.preventDefault(); // else it would select text
     square.focus({ preventScroll: true });
     if (room() <= 0) {
-      status.textContent = "This letter has all the ink that it can hold: undo, or clear it.";
+      said.textContent = "This letter has all the ink that it can hold: undo, or clear it.";
       return;
     }
     square.setPointerCapture?.(event.pointerId);
@@ -234,11 +236,10 @@ function render({ model, el }) {
       if (digits !== choice.shown) view.replaceChildren(...(digits ? pixels(digits) : []));
       choice.shown = digits;
     }
-    const count = done < asked.length ? `${done} of ${counted(asked.length, "letter")} drawn.` : "All letters are drawn: run the next cell.";
+    tally.textContent = done < asked.length ? `${done} of ${counted(asked.length, "letter")} drawn. ` : "All letters are drawn: run the next cell. ";
     const { number, notice } = model.get("kept");
     const kept = number === model.get("drawn").number ? notice || "What you draw is kept with your progress." : "The last change is not kept yet.";
-    const where = saved ? "Saved view: run this cell to draw." : kept;
-    status.textContent = `${count} ${where}`;
+    said.textContent = saved ? "Saved view: run this cell to draw." : kept;
   };
 
   const hear = () => {

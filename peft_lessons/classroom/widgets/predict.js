@@ -1,4 +1,5 @@
-// A guess before a result. `guess` goes out once; `said` comes back when the next cell has run.
+// A guess before a result. `guess` goes out once; `kept` comes back when it is kept, and `said` when the next cell has run.
+// JupyterLab sets `saved` on a model that was read from a file and has no kernel (labextensions/peft-lessons-next-day).
 
 const html = (tag, text) => element(tag, { innerHTML: text }); // made and escaped in Python
 
@@ -114,21 +115,34 @@ function render({ model, el }) {
   const status = element("p", { className: "peft-status" });
   status.setAttribute("role", "status");
   form.append(field, buttons, status);
+  form.tabIndex = -1; // takes the focus when the button that had it goes away
   el.append(form);
+  const kernel = kernelWatch(model, form);
+  let saved = model.get("saved") ?? false;
 
+  const next = (guessed, kept, notice) => {
+    if (!guessed) return "Skipped. Run the next cell.";
+    if (saved) return "Your guess. Run this cell, then the next.";
+    if (!kept) return "Your guess is on its way to the kernel.";
+    return notice ? "Run the next cell." : "Your guess is kept. Run the next cell.";
+  };
   const show = () => {
     const guess = model.get("guess");
     const done = guess !== null && guess !== undefined;
     if (done) input.write(guess);
     const settled = done || model.get("skipped");
+    if (settled && buttons.contains(document.activeElement)) form.focus({ preventScroll: true });
     form.dataset.state = settled ? "settled" : "open";
-    field.disabled = settled;
-    buttons.hidden = settled;
-    const next = done ? "Your guess is kept. Run the next cell." : "Skipped. Run the next cell.";
-    status.textContent = [settled ? model.get("said") || next : "", model.get("notice")].filter(Boolean).join(" ");
+    field.disabled = settled || saved;
+    buttons.hidden = settled || saved;
+    const notice = model.get("notice");
+    const open = saved ? "Saved view: run this cell to guess." : "";
+    const words = settled ? model.get("said") || next(done, model.get("kept"), notice) : open;
+    status.textContent = [words, notice].filter(Boolean).join(" ");
   };
   const send = (name, value) => {
     model.set(name, value);
+    kernel.waits(true); // before it is sent: a page without a kernel answers at once
     model.save_changes();
     show();
   };
@@ -140,10 +154,25 @@ function render({ model, el }) {
     else status.textContent = input.missing;
   });
   skip.addEventListener("click", () => send("skipped", true));
-  const events = ["change:guess", "change:skipped", "change:said", "change:notice"];
-  events.forEach((event) => model.on(event, show));
+  const heard = () => {
+    kernel.answered();
+    show();
+  };
+  const cutOff = () => {
+    saved = Boolean(model.get("saved"));
+    show();
+  };
+  const reactions = [
+    ...["guess", "skipped", "said", "notice"].map((name) => [`change:${name}`, show]),
+    ["change:kept", heard],
+    ["change:saved", cutOff],
+  ];
+  for (const [event, react] of reactions) model.on(event, react);
   show();
-  return () => events.forEach((event) => model.off(event, show));
+  return () => {
+    kernel.close();
+    for (const [event, react] of reactions) model.off(event, react);
+  };
 }
 
 export default { render };

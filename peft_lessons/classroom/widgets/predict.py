@@ -94,7 +94,10 @@ def asked_of(prediction_id: str, question: str, kind: dict[str, Any], unit: str)
 
 
 class Prediction(anywidget.AnyWidget):
-    """The widget of one prediction. `guess` comes from the browser; `said` is what `reveal` made of it."""
+    """The widget of one prediction. `guess` comes from the browser; `said` is what `reveal` made of it.
+
+    `kept` says to the page that the guess, or that there will be none, has arrived here.
+    """
 
     _esm = source("parts.js", "predict.js")
     _css = source("theme.css", "parts.css", "predict.css")
@@ -102,6 +105,7 @@ class Prediction(anywidget.AnyWidget):
     asked = traitlets.Dict().tag(sync=True)
     guess = traitlets.Any(None, allow_none=True).tag(sync=True)  # a number, an option's place, places or values
     skipped = traitlets.Bool(False).tag(sync=True)
+    kept = traitlets.Bool(False).tag(sync=True)
     said = traitlets.Unicode().tag(sync=True)
     notice = traitlets.Unicode().tag(sync=True)
 
@@ -110,8 +114,9 @@ class Prediction(anywidget.AnyWidget):
         self._question, self._kind, self._unit = question, kind, unit
         self._noted = ""
         _asked[prediction_id] = self
-        super().__init__(asked=asked_of(prediction_id, question, kind, unit), guess=self._stored())
-        self.observe(self._keep, "guess")
+        guess = self._stored()
+        super().__init__(asked=asked_of(prediction_id, question, kind, unit), guess=guess, kept=guess is not None)
+        self.observe(self._keep, ["guess", "skipped"])
 
     @traitlets.validate("guess")
     def _possible(self, proposal: dict[str, Any]) -> Any:
@@ -141,8 +146,9 @@ class Prediction(anywidget.AnyWidget):
         return guess if guess is not None and self._fits(guess) else None
 
     def _keep(self, change: dict[str, Any]) -> None:
-        if change["new"] is not None:
+        if change["name"] == "guess" and change["new"] is not None:
             self.notice = progress.record(self.id, "guess", "shown", json.dumps({"guess": change["new"]}))
+        self.kept = self.guess is not None or self.skipped
 
     def reveal(self, measured: Any) -> Card:
         """Compare, tell the widget, and note guess and measurement once with the progress."""

@@ -44,7 +44,8 @@ function render({ model, el }) {
       explanation.innerHTML = (!chosen && feedback?.[letter]) || "";
     }
     const done = Boolean(correct);
-    if (done && form.contains(document.activeElement)) form.focus({ preventScroll: true });
+    const goes = done ? form : again;
+    if (goes.contains(document.activeElement)) form.focus({ preventScroll: true });
     fieldset.disabled = done || saved;
     check.hidden = done || saved;
     again.hidden = !done || saved;

@@ -64,6 +64,15 @@ function error(kind, guess, truth) {
 
 const CLOSE = 0.25; // a number counts as right when it is within a quarter of what was measured
 
+// Whether a guess of an earlier day can still be one: a later version of the lesson may ask otherwise.
+function fits(guess, { kind, texts, x, low, high }) {
+  const numbers = [guess].flat();
+  if (!numbers.every(Number.isFinite) || Array.isArray(guess) !== (kind === "ranking" || kind === "curve")) return false;
+  if (kind === "choice") return guess in texts;
+  if (kind === "ranking") return numbers.toSorted((one, other) => one - other).join() === [...texts.keys()].join();
+  return numbers.every((one) => low <= one && one <= high) && (kind === "number" || numbers.length === x.length);
+}
+
 // `revealed` is called once the reader has guessed or skipped, also on an earlier day.
 function prediction({ asked, sealed }, revealed) {
   const { truth, words, texts } = unsealed(sealed);
@@ -76,10 +85,11 @@ function prediction({ asked, sealed }, revealed) {
     })[asked.kind]();
   const said = (guess) => `You said ${inWords(guess)}; it is ${words}.`;
   const past = events().filter(({ item, kind }) => item === asked.id && kind === "guess");
-  const guess = past.length ? JSON.parse(past.at(-1).detail).guess : null;
-  const kept = guess !== null && guess !== undefined;
+  const stored = past.length ? JSON.parse(past.at(-1).detail).guess : null;
+  const kept = fits(stored, asked);
+  const guess = kept ? stored : null;
   if (kept) revealed();
-  return new PageModel({ asked, guess, skipped: false, said: kept ? said(guess) : "", notice: "" }, (model) => {
+  return new PageModel({ asked, guess, kept, skipped: false, said: kept ? said(guess) : "", notice: "" }, (model) => {
     const guess = model.get("guess");
     if (model.get("skipped")) {
       model.set("said", `No guess here: it is ${words}.`);
@@ -90,6 +100,7 @@ function prediction({ asked, sealed }, revealed) {
       model.set("notice", record(asked.id, "guess", close ? "correct" : "incorrect", detail));
       model.set("said", said(guess));
     }
+    model.set("kept", true);
     revealed();
   });
 }
@@ -144,10 +155,13 @@ function progressMap() {
       exercise: counted("exercise", exercises),
     }));
   const model = new PageModel({ rows: rows(), guesses: improvement() });
-  document.addEventListener("peft:progress", () => {
+  const again = () => {
     model.set("rows", rows());
     model.set("guesses", improvement());
-  });
+  };
+  document.addEventListener("peft:progress", again);
+  addEventListener("storage", again); // another tab
+  addEventListener("pageshow", again); // the way back, to a page that the browser had put aside
   return model;
 }
 

@@ -23,7 +23,7 @@ async function answer(request) {
   const cache = await caches.open(NAME);
   const kept = await cache.match(request, { ignoreSearch: true });
   if (kept) return kept;
-  const fresh = await fetch(request);
-  if (fresh.ok) await cache.put(request, fresh.clone());
+  const fresh = await fetch(request, { cache: "no-cache" }); // else a copy of the version before could be kept for this one
+  if (fresh.ok) cache.put(request, fresh.clone()).catch(() => {}); // a full disk is no reason not to show it
   return fresh;
 }

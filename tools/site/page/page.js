@@ -88,7 +88,11 @@ async function enlivenAll() {
     for (const place of document.querySelectorAll(".peft-live")) {
       if (seen.has(place) || !isRead(place)) continue;
       seen.add(place);
-      enliven(place);
+      try {
+        enliven(place);
+      } catch (error) {
+        console.error(error); // this place stays as it was stored, and those after it come to life
+      }
       await pause();
     }
   }
@@ -163,7 +167,15 @@ async function stage(id) {
   }
   document.title = `${id} · PEFT Lessons`;
   make("h1", main, { textContent: `${lesson.number} · ${lesson.title}` });
-  show(make("div", main), KINDS.quiz, (await fetched("_static/questions.json"))[id]);
+  let questions;
+  try {
+    questions = await fetched("_static/questions.json");
+  } catch {
+    make("p", main, { textContent: "The question could not be loaded: a page opened from a file, or without a network, shows it in its lesson alone. " });
+    make("a", main, { href: address(`lessons/${lesson.notebook}`), textContent: `Lesson ${lesson.number}` });
+    return;
+  }
+  show(make("div", main), KINDS.quiz, questions[id]);
   const foot = make("p", main, { className: "peft-stage-foot" });
   const link = (text, href) => make("a", foot, { textContent: text, href });
   const at = lesson.questions.indexOf(id);
@@ -187,8 +199,14 @@ const embedding = (lesson, id) =>
 function copier(parent, words, text) {
   const button = make("button", parent, { type: "button", textContent: words });
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text());
-    button.textContent = `${words} ✔`;
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = `${words} ✔`;
+    } catch {
+      const field = element("input", { value: text(), readOnly: true, ariaLabel: words }); // to be copied by hand
+      button.replaceWith(field);
+      field.select();
+    }
   });
 }
 

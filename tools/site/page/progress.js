@@ -95,17 +95,19 @@ function sorted(value) {
 }
 
 async function seal({ seal: _, ...told }) {
+  if (!crypto.subtle) throw new Error("Here the browser cannot seal or check a file of progress: it does so only at addresses that begin with https.");
   const hash = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(sorted(told)));
   return `sha256:${Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-// A random number that this browser's progress got at its first export.
+// A random number that this browser's progress got at its first export; each time another, where nothing can be kept.
 function storeId() {
   const known = events().find(({ kind }) => kind === "export");
   if (known) return known.detail;
   const bytes = crypto.getRandomValues(new Uint8Array(8));
-  record("export", "export", "first", Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(""));
-  return storeId();
+  const id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  record("export", "export", "first", id);
+  return id;
 }
 
 async function exported(name) {
@@ -123,7 +125,8 @@ async function exported(name) {
   return JSON.stringify({ ...told, seal: await seal(told) }, null, 1) + "\n";
 }
 
-// Takes up what a file says of items that were not tried here, or not yet solved; returns how many.
+// Takes up what a file says of items that were not tried here, or not yet solved; returns how many. Throws an Error for
+// another file, or where it cannot be kept.
 async function imported(text) {
   let told;
   try {
@@ -136,7 +139,8 @@ async function imported(text) {
   if (told.seal !== (await seal(told))) throw new Error("The file was damaged or edited: its seal does not fit.");
   const here = new Map(items().map((item) => [item.item, item]));
   const news = told.items.filter(({ item, solved }) => !here.has(item) || (solved && !here.get(item).solved));
-  keep(news.flatMap(happened));
+  const lost = keep(news.flatMap(happened));
+  if (lost) throw new Error(lost);
   return news.length;
 }
 

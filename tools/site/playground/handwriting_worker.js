@@ -70,9 +70,9 @@ const answers = {
 async function alphabet(steps) {
   const mine = (newest = {});
   for (let first = 0; first < base.config.num_labels; first += TOGETHER) {
-    letters(first, steps);
     await breath();
     if (newest !== mine) return;
+    letters(first, steps);
   }
   tell("drawn", { strength, trained: run.steps > 0 });
 }

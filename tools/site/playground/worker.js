@@ -16,6 +16,7 @@ const FEWEST = 192; // tokens of a reader's own text: enough for a window to lea
 
 let memory, graphics, base, tokenizer, texts, run, fastest, heldOut;
 let loop; // what makes one step after the other
+let newest; // number of the text that is wanted
 let last = Promise.resolve();
 
 const tell = (what, rest = {}) => postMessage({ what, ...rest });
@@ -47,22 +48,23 @@ const answers = {
   step,
 
   async inspect({ module }) {
-    await fastest.settle();
+    await settled();
     tell("change", { module, ...run.change(module) });
   },
 
-  async write({ prompt, strength, count, temperature, seed }) {
-    await fastest.settle();
+  async write({ number, prompt, strength, count, temperature, seed }) {
+    if (number !== newest) return; // another prompt or strength has been asked for since
+    await settled();
     const start = performance.now();
     const weights = run.weightsAt(strength);
     const ids = prompt ? [...encode(prompt)].slice(-base.config.max_position_embeddings / 2) : [base.config.eos_token_id];
     const made = [...generate(weights, base.config, ids, { count, temperature, seed })];
     const text = made.length ? tokenizer.decode(made, { skip_special_tokens: true }) : "";
-    tell("text", { strength, text, tokens: made.length, ms: performance.now() - start });
+    tell("text", { number, strength, text: `${prompt}${text}`, tokens: made.length, ms: performance.now() - start });
   },
 
   async save() {
-    await fastest.settle();
+    await settled();
     tell("files", { files: run.files() });
   },
 
@@ -79,7 +81,7 @@ const controls = {
     const mine = (loop = {});
     while (loop === mine) {
       await inTurn(() => loop === mine && step());
-      if (run.done) break;
+      if (loop !== mine || run.done) break; // a run that could not begin has ended the loop
       await breath();
     }
     if (loop === mine) loop = undefined;
@@ -112,6 +114,12 @@ function taskTexts(task, ownText) {
   return [ids.subarray(0, -kept), ids.subarray(-kept)];
 }
 
+// The run as it is after its last step, wherever that was made.
+async function settled() {
+  if (!run) throw new Error("there is no run yet: Start begins one");
+  await fastest.settle();
+}
+
 async function step() {
   if (run.done) return;
   const { onGraphics } = fastest;
@@ -131,6 +139,7 @@ function tellPoint() {
 }
 
 async function hear({ what, ...rest }) {
+  if (what === "write") newest = rest.number;
   try {
     const done = what in controls ? controls[what]() : inTurn(() => answers[what](rest));
     if (rest.next === "go") hear({ what: "go" }); // a pause may be heard before the run begins

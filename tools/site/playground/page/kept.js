@@ -1,10 +1,12 @@
 // What hand.js asks of a notebook's model, in a page: what is drawn stays in this browser.
 
 const PLACE = "peft-lessons-hand";
+const KEPT = "What you draw stays in this browser.";
 
 // For the letters `asked`; `changed` is called with every stroke.
 export function kept(asked, changed) {
-  const state = { asked, drawn: { number: 0, letters: stored(asked) }, kept: { number: 0, notice: "" } };
+  const state = { asked, drawn: { number: 0, letters: stored(asked) }, kept: { number: 0, notice: KEPT } };
+  let last = state.drawn.letters;
   const listeners = new Map();
   return {
     comm_live: true,
@@ -14,17 +16,21 @@ export function kept(asked, changed) {
     off: (event) => listeners.delete(event),
     save_changes() {
       const { number, letters } = state.drawn;
-      state.kept = { number, notice: keep(letters) };
-      queueMicrotask(listeners.get("change:kept")); // hand.js waits for an answer once this has returned
+      state.kept = { number, notice: keep(last, letters) };
+      last = letters;
+      listeners.get("change:kept")();
       changed();
     },
   };
 }
 
 function stored(asked) {
+  return Object.fromEntries(Object.entries(everything()).filter(([letter, one]) => asked.includes(letter) && possible(one)));
+}
+
+function everything() {
   try {
-    const found = JSON.parse(localStorage.getItem(PLACE)) ?? {};
-    return Object.fromEntries(Object.entries(found).filter(([letter, one]) => asked.includes(letter) && possible(one)));
+    return JSON.parse(localStorage.getItem(PLACE)) ?? {};
   } catch {
     return {}; // a page from a file may have no storage
   }
@@ -36,12 +42,18 @@ function possible({ strokes, pen, picture }) {
   return pen > 0 && /^[0-9a-f]{1024}$/.test(picture) && points.length > 0 && points.flat().every(Number.isFinite);
 }
 
-// Gives what the reader should know of it.
-function keep(letters) {
+// Keeps what is not as it was `before`, beside what another tab has kept since. Gives what the reader should know of it.
+function keep(before, letters) {
+  const all = everything();
+  for (const letter of Object.keys({ ...before, ...letters })) {
+    if (JSON.stringify(before[letter]) === JSON.stringify(letters[letter])) continue;
+    if (letters[letter]) all[letter] = letters[letter];
+    else delete all[letter];
+  }
   try {
-    localStorage.setItem(PLACE, JSON.stringify(letters));
-    return "They stay in this browser.";
+    localStorage.setItem(PLACE, JSON.stringify(all));
+    return KEPT;
   } catch {
-    return "This browser keeps them only while the page is open.";
+    return "This browser keeps what you draw only while the page is open.";
   }
 }

@@ -13,6 +13,8 @@ const $ = (id) => document.getElementById(id);
 
 const runs = []; // { settings, trained, losses, points, first, last, ms, failed, stopped, done, spectrum }
 let worker, layers, asked; // the knobs that the next run to begin was asked with
+let written = 0; // number of the text that was asked for last: each prompt, strength and run has its own
+let misled = ""; // what is wrong with the link that led here, until a knob is moved or a run started
 const current = () => runs.at(-1);
 const ask = (what, rest = {}, transfer = []) => worker.postMessage({ what, ...rest }, transfer);
 
@@ -80,8 +82,9 @@ const told = {
     tests.judge(runs.filter(({ done }) => done));
   },
 
-  text({ strength, text, tokens, ms }) {
-    $(strength ? "after" : "before").textContent = `${$("prompt").value}${text}`;
+  text({ number, strength, text, tokens, ms }) {
+    if (number !== written) return;
+    $(strength ? "after" : "before").textContent = text;
     if (strength) $("pace").textContent = `${Math.round((1000 * tokens) / ms)} tokens a second`;
   },
 
@@ -108,6 +111,7 @@ const told = {
 // ---- what the reader does
 
 const controls = knobs($("knobs"), () => {
+  misled = "";
   $("own").hidden = controls.read().task !== "own";
   $("link").href = linkOf(controls.read());
   $("changed").hidden = !current() || same(current().asked, controls.read());
@@ -116,6 +120,7 @@ const controls = knobs($("knobs"), () => {
 // A new run; `next` is what it does then.
 function begin(next) {
   asked = controls.read();
+  if (next) misled = "";
   if (asked.method === "full" && asked.bits < 32) {
     complain("All weights train only in a base of 32 bits: rounded ones cannot move. Set the base to 32 bits, or train LoRA.");
     return false;
@@ -133,8 +138,11 @@ function newRun(run) {
   $("changed").hidden = true;
   $("at").textContent = `0 of ${run.settings.steps}`;
   for (const id of ["loss", "speed"]) $(id).textContent = "–";
+  written += 1;
+  for (const id of ["before", "after"]) $(id).textContent = "–";
+  $("pace").textContent = "";
   $("downloads").replaceChildren();
-  complain("");
+  complain(misled);
   soon(drawLoss);
   listRuns();
 }
@@ -171,8 +179,12 @@ const actions = {
     ask("save");
   },
   async embed() {
-    await navigator.clipboard.writeText(embedding());
-    say("Copied: the code shows this page in yours, with these knobs.");
+    try {
+      await navigator.clipboard.writeText(embedding());
+      say("Copied: the code shows this page in yours, with these knobs.");
+    } catch {
+      say(`Copy this: ${embedding()}`); // a browser that lets no page copy
+    }
   },
   write,
 };
@@ -211,7 +223,8 @@ function look() {
 
 function write() {
   if (!current()?.last) return;
-  const prompt = { prompt: $("prompt").value, count: 80, temperature: 0.7, seed: 0 };
+  written += 1;
+  const prompt = { number: written, prompt: $("prompt").value, count: 80, temperature: 0.7, seed: 0 };
   ask("write", { ...prompt, strength: 0 });
   const strength = Number($("strength").value);
   if (strength) ask("write", { ...prompt, strength });
@@ -301,7 +314,8 @@ function follow() {
   try {
     controls.write(settingsOf(location.hash));
   } catch (error) {
-    complain(`${error.message}.`);
+    misled = `${error.message}.`;
+    complain(misled);
   }
 }
 addEventListener("hashchange", follow);
