@@ -1,6 +1,7 @@
 // Learns a hand beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as
 // `failed`.
 
+import { breath } from "./breath.js";
 import { DrawingRun } from "./engine/drawing_run.js";
 import { Memory } from "./engine/memory.js";
 import { Random } from "./engine/random.js";
@@ -18,7 +19,6 @@ let going = false;
 let newest; // what draws the alphabet; another may have been asked for since
 
 const tell = (what, rest = {}) => postMessage({ what, ...rest });
-const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which messages are heard
 
 const answers = {
   async load({ codes, weights, config }) {

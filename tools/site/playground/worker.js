@@ -1,6 +1,7 @@
 // Trains beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as `failed`.
 
 import { readAdapter } from "./engine/adapter_files.js";
+import { breath } from "./breath.js";
 import { Fastest } from "./engine/fastest.js";
 import { generate } from "./engine/generate.js";
 import { Graphics } from "./engine/graphics.js";
@@ -20,7 +21,6 @@ let newest; // number of the text that is wanted
 let last = Promise.resolve();
 
 const tell = (what, rest = {}) => postMessage({ what, ...rest });
-const breath = () => new Promise((resolve) => setTimeout(resolve)); // in which messages are heard
 // What reads or changes the run waits until whatever did so before is done.
 const inTurn = (act) => {
   const mine = last.then(act);
