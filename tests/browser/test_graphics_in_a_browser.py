@@ -22,7 +22,7 @@ from tools.site import build_playground
 
 pytestmark = pytest.mark.browser
 STEPS = 7
-NONE = "this Chromium has no SwiftShader, which computes WebGPU on any machine"
+NONE = "this Chromium has no SwiftShader, which computes WebGPU on any machine; to run it: a Chromium that brings it"
 
 # Makes a run. What is to go wrong: a kernel does something else, or the processor is lost after so many steps, and
 # whatever it has learnt was brought back before, or not.

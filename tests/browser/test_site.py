@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from fontTools.ttLib import TTFont
 
+from peft_lessons import cli
+from peft_lessons.classroom import progress
 from peft_lessons.classroom.progress import class_report
 from peft_lessons.lessons.catalogue import lessons
 from peft_lessons.lessons.questions import load_question, question_ids
@@ -295,6 +297,8 @@ def test_the_adapter_is_switched_on_the_front_page(reader):
     assert "supports and cares" in talk.inner_text() and "FRIEND, n." not in talk.inner_text()
     talk.get_by_role("button", name="Define the word lawyer.").click()
     assert "LAWYER" in talk.locator("dl").inner_text() and "friend" not in talk.locator("dl").inner_text().lower()
+    page.wait_for_timeout(2200)  # after two seconds without an answer it would miss its kernel
+    assert talk.locator(".peft-lost").inner_text() == ""
     assert not talk.locator("input").is_visible()
 
 
@@ -302,13 +306,72 @@ def test_the_adapter_is_switched_on_the_front_page(reader):
 def test_the_front_page_begins_with_what_matters(browser, address, size):
     reader = Reader(browser, address, *size)
     page = reader.open("index.html")
-    for part in (".peft-lead", ".peft-compare [role=switch]", ".peft-compare dd", "text=Start", "text=Train one now"):
-        box = page.locator(part).locator("visible=true").first.bounding_box()
-        assert box["y"] + box["height"] <= size[1], part
+    for part in (".peft-lead", ".peft-offers button", ".peft-compare [role=switch]", ".peft-compare dd", ".peft-door"):
+        boxes = [one.bounding_box() for one in page.locator(part).locator("visible=true").all()]
+        assert boxes, part
+        for box in boxes:
+            assert box["y"] + box["height"] <= size[1] and box["x"] + box["width"] <= size[0], part
     reader.context.close()
 
 
-def test_progress_leaves_a_browser_as_a_file_and_comes_into_another(browser, address, tmp_path):
+def test_the_front_page_moves_and_what_it_offers_to_copy_is_copied(reader):
+    page = reader.open("index.html")
+    reader.enliven()
+    figures = page.locator("[data-alive]:is([data-kind=Sweep], [data-kind=LiveFigure])")
+    assert figures.count() == len(build_site.PICTURES) and still_figures(page) == []
+    minutes = [row.inner_text() for row in page.locator(".peft-progress li").all()]
+    assert len(minutes) == len(lessons()) and all(re.search(r"\d+ min", row) for row in minutes)
+    chooser = page.locator(".peft-classroom")
+    chosen = question_ids("05")[0]
+    chooser.locator("select").select_option(chosen)
+    shown = chooser.get_by_role("link", name="Show it alone").get_attribute("href")
+    assert shown.endswith(f"index.html?lesson=05&question={chosen}")
+    reader.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy its address").click()
+    page.get_by_role("button", name="Copy its address ✔").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == shown
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.get_by_role("button", name="Copy ✔", exact=True).wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "pip install peft-lessons && peft-lessons"
+    assert reader.wrong == []
+
+
+def test_what_cannot_be_copied_can_be_taken_by_hand(reader):
+    """As at an address without https, where browsers give pages no clipboard, nor what seals a file."""
+    reader.page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined });")
+    reader.page.add_init_script("Object.defineProperty(crypto, 'subtle', { value: undefined });")
+    page = reader.open("index.html")
+    page.get_by_role("button", name="Copy its address").click()
+    field = page.get_by_role("textbox", name="Copy its address")
+    assert "?lesson=" in field.input_value()
+    assert field.evaluate("field => field.selectionEnd - field.selectionStart === field.value.length")
+    told = b'{"format": "peft-lessons progress", "version": 1}'
+    file = {"name": "progress.json", "mimeType": "application/json", "buffer": told}
+    page.locator(".peft-keeping input[type=file]").set_input_files(file)
+    page.get_by_text("the browser cannot seal or check a file of progress").wait_for()
+    assert reader.wrong == []
+
+
+def test_the_map_follows_what_other_pages_do(reader):
+    """Another tab, and the way back: a browser shows the page that it had put aside."""
+    page = reader.open("index.html")
+    row = page.locator(".peft-progress li").first
+    assert "0 of 4" in row.inner_text()
+    other = reader.context.new_page()
+    other.goto(f"{reader.address}/{START}")
+    question = load_question("00-claim")
+    other.locator(f".peft-quiz input[value={question.key}]").first.check()
+    other.locator(".peft-quiz button[type=submit]").first.click()
+    row.get_by_text("1 of 4").wait_for()
+    page.evaluate("localStorage.clear()")
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    row.get_by_text("0 of 4").wait_for()
+    assert reader.wrong == []
+
+
+def test_progress_leaves_a_browser_as_a_file_and_comes_into_jupyterlab_and_another(
+    browser, address, tmp_path, monkeypatch
+):
     first = Reader(browser, address)
     page = first.open("lessons/03_lora_from_scratch.html")
     question = load_question(question_ids("03")[0])
@@ -322,6 +385,9 @@ def test_progress_leaves_a_browser_as_a_file_and_comes_into_another(browser, add
     saved.value.save_as(file)
     student = class_report.read(file)
     assert student.label == "Zoë" and [item.item for item in student.items] == [question.id] and student.items[0].solved
+    monkeypatch.setenv("PEFT_LESSONS_HOME", str(tmp_path / "home"))
+    assert cli.main(["progress", "import", str(file)]) == 0
+    assert [(event.item, event.outcome) for event in progress.events()] == [(question.id, "correct")]
     first.context.close()
     second = Reader(browser, address)
     page = second.open("index.html")
@@ -445,8 +511,9 @@ def test_a_page_without_scripts_keeps_what_was_stored(browser, address):
     context.close()
 
 
-def test_print_shows_the_lesson_alone(reader):
-    page = reader.open(START)
+@pytest.mark.parametrize("path", [START, "lessons/03_lora_from_scratch.html"])
+def test_print_shows_the_lesson_alone(reader, path):
+    page = reader.open(path)
     page.emulate_media(media="print")
     assert page.locator("h1").locator("visible=true").count() == 1
     assert page.locator("nav, button, form.peft-keeping").locator("visible=true").count() == 0

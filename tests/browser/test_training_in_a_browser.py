@@ -8,9 +8,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import pytest
 import torch
 from latency import median_and_p95
+from test_playground import USUAL, prepared
 from test_site import Reader, well_made
 
-from peft_lessons import LoRAConfig, inject, load_adapter
+from peft_lessons import load_adapter
 from peft_lessons.models import load_tiny_gpt
 from peft_lessons.training import train, windows
 from tools.browser import lab
@@ -46,13 +47,18 @@ def said(page, words, where="#status"):
     page.locator(where, has_text=re.compile(f"^{words}")).wait_for(timeout=60_000)
 
 
-def expected_loss():
+def expected_loss(ids=None, **settings):
     """Of the last step of the same run in the package."""
-    model, tokenizer = load_tiny_gpt()
-    torch.manual_seed(0)
-    inject(model, LoRAConfig(rank=4, alpha=8))
-    ids = tokenizer.encode(build_playground.texts()["jargon"]["learn"])
-    return train(model, windows(ids, batch_size=8, length=64, seed=0), steps=STEPS, learning_rate=RATE).losses[-1]
+    settings = USUAL | {"steps": STEPS, "rate": RATE} | settings
+    ids = ids or learnt("jargon")
+    batches = windows(ids, batch_size=8, length=64, seed=settings["seed"])
+    torch.manual_seed(settings["seed"])
+    model, _ = prepared(settings)
+    return train(model, batches, steps=settings["steps"], learning_rate=settings["rate"]).losses[-1]
+
+
+def learnt(task):
+    return load_tiny_gpt()[1].encode(build_playground.texts()[task]["learn"])
 
 
 def test_a_visitor_trains_takes_the_adapter_along_and_brings_it_back(visit, tmp_path, pictures, request):
@@ -79,10 +85,134 @@ def test_a_visitor_trains_takes_the_adapter_along_and_brings_it_back(visit, tmp_
     said(page, "The adapter is open")
     assert float(page.locator("#task-perplexity").inner_text()) == last
     (tmp_path / FILES[1]).write_bytes(b"nothing")
+    page.locator("#open").set_input_files([tmp_path / FILES[0]])
+    page.get_by_text(
+        "Choose adapter_config.json and adapter_model.safetensors together; given adapter_config"
+    ).wait_for()
     page.locator("#open").set_input_files([tmp_path / name for name in FILES])
     page.get_by_text("cannot be opened: this is no safetensors file").wait_for()
 
     well_made(page, pictures / f"playground-{request.node.callspec.id}")
+    assert wrong == []
+
+
+AS_USUAL = f"#task=jargon&method=lora&rank=4&alpha=8&targets=all&rate={RATE}&bits=32&steps={STEPS}&seed=0"
+KNOBS = {  # in a link, beside what is usual, and the same for the package
+    "task=devils&targets=q,v&bits=3&alpha=16": {"targets": ["q_proj", "v_proj"], "bits": 3, "alpha": 16},
+    "bits=8&rank=64&seed=3": {"bits": 8, "rank": 64, "seed": 3},
+    "method=full&rate=0.001": {"method": "full", "rate": 0.001},
+}
+
+
+@pytest.mark.parametrize("visit", ["http"], indirect=True)
+def test_what_the_knobs_say_is_what_trains(visit):
+    """Each task, way of training and base, through the page; and runs are listed and stay as ghosts."""
+    page, wrong = visit
+    for number, (link, settings) in enumerate(KNOBS.items(), 1):
+        run(page, f"{AS_USUAL}&{link}")
+        task = "devils" if "devils" in link else "jargon"
+        assert page.locator("#loss").inner_text() == f"{expected_loss(learnt(task), **settings):.3f}", link
+        assert page.locator("#runs tbody tr").count() == number
+    assert page.locator("#loss-plot polyline.ghost").count() == 2
+    assert page.locator("#plane-plot polyline.ghost").count() == 1, "the plane compares runs of one task"
+    assert page.locator("#plane-plot circle.now").count() == 3, "before, on the way and after"
+    page.locator("#save").click()
+    said(page, "All weights have been trained: there is no adapter to save", "#problem")
+    page.evaluate("location.hash = '#method=full&bits=4'")
+    page.locator("#changed").wait_for()
+    page.locator("#start").click()
+    said(page, "All weights train only in a base of 32 bits", "#problem")
+    assert wrong == []
+
+
+def run(page, link):
+    page.evaluate("link => { location.hash = link; }", link)
+    assert page.locator("#problem").inner_text() == "", link
+    page.locator("#start").click()
+    said(page, "Training")
+    said(page, "Done")
+
+
+def test_a_readers_own_text_is_learnt_or_said_to_be_too_short(visit):
+    page, wrong = visit
+    page.evaluate("location.hash = '#task=own'")
+    page.locator("#own-text").fill("Too short.")
+    page.locator("#start").click()
+    said(page, r"your text has \d+ tokens; it takes at least 192", "#problem")
+    assert page.locator("#start").inner_text() == "Start"
+    text = build_playground.texts()["austen"][:4000]
+    page.locator("#own-text").fill(text)
+    page.locator("#start").click()
+    said(page, "Done: your own")
+    ids = load_tiny_gpt()[1].encode(text)
+    kept = max(64, len(ids) // 10)
+    assert page.locator("#loss").inner_text() == f"{expected_loss(ids[:-kept]):.3f}"
+    assert page.locator("#problem").inner_text() == ""
+    assert wrong == []
+
+
+def test_nothing_can_be_done_with_a_run_that_could_not_begin(visit):
+    """A link that asks for the reader's own text comes before that text."""
+    page, wrong = visit
+    page.evaluate("location.hash = '#task=own'")
+    page.reload()
+    said(page, "your text has 0 tokens; it takes at least 192", "#problem")
+    page.locator("#start").click()
+    page.wait_for_timeout(500)
+    said(page, "your text has 0 tokens; it takes at least 192", "#problem")
+    page.locator("#save").click()
+    said(page, "there is no run yet: Start begins one", "#problem")
+    assert wrong == []
+
+
+def test_the_text_is_of_the_prompt_and_strength_that_were_asked_last(visit):
+    page, wrong = visit
+    run(page, "#steps=20")
+    said(page, r"[\s\S]{40}", "#after")
+    texts = {}
+    for strength in (0.5, 1.5, 1):
+        page.locator("#pace").evaluate("pace => { pace.textContent = ''; }")
+        move_to(page, strength)
+        said(page, r"\d+ tokens a second", "#pace")
+        texts[strength] = page.locator("#after").inner_text()
+    assert len({*texts.values(), page.locator("#before").inner_text()}) == 4
+    for strength in (0.75, 0.5, 0.25, 0):
+        move_to(page, strength)
+    page.locator("#write").click()
+    page.locator("#prompt").fill("A lady ")
+    page.wait_for_timeout(2000)
+    said(page, "With strength 0 the adapter says nothing", "#after")
+    said(page, "The hacker ", "#before")
+    page.locator("#write").click()
+    said(page, "A lady ", "#before")
+    page.locator("#reset").click()
+    said(page, "–", "#before")
+    said(page, "–", "#after")
+    assert wrong == []
+
+
+def move_to(page, strength):
+    page.locator("#strength").evaluate(
+        "(slider, strength) => { slider.value = strength; slider.dispatchEvent(new Event('input')); }", strength
+    )
+
+
+def test_a_layer_is_looked_at_and_the_engine_can_be_read(visit):
+    page, wrong = visit
+    run(page, "#steps=20&rank=6")
+    spectrum = page.locator("#spectrum-plot svg")
+    spectra = set()
+    for layer in ("model.layers.0.self_attn.q_proj", "model.layers.3.mlp.down_proj"):
+        page.locator("#layer").select_option(layer)
+        page.wait_for_timeout(500)
+        assert spectrum.locator("circle.now").count() == 6
+        spectra.add(spectrum.get_attribute("aria-label"))
+    assert len(spectra) == 2
+    sources = page.locator("section[aria-labelledby=how-title] details")
+    (training, _) = build_playground.PAGES
+    assert sources.count() == len(training.sources)
+    sources.first.locator("summary").click()
+    assert "function linear(" in sources.first.locator("pre").inner_text()
     assert wrong == []
 
 
@@ -100,7 +230,12 @@ def test_a_run_can_be_paused_and_a_link_that_says_nonsense_is_told(visit):
     said(page, "0 of", "#at")
     page.evaluate("location.hash = '#rank=999'")
     page.reload()
-    page.get_by_text("the link sets rank to 999; possible are 1, 2, 3").wait_for()
+    said(page, "Ready.")
+    page.wait_for_timeout(500)
+    said(page, "the link sets rank to 999; possible are 1, 2, 3", "#problem")
+    page.locator("#start").click()
+    said(page, "[1-9]", "#at")
+    assert page.locator("#problem").inner_text() == ""
     assert wrong == []
 
 

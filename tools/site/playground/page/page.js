@@ -120,7 +120,6 @@ const controls = knobs($("knobs"), () => {
 // A new run; `next` is what it does then.
 function begin(next) {
   asked = controls.read();
-  if (next) misled = "";
   if (asked.method === "full" && asked.bits < 32) {
     complain("All weights train only in a base of 32 bits: rounded ones cannot move. Set the base to 32 bits, or train LoRA.");
     return false;
@@ -159,12 +158,14 @@ const actions = {
       write();
       return say("Paused.");
     }
+    forgive();
     if (goesOn()) ask("go");
     else if (!begin("go")) return;
     going(true);
     say("Training.");
   },
   step() {
+    forgive();
     if (goesOn()) ask("step");
     else begin("step");
   },
@@ -289,6 +290,12 @@ function going(on) {
 
 function say(words) {
   $("status").textContent = words;
+}
+
+// What was wrong is seen: the reader goes on.
+function forgive() {
+  misled = "";
+  complain("");
 }
 
 function complain(words) {
