@@ -129,6 +129,31 @@ def test_a_hand_is_drawn_kept_and_learnt(visit, pictures, request):
 
 
 @pytest.mark.parametrize("visit", ["wide"], indirect=True)
+def test_two_tabs_keep_each_others_letters_and_a_full_browser_is_told(visit):
+    page, wrong = visit
+    other = page.context.new_page()
+    other.goto(page.url)
+    said(other, "Ready.")
+    for tab, letters in ((page, 3), (other, 1)):
+        tab.bring_to_front()
+        tab.locator(".peft-square").scroll_into_view_if_needed()
+        if tab is other:
+            for _ in range(5):
+                tab.locator(".peft-square").press("Enter")
+        for place in range(letters):
+            stroke(tab, moved, (6, 4), (6 + place, 22))
+            tab.locator(".peft-square").press("Enter")
+    page.reload()
+    said(page, "4 of at least 10 letters drawn", "#enough")
+    status = page.locator("#hand .peft-status")
+    assert status.inner_text().strip() == "What you draw stays in this browser."
+    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    stroke(page, moved, (6, 4), (12, 22))
+    status.get_by_text("This browser keeps what you draw only while the page is open.").wait_for()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("visit", ["wide"], indirect=True)
 def test_the_page_answers_while_it_trains_and_is_small(visit):
     """As `test_the_page_answers_while_it_trains` has it. What it and its worker hold stays below 150 megabytes."""
     page, wrong = visit

@@ -1106,6 +1106,42 @@ WIDGETS = (
         ("unit: live_figure",),
     ),
     Fault(
+        "a guess is said to be kept before it is",
+        "peft_lessons/classroom/widgets/predict.js",
+        '    if (!kept) return "Your guess is on its way to the kernel.";\n',
+        "",
+        ("unit: predict",),
+    ),
+    Fault(
+        "a page that answers at once is missed two seconds later",
+        "peft_lessons/classroom/widgets/compare.js",
+        "    kernel.waits(true); // before it is sent: a page without a kernel answers at once\n"
+        "    model.save_changes();\n",
+        "    model.save_changes();\n    kernel.waits(true);\n",
+        ("unit: compare",),
+    ),
+    Fault(
+        "the page shows an old guess that its question no longer has",
+        "tools/site/page/kernel.js",
+        "const kept = fits(stored, asked);",
+        "const kept = stored !== null;",
+        ("unit: alive",),
+    ),
+    Fault(
+        "a text of the strength before stands under the new one",
+        "tools/site/playground/page/page.js",
+        "    if (number !== written) return;\n",
+        "",
+        ("browser: training_in_a_browser and asked_last",),
+    ),
+    Fault(
+        "one tab forgets what another has drawn",
+        "tools/site/playground/page/kept.js",
+        "const all = everything();",
+        "const all = {};",
+        ("browser: handwriting_in_a_browser and two_tabs",),
+    ),
+    Fault(
         "a live figure keeps silent about a lost kernel",
         "peft_lessons/classroom/widgets/parts.js",
         "timer ??= setTimeout(lost, 2000)",
