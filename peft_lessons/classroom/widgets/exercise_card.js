@@ -60,7 +60,7 @@ function render({ model, el }) {
     hint.textContent = `Hint ${Math.min(opened.length + 1, all)} of ${all}`;
     for (const text of opened.slice(hints.children.length)) hints.append(element("li", { innerHTML: text }));
     hints.hidden = !opened.length;
-    if (!solution.innerHTML) solution.innerHTML = model.get("solution");
+    if (!solution.firstChild) solution.innerHTML = model.get("solution");
     for (const [button, gone] of [[hint, opened.length >= all], [solve, Boolean(model.get("solution"))]]) {
       if (gone && button === document.activeElement) card.focus({ preventScroll: true });
       button.hidden = gone;
