@@ -77,7 +77,7 @@ class Reader:
         self.page.goto(f"{self.address}/{path}", wait_until="load")
         self.page.wait_for_selector(f'html[data-theme="{theme}"]')
         self.page.wait_for_function(
-            """() => document.querySelector('.peft-stage')
+            """() => document.querySelector('.peft-stage a')
                 || !document.querySelector('.peft-live:not([data-file], [data-alive])')"""
         )
         return self.page
