@@ -147,9 +147,23 @@ def test_two_tabs_keep_each_others_letters_and_a_full_browser_is_told(visit):
     said(page, "4 of at least 10 letters drawn", "#enough")
     status = page.locator("#hand .peft-status")
     assert status.inner_text().strip() == "What you draw stays in this browser."
-    page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); }; }")
+    page.evaluate(
+        """() => {
+            const { setItem } = Storage.prototype;
+            Storage.prototype.setItem = () => { throw new Error('full'); };
+            window.freed = () => { Storage.prototype.setItem = setItem; };
+        }"""
+    )
+    square = page.locator(".peft-square")
+    for _ in range(10):
+        square.press("Enter")
     stroke(page, moved, (6, 4), (12, 22))
     status.get_by_text("This browser keeps what you draw only while the page is open.").wait_for()
+    square.press("Enter")
+    page.evaluate("freed()")
+    stroke(page, moved, (6, 4), (12, 22))
+    page.reload()
+    said(page, "6 of at least 10 letters drawn", "#enough")
     assert wrong == []
 
 

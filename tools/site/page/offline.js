@@ -16,14 +16,15 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const { request } = event;
-  if (request.method === "GET" && new URL(request.url).origin === location.origin) event.respondWith(answer(request));
+  if (request.method === "GET" && new URL(request.url).origin === location.origin) event.respondWith(answer(event));
 });
 
-async function answer(request) {
+async function answer(event) {
+  const { request } = event;
   const cache = await caches.open(NAME);
   const kept = await cache.match(request, { ignoreSearch: true });
   if (kept) return kept;
   const fresh = await fetch(request, { cache: "no-cache" }); // else a copy of the version before could be kept for this one
-  if (fresh.ok) cache.put(request, fresh.clone()).catch(() => {}); // a full disk is no reason not to show it
+  if (fresh.ok) event.waitUntil(cache.put(request, fresh.clone()).catch(() => {})); // a full disk is no reason not to show it
   return fresh;
 }

@@ -1,7 +1,7 @@
 // Trains beside the page, which stays free to answer. A message is { what, … }; whatever goes wrong comes back as `failed`.
 
-import { readAdapter } from "./engine/adapter_files.js";
 import { breath } from "./breath.js";
+import { readAdapter } from "./engine/adapter_files.js";
 import { Fastest } from "./engine/fastest.js";
 import { generate } from "./engine/generate.js";
 import { Graphics } from "./engine/graphics.js";

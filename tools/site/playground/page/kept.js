@@ -6,7 +6,7 @@ const KEPT = "What you draw stays in this browser.";
 // For the letters `asked`; `changed` is called with every stroke.
 export function kept(asked, changed) {
   const state = { asked, drawn: { number: 0, letters: stored(asked) }, kept: { number: 0, notice: KEPT } };
-  let last = state.drawn.letters;
+  let last = state.drawn.letters; // as they were kept
   const listeners = new Map();
   return {
     comm_live: true,
@@ -16,8 +16,9 @@ export function kept(asked, changed) {
     off: (event) => listeners.delete(event),
     save_changes() {
       const { number, letters } = state.drawn;
-      state.kept = { number, notice: keep(last, letters) };
-      last = letters;
+      const notice = keep(last, letters);
+      if (notice === KEPT) last = letters;
+      state.kept = { number, notice };
       listeners.get("change:kept")();
       changed();
     },
